@@ -1,0 +1,84 @@
+"""The errors the rooms raise; which HTTP status each becomes is chosen in one table in `web.py`."""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """Anything the gateway raises on purpose; its text is fit for an operator or a client."""
+
+
+class ConfigError(GatewayError):
+    """The configuration cannot be used.
+
+    Attributes:
+        faults: one sentence for each fault, each beginning with the path of its key.
+    """
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class StartError(GatewayError):
+    """The gateway cannot start here: the spool is locked, newer than this version, or not writable."""
+
+
+# --- what a client did -------------------------------------------------------------------------------------------
+
+
+class Unauthorized(GatewayError):
+    """The request names no user."""
+
+
+class BadRequest(GatewayError):
+    """The request is not one the gateway can make sense of."""
+
+
+class TooLarge(GatewayError):
+    """The body is over its limit, as sent or once decoded."""
+
+
+class UnsupportedEncoding(GatewayError):
+    """The body has a Content-Encoding that the gateway does not understand."""
+
+
+class BodyTimeout(GatewayError):
+    """The client stopped sending in the middle of a body."""
+
+
+# --- what the gateway cannot do now ------------------------------------------------------------------------------
+
+
+class Overloaded(GatewayError):
+    """Too much is pending; the same request may succeed in a moment."""
+
+
+class Stopping(GatewayError):
+    """The gateway is shutting down."""
+
+
+class SpoolFull(GatewayError):
+    """The disk, or the quota of the spool, has no room."""
+
+
+class SpoolBroken(GatewayError):
+    """The disk refuses to keep what was received."""
+
+
+# --- what a store answered ---------------------------------------------------------------------------------------
+
+
+class StoreError(GatewayError):
+    """A store did not take an object."""
+
+
+class Transient(StoreError):
+    """The store is away, busy or unclear; the same put will succeed later."""
+
+
+class Refused(StoreError):
+    """The store says no until a person changes something: credentials, a bucket, a policy."""
+
+
+class ObjectRefused(Refused):
+    """The store says no to this one object; others of the stream are not concerned."""
