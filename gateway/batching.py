@@ -1,0 +1,166 @@
+"""When a batch is cut, and its way from waiting reports to a sealed archive: claim, aggregate, seal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from gateway import aggregate
+from gateway.log import Log, Repeated
+from gateway.spool import Claimed, Spool
+from gateway.streams import Stream
+
+# How many archives' summaries are kept for the delivery; what is older is read from the archive again.
+KEPT_SUMMARIES = 1000
+FAILURE_PAUSE_S = 5.0
+
+
+class Summaries:
+    """What is known of sealed archives without reading them, for the newest of them."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, aggregate.Summary] = OrderedDict()
+
+    def keep(self, batch: str, summary: aggregate.Summary) -> None:
+        """Remember one, and forget the oldest beyond the bound."""
+        self._kept[batch] = summary
+        while len(self._kept) > KEPT_SUMMARIES:
+            self._kept.popitem(last=False)
+
+    def get(self, batch: str) -> aggregate.Summary | None:
+        """The summary of a batch sealed by this process, if it is still kept."""
+        return self._kept.get(batch)
+
+    def forget(self, batch: str) -> None:
+        """The batch is delivered."""
+        self._kept.pop(batch, None)
+
+
+class Batcher:
+    """Cuts the batches of one report stream.
+
+    Args:
+        spool: what it claims from.
+        stream: whose reports.
+        host: the machine's name in the names of objects.
+        max_batch_bytes: of uncompressed lines, from which a batch is cut before its time.
+        gzip_level: 0 to 3.
+        on_sealed: called after each seal.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        stream: Stream,
+        *,
+        host: str,
+        max_batch_bytes: int,
+        gzip_level: int,
+        summaries: Summaries,
+        on_sealed: Callable[[str], None],
+        log: Log,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spool = spool
+        self._stream = stream
+        self._host = host
+        self._max_batch_bytes = max_batch_bytes
+        self._gzip_level = gzip_level
+        self._summaries = summaries
+        self._on_sealed = on_sealed
+        self._monotonic = monotonic
+        self._wake = asyncio.Event()
+        self._failures = Repeated(log, "aggregation failed", "aggregation recovered")
+        self._busy = asyncio.Lock()
+
+    def wake(self) -> None:
+        """Something became claimable; it may be enough for a batch."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Cut batches for ever: when the interval is over, or as soon as there is enough for one."""
+        next_tick = self._monotonic() + self._stream.interval_s
+        await self._attempt(self._resume)
+        while True:
+            tick_is_due = await self._wait(next_tick)
+            if tick_is_due:
+                next_tick = self._monotonic() + self._stream.interval_s
+                done = await self._attempt(self.batch_everything)
+            else:
+                done = await self._attempt(self._batch_full_ones)
+            if not done:
+                next_tick = min(next_tick, self._monotonic() + FAILURE_PAUSE_S)
+
+    async def batch_everything(self) -> None:
+        """Seal all that was committed so far; OSError if the disk does not let it."""
+        await self._spool.cut(self._stream)
+        async with self._busy:
+            await self._resume_claimed()
+            while claimed := await asyncio.to_thread(self._claim):
+                await self._aggregate(claimed)
+
+    async def _resume(self) -> None:
+        async with self._busy:
+            await self._resume_claimed()
+
+    async def _batch_full_ones(self) -> None:
+        async with self._busy:
+            while self._is_enough() and (claimed := await asyncio.to_thread(self._claim)):
+                await self._aggregate(claimed)
+
+    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Take a step; a disk that refuses is told in the log, and nothing is lost: every state is found again."""
+        try:
+            await step()
+        except OSError as error:
+            self._failures.failed(stream=self._stream.name, reason=str(error))
+            return False
+        self._failures.ended(stream=self._stream.name)
+        return True
+
+    async def _wait(self, next_tick: float) -> bool:
+        """Wait for the tick or for enough to cut; true for the tick."""
+        while (left := next_tick - self._monotonic()) > 0:
+            self._wake.clear()
+            if self._is_enough():
+                return False
+            try:
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
+            except TimeoutError:
+                break
+        return True
+
+    def _is_enough(self) -> bool:
+        return self._spool.claimable[self._stream.name].bytes >= self._max_batch_bytes
+
+    def _claim(self) -> Claimed | None:
+        return self._spool.claim(self._stream, self._max_batch_bytes, self._host)
+
+    async def _resume_claimed(self) -> None:
+        """Finish the batches that a crash or a failure left between claim and seal."""
+        for claimed in await asyncio.to_thread(self._spool.claimed, self._stream):
+            await asyncio.to_thread(self._spool.settle, claimed)
+            await self._aggregate(claimed)
+
+    async def _aggregate(self, claimed: Claimed) -> None:
+        summary = await asyncio.to_thread(self._aggregate_and_seal, claimed)
+        if summary is not None:
+            self._summaries.keep(str(claimed.batch), summary)
+        self._on_sealed(str(claimed.batch))
+
+    def _aggregate_and_seal(self, claimed: Claimed) -> aggregate.Summary | None:
+        if self._spool.sealed_as(self._stream, claimed.batch) is not None:
+            # Sealed already; only the removal of the sources had failed.
+            self._spool.remove_sources(claimed)
+            return None
+        sources = claimed.sources()
+        if not sources:
+            self._spool.remove_sources(claimed)
+            return None
+        archive = self._spool.new_tmp()
+        summary = aggregate.aggregate(sources, archive, self._gzip_level)
+        self._spool.seal(claimed, archive)
+        return summary

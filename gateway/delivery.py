@@ -1,0 +1,324 @@
+"""Delivery: drives everything that waits for the store into it, stream by stream.
+
+Each stream has a lane of its own, so that a bucket that is away holds up nothing but its own stream. A lane sends several
+things at a time while all goes well. After a failure it waits, then tries one thing; when that succeeds it is itself again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway import names
+from gateway.batching import Summaries
+from gateway.errors import ObjectRefused, Refused, StoreError, Transient
+from gateway.log import Log, Repeated
+from gateway.parcels import Parcel, Unreadable, open_parcel
+from gateway.retry import RetryPolicy
+from gateway.spool import Spool
+from gateway.stores import Object, Outcome, Store
+from gateway.streams import Stream
+
+# The next number to try is remembered for so many hours and hosts of a stream.
+KEPT_NUMBERS = 100
+
+
+@dataclass(slots=True)
+class _Held:
+    """Something that the store refuses by itself while it takes others."""
+
+    path: Path
+    due_at: float
+    failures: int
+
+
+class Lane:
+    """Delivers one stream.
+
+    Args:
+        spool: where things wait.
+        stream: whose things.
+        store: where they go.
+        summaries: of archives sealed by this process.
+        parallel: how many are sent at the same time.
+        retry: how long to wait after a failure.
+        log: where each delivery is told.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        stream: Stream,
+        store: Store,
+        *,
+        summaries: Summaries,
+        parallel: int,
+        retry: RetryPolicy,
+        log: Log,
+        monotonic: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._spool = spool
+        self._stream = stream
+        self._store = store
+        self._summaries = summaries
+        self._parallel = parallel
+        self._retry = retry
+        self._log = log
+        self._monotonic = monotonic
+        self._jitter = jitter
+        self._metrics = spool.metrics
+        self._wake = asyncio.Event()
+        self._queue: deque[Path] = deque()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._held: dict[str, _Held] = {}
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._fresh: set[str] = set()
+        self._look_again = True
+        self._failures = 0
+        self._failed_at = -math.inf
+        self._resume_at = -math.inf
+        self._last_error: StoreError | None = None
+        self._told = Repeated(log, f"{stream.name} failed", f"{stream.name} recovered")
+        self._draining = False
+        self._gave_up = False
+
+    # --- for others -----------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something new waits."""
+        self._look_again = True
+        self._wake.set()
+
+    def sealed(self, batch: str) -> None:
+        """A batch was sealed by this process and never tried, so any free number will do for it."""
+        self._fresh.add(batch)
+        self.wake()
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the stream from being delivered, None if nothing does."""
+        return None if self._last_error is None else str(self._last_error)
+
+    def drain(self) -> None:
+        """From now on `run` ends as soon as nothing is left that can be sent without a person's help."""
+        self._draining = True
+        self._resume_at = -math.inf
+        # What was held is found by the next look and tried once more.
+        self._held.clear()
+        self.wake()
+
+    async def run(self) -> None:
+        """Deliver until drained; cancellation stops what is being sent, and all of it is found again at the next start."""
+        try:
+            while True:
+                self._wake.clear()
+                await self._refill()
+                self._start_some()
+                if self._is_drained():
+                    return
+                await self._wait()
+        finally:
+            for task in self._running.values():
+                task.cancel()
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def _is_drained(self) -> bool:
+        if not self._draining or self._running:
+            return False
+        return self._gave_up or not (self._queue or self._look_again)
+
+    # --- choosing -------------------------------------------------------------------------------------------------
+
+    async def _refill(self) -> None:
+        """Look what waits, when the last look is used up; while the store is away there is no need to look."""
+        if self._queue or not self._look_again or self._monotonic() < self._resume_at:
+            return
+        self._look_again = False
+        known = {*self._running, *self._held}
+        try:
+            found = await asyncio.to_thread(self._spool.deliverable, self._stream, known)
+        except OSError as error:
+            self._look_again = True
+            self._pause(Transient(f"the spool cannot be read: {error}"), self._monotonic())
+            return
+        self._queue.extend(found)
+        if found:
+            # There may be more than one look shows.
+            self._look_again = True
+
+    def _start_some(self) -> None:
+        now = self._monotonic()
+        limit = 1 if self._failures else self._parallel
+        while len(self._running) < limit and now >= self._resume_at and not self._gave_up:
+            path = self._next(now)
+            if path is None:
+                return
+            identity = names.identity_of(path.name)
+            self._running[identity] = asyncio.create_task(self._attempt(path, identity))
+
+    def _next(self, now: float) -> Path | None:
+        if self._queue:
+            return self._queue.popleft()
+        if self._draining:
+            # Tried once since the stop began, which is all that can be done for it.
+            return None
+        due = (held.path for identity, held in self._held.items() if held.due_at <= now and identity not in self._running)
+        return next(due, None)
+
+    async def _wait(self) -> None:
+        """Wait for something new, for the end of an attempt, or for the end of a pause."""
+        now = self._monotonic()
+        ends = [held.due_at for identity, held in self._held.items() if identity not in self._running]
+        if self._resume_at > now:
+            ends = [self._resume_at]
+        elif self._running and len(self._running) >= (1 if self._failures else self._parallel):
+            ends = []
+        try:
+            async with asyncio.timeout(max(0.0, min(ends) - now) if ends else None):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    # --- one attempt ----------------------------------------------------------------------------------------------
+
+    async def _attempt(self, path: Path, identity: str) -> None:
+        begun = self._monotonic()
+        parcel: Parcel | None = None
+        try:
+            parcel = await asyncio.to_thread(
+                open_parcel, self._spool, self._stream, path, self._summaries.get(identity)
+            )
+            outcome = await self._put(parcel, identity)
+            delivered = parcel.object()
+            await asyncio.to_thread(self._spool.retire, self._stream, parcel.path)
+            self._succeeded(identity)
+            self._tell(delivered, parcel.items, self._monotonic() - begun, outcome)
+        except FileNotFoundError:
+            # Retired, or renumbered, after it was listed: it is listed again if it is still there.
+            self._held.pop(identity, None)
+            self._look_again = True
+        except Unreadable as error:
+            self._held.pop(identity, None)
+            await asyncio.to_thread(self._spool.set_aside, self._stream, path, str(error))
+        except ObjectRefused as error:
+            self._hold(parcel.path if parcel else path, identity, error)
+        except (StoreError, OSError) as error:
+            self._later(parcel.path if parcel else path, identity, error, begun)
+        except Exception as error:  # noqa: BLE001 (a defect of ours must hold up neither the thing nor its stream for ever)
+            self._log.error("delivery defect", stream=self._stream.name, path=path.name, reason=repr(error))
+            self._later(parcel.path if parcel else path, identity, Transient(repr(error)), begun)
+        finally:
+            del self._running[identity]
+            self._wake.set()
+
+    async def _put(self, parcel: Parcel, identity: str) -> Outcome:
+        """Put under the first number that is free, or that this parcel has already."""
+        if not await self._store.honours_condition(self._stream.bucket, self._stream.prefix):
+            return await self._put_under_id(parcel)
+        if identity in self._fresh:
+            self._fresh.discard(identity)
+            likely = self._likely_number(identity)
+            if likely > parcel.number > 0:
+                await asyncio.to_thread(parcel.renumber, likely)
+        while (outcome := await self._put_once(parcel)) is Outcome.TAKEN:
+            await asyncio.to_thread(parcel.renumber, parcel.number + 1)
+        self._remember(identity, parcel.number + 1)
+        return outcome
+
+    async def _put_under_id(self, parcel: Parcel) -> Outcome:
+        """For a store that would replace: a key that nothing else can have, and that a repeated put may overwrite."""
+        if parcel.number != 0:
+            # The store may have honoured the condition when an earlier attempt was made, and its answer been lost.
+            # Who may not look cannot know; the store would have to change its ways between two attempts to matter.
+            with contextlib.suppress(Refused):
+                if await self._store.holds(parcel.object()):
+                    return Outcome.PRESENT
+            await asyncio.to_thread(parcel.renumber, 0)
+        return await self._put_once(parcel)
+
+    async def _put_once(self, parcel: Parcel) -> Outcome:
+        companion = parcel.companion()
+        if companion is not None and await self._store.put(companion) is Outcome.TAKEN:
+            return Outcome.TAKEN
+        return await self._store.put(parcel.object())
+
+    def _likely_number(self, identity: str) -> int:
+        batch = names.parse_batch(identity)
+        return self._numbers.get((batch.hour, batch.host), 1) if batch else 1
+
+    def _remember(self, identity: str, number: int) -> None:
+        """The sixtieth batch of an hour does not ask for sixty keys: it begins where the last one ended."""
+        batch = names.parse_batch(identity)
+        if batch is None:
+            return
+        series = (batch.hour, batch.host)
+        self._numbers[series] = max(number, self._numbers.get(series, 1))
+        while len(self._numbers) > KEPT_NUMBERS:
+            del self._numbers[next(iter(self._numbers))]
+
+    # --- what came of it ------------------------------------------------------------------------------------------
+
+    def _succeeded(self, identity: str) -> None:
+        self._summaries.forget(identity)
+        self._held.pop(identity, None)
+        self._failures = 0
+        self._resume_at = -math.inf
+        self._last_error = None
+        self._metrics.refusing.labels(self._stream.name).set(0)
+        self._told.ended()
+
+    def _tell(self, delivered: Object, items: int, seconds: float, outcome: Outcome) -> None:
+        name = self._stream.name
+        self._metrics.upload_seconds.labels(name).observe(seconds)
+        self._metrics.delivered.labels(name).inc(items)
+        self._metrics.delivered_objects.labels(name).inc()
+        self._metrics.delivered_bytes.labels(name).inc(delivered.size)
+        self._log.info(
+            f"{name} sent",
+            bucket=delivered.bucket,
+            key=delivered.key,
+            items=items,
+            bytes=delivered.size,
+            duration_s=seconds,
+            outcome=outcome.value,
+        )
+
+    def _later(self, path: Path, identity: str, error: StoreError | OSError, begun: float) -> None:
+        """Put it behind the others, so that one that fails for a reason of its own does not hold them up."""
+        self._held.pop(identity, None)
+        self._queue.append(path)
+        self._pause(error if isinstance(error, StoreError) else Transient(f"the spool: {error}"), begun)
+
+    def _pause(self, error: StoreError, begun: float) -> None:
+        """The store did not take one thing, and would most likely take nothing else either."""
+        kind = "refused" if isinstance(error, Refused) else "transient"
+        if begun >= self._failed_at:
+            # Of several that were under way together only the first makes the pause longer.
+            self._failures += 1
+        self._failed_at = self._monotonic()
+        self._last_error = error
+        self._resume_at = self._failed_at + self._retry.wait_s(self._failures, error, self._jitter)
+        self._metrics.refusing.labels(self._stream.name).set(int(kind == "refused"))
+        self._metrics.retries.labels(self._stream.name, kind).inc()
+        self._told.failed(kind=kind, reason=str(error))
+        if self._draining and kind == "refused":
+            # A person has to change something, and waiting for that would only hold up the stop.
+            self._gave_up = True
+
+    def _hold(self, path: Path, identity: str, error: ObjectRefused) -> None:
+        """The store takes others and not this one: it waits by itself, and the stream goes on."""
+        failures = self._held[identity].failures + 1 if identity in self._held else 1
+        due_at = self._monotonic() + self._retry.wait_s(failures, error, self._jitter)
+        self._held[identity] = _Held(path, due_at, failures)
+        self._metrics.retries.labels(self._stream.name, "object").inc()
+        self._log.error(
+            f"{self._stream.name} failed", kind="object", reason=str(error), path=path.name, failures=failures
+        )

@@ -1,0 +1,225 @@
+"""Durable changes to the file system: the only file that renames, removes or syncs.
+
+Every function raises `OSError` as the kernel gave it; what that means for a request is decided by the caller.
+A change of a name is durable only after `sync_directory` of the directory that holds it, so callers say when they pay for that.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from gateway.errors import StartError
+
+COPY_CHUNK_BYTES = 1 << 20
+# Linux refuses a writev of more buffers than this (IOV_MAX).
+MAX_WRITEV_BUFFERS = 1024
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory (mode 0700) if it is not there, its parents too, each durably."""
+    if path.is_dir():
+        return
+    if not path.parent.is_dir():
+        make_directory(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def create(path: Path) -> int:
+    """Open a new file (mode 0600) for writing and return its descriptor; `FileExistsError` if the name is taken."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def write_all(descriptor: int, buffers: Sequence[bytes]) -> int:
+    """Write every byte of the buffers, however short the kernel's writes are; return the number of bytes."""
+    total = 0
+    for first in range(0, len(buffers), MAX_WRITEV_BUFFERS):
+        window: list[bytes | memoryview] = list(buffers[first : first + MAX_WRITEV_BUFFERS])
+        while window:
+            written = os.writev(descriptor, window)
+            total += written
+            window = _rest(window, written)
+    return total
+
+
+def _rest(window: list[bytes | memoryview], written: int) -> list[bytes | memoryview]:
+    for index, buffer in enumerate(window):
+        if written < len(buffer):
+            return [memoryview(buffer)[written:], *window[index + 1 :]]
+        written -= len(buffer)
+    return []
+
+
+def sync(descriptor: int) -> None:
+    """Make the bytes of a file durable, and its length with them."""
+    os.fdatasync(descriptor)
+
+
+def truncate(descriptor: int, size: int) -> None:
+    """Cut a file back to `size` bytes, durably."""
+    os.ftruncate(descriptor, size)
+    os.fsync(descriptor)
+
+
+def shorten(path: Path, size: int) -> None:
+    """Cut a file that nobody has open back to `size` bytes, durably."""
+    descriptor = reopen(path)
+    try:
+        truncate(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def truncate_unsynced(descriptor: int, size: int) -> None:
+    """Cut a file back to `size` bytes for every reader, though a power cut may still bring the rest back."""
+    os.ftruncate(descriptor, size)
+
+
+def reopen(path: Path) -> int:
+    """Open an existing file for writing at its end."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+
+def close(descriptor: int) -> None:
+    """Close a descriptor; what had to be durable was synced before."""
+    os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a new file and sync its bytes; its name is not durable yet.
+
+    A file that could not be written whole is removed again, so that a full disk leaves no stump behind.
+    """
+    descriptor = create(path)
+    try:
+        write_all(descriptor, [data])
+        sync(descriptor)
+    except BaseException:
+        path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def place(source: Path, target: Path) -> None:
+    """Rename, refusing to replace: `FileExistsError` if the target is there.
+
+    The check and the rename are two calls. Nothing comes between them: the spool's lock keeps other gateways out, and a
+    name holds the pid of the one process that may give it.
+    """
+    if os.path.lexists(target):
+        raise FileExistsError(f"{target} is already there")
+    os.rename(source, target)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename over an older version of the same content."""
+    os.replace(source, target)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name; `FileExistsError`, decided by the kernel, if the name is taken."""
+    os.link(source, target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file; one that is gone already is no error, so that a removal can be repeated after a crash."""
+    path.unlink(missing_ok=True)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove an empty directory; one that is gone already is no error."""
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return
+
+
+def copy_part(source: Path, target: Path, start: int, size: int) -> None:
+    """Copy `size` bytes from `start` into a new file and sync it; its name is not durable yet."""
+    descriptor = create(target)
+    try:
+        for chunk in read_chunks(source, size, start):
+            write_all(descriptor, [chunk])
+        sync(descriptor)
+    except BaseException:
+        target.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def read_chunks(path: Path, size: int | None = None, start: int = 0) -> Iterator[bytes]:
+    """Yield the bytes of a file from `start`, `size` of them or all, in chunks of at most 1 MiB."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        left = size
+        while left is None or left > 0:
+            chunk = file.read(COPY_CHUNK_BYTES if left is None else min(left, COPY_CHUNK_BYTES))
+            if not chunk:
+                if left:
+                    raise OSError(f"{path} ended {left} bytes early")
+                return
+            if left is not None:
+                left -= len(chunk)
+            yield chunk
+
+
+def names(directory: Path) -> Iterator[str]:
+    """Yield the names in a directory without holding them all; none if the directory is missing."""
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                yield entry.name
+    except FileNotFoundError:
+        return
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Make the bytes of files durable that someone else wrote."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that an ordinary process may still write to the file system that holds `path`."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+class Lock:
+    """The hold of one process on a directory, given up by the kernel when the process ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._descriptor, 32).decode("ascii", "replace").strip()
+            os.close(self._descriptor)
+            raise StartError(
+                f"{path.parent} is in use by another gateway (pid {holder or 'unknown'}): "
+                "stop that one, or give this one a cache_dir of its own"
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def release(self) -> None:
+        """Give the directory up."""
+        os.close(self._descriptor)

@@ -1,0 +1,359 @@
+"""Segments and group commit: many small reports made durable by one sync.
+
+One writer thread for each stream takes whatever has come since its last round, appends it to the open segment, syncs,
+and only then has the requests answered. While a sync runs the next round gathers, so the slower the disk, the larger
+the rounds.
+
+    append ─▶ queue ─▶ round: write, fdatasync ─▶ done(None)
+                              │ fails
+                              ▼
+                       restore: nothing of the round may stay readable ─▶ done(error)
+
+The queue is fed by the event loop's thread alone; `done` is called there too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway import disk, names
+from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping
+from gateway.log import Repeated
+from gateway.spool import Spool
+from gateway.streams import Stream
+
+Done = Callable[[GatewayError | None], None]
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+RESTORE_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentLimits:
+    """When a segment is cut, and how much may wait to be written."""
+
+    max_bytes: int
+    max_age_s: float
+    pending_bytes: int
+
+
+@dataclass(slots=True)
+class _Entry:
+    instant: int
+    data: bytes
+    done: Done
+
+
+@dataclass(slots=True)
+class _Segment:
+    path: Path
+    descriptor: int
+    hour: str
+    opened_at: float
+    written: int = 0
+    synced: int = 0
+
+
+class _Cut:
+    """Asks the writer to end its segment; `done` is called in the writer thread."""
+
+    def __init__(self, done: Callable[[], None], *, last: bool = False) -> None:
+        self.done = done
+        self.last = last
+
+
+class Journal:
+    """The writer of one report stream's segments."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        stream: Stream,
+        limits: SegmentLimits,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spool = spool
+        self._stream = stream
+        self._limits = limits
+        self._monotonic = monotonic
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Entry | _Cut] = queue.SimpleQueue()
+        self._pending_bytes = 0
+        self._closed = False
+        self._segment: _Segment | None = None
+        self._sync_seconds = spool.metrics.sync_seconds.labels(stream.name)
+        # Set by the writer while the segment cannot be trusted, read by the loop: new reports are refused meanwhile.
+        self.fault: GatewayError | None = None
+        # Rounds that cannot even be answered with an error yet, because their bytes may still be readable on the disk.
+        self._unanswerable: list[tuple[list[_Entry], GatewayError]] = []
+        self._failed_sync = False
+        self._failures = Repeated(spool.log, "spool failed", "spool recovered", level="error")
+        self._thread = threading.Thread(target=self._run, name=f"journal-{stream.name}", daemon=True)
+        self._thread.start()
+
+    # --- the event loop's side ------------------------------------------------------------------------------------
+
+    def append(self, instant: int, data: bytes, done: Done) -> None:
+        """Have whole lines written; `done` is called once they are synced, or with the error that kept them out.
+
+        Args:
+            instant: nanoseconds since the epoch, later than that of every earlier call.
+            data: lines, each ended by LF; all of them go into one segment, side by side.
+            done: called in the event loop's thread.
+
+        Raises:
+            Overloaded: too much waits to be written.
+            SpoolFull, SpoolBroken: the segment cannot be written at the moment.
+        """
+        if self.fault is not None:
+            raise self.fault
+        if self._closed:
+            raise Stopping("the gateway is stopping")
+        if self._pending_bytes and self._pending_bytes + len(data) > self._limits.pending_bytes:
+            raise Overloaded("too many reports wait to be written")
+        self._pending_bytes += len(data)
+        self._queue.put(_Entry(instant, data, done))
+
+    async def commit(self, instant: int, data: bytes) -> None:
+        """Like `append`, and return when the lines are synced."""
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def done(error: GatewayError | None) -> None:
+            if future.cancelled():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self.append(instant, data, done)
+        await future
+
+    async def cut(self) -> None:
+        """Return once everything appended before stands in cut segments (or cannot be cut now, which the log has said)."""
+        await self._ask(last=False)
+
+    async def close(self) -> None:
+        """Cut, and end the writer; later calls of `append` raise `Stopping`."""
+        if not self._closed:
+            self._closed = True
+            await self._ask(last=True)
+            self._thread.join()
+
+    async def _ask(self, *, last: bool) -> None:
+        if not self._thread.is_alive():
+            return
+        asked = self._loop.create_future()
+
+        def done() -> None:
+            self._loop.call_soon_threadsafe(lambda: asked.done() or asked.set_result(None))
+
+        self._queue.put(_Cut(done, last=last))
+        await asked
+
+    def _answer(self, entries: list[_Entry], error: GatewayError | None) -> None:
+        self._pending_bytes -= sum(len(entry.data) for entry in entries)
+        for entry in entries:
+            entry.done(error)
+
+    def _answer_soon(self, entries: list[_Entry], error: GatewayError | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._answer, entries, error)
+        except RuntimeError:
+            # The loop was closed by a second signal: nobody is left to be answered, and what was written stays.
+            self._closed = True
+
+    # --- the writer's side ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            entries, cuts = self._gather()
+            if self.fault is not None:
+                self._try_to_restore()
+            if entries:
+                if self.fault is None:
+                    self._rounds(entries)
+                else:
+                    self._answer_soon(entries, self.fault)
+            if self.fault is None and (cuts or self._is_due()):
+                self._try_to_cut()
+            for cut in cuts:
+                cut.done()
+            if any(cut.last for cut in cuts):
+                return
+
+    def _gather(self) -> tuple[list[_Entry], list[_Cut]]:
+        """Wait for something to do, then take all there is."""
+        entries: list[_Entry] = []
+        cuts: list[_Cut] = []
+        try:
+            item = self._queue.get(timeout=self._patience())
+            while True:
+                if isinstance(item, _Cut):
+                    cuts.append(item)
+                else:
+                    entries.append(item)
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return entries, cuts
+
+    def _patience(self) -> float | None:
+        if self.fault is not None:
+            return RESTORE_PAUSE_S
+        if self._segment is None:
+            return None
+        return max(0.0, self._segment.opened_at + self._limits.max_age_s - self._monotonic())
+
+    def _is_due(self) -> bool:
+        segment = self._segment
+        return segment is not None and (
+            segment.synced >= self._limits.max_bytes
+            or self._monotonic() - segment.opened_at >= self._limits.max_age_s
+        )
+
+    def _rounds(self, entries: list[_Entry]) -> None:
+        """Write what was gathered: one round, or one for each hour where the hour turns among the entries."""
+        while entries:
+            hour = names.hour_of(entries[0].instant)
+            # Instants increase, so a round of one hour is known by its last entry.
+            count = len(entries)
+            if names.hour_of(entries[-1].instant) != hour:
+                count = sum(1 for entry in entries if names.hour_of(entry.instant) == hour)
+            self._round(hour, entries[:count])
+            entries = entries[count:]
+            if self.fault is not None and entries:
+                self._answer_soon(entries, self.fault)
+                return
+
+    def _round(self, hour: str, entries: list[_Entry]) -> None:
+        begun = self._monotonic()
+        self._failed_sync = False
+        try:
+            segment = self._segment_of(hour, entries[0].instant)
+            segment.written += disk.write_all(segment.descriptor, [entry.data for entry in entries])
+            # From here on a failure is one of the sync: the kernel may have dropped the pages and call them clean, so
+            # that a second sync says yes to what is not on the disk.
+            self._failed_sync = True
+            disk.sync(segment.descriptor)
+        except OSError as error:
+            self._fail(entries, error)
+            return
+        segment.synced = segment.written
+        self._spool.tallies[self._stream.name].add(0, sum(len(entry.data) for entry in entries))
+        self._sync_seconds.observe(self._monotonic() - begun)
+        self._answer_soon(entries, None)
+        self._failures.ended(stream=self._stream.name)
+        if self._is_due():
+            self._try_to_cut()
+
+    def _segment_of(self, hour: str, instant: int) -> _Segment:
+        if self._segment is not None and self._segment.hour != hour:
+            self._cut()
+        if self._segment is None:
+            name = names.spool_name(instant, self._spool.pid, names.OPEN_SEGMENT)
+            path = self._spool.directory(self._stream) / name
+            self._segment = _Segment(path, disk.create(path), hour, self._monotonic())
+            self._spool.tallies[self._stream.name].add(1, 0)
+            # Before the first acknowledgement: a synced file that no name leads to is lost after a power cut.
+            disk.sync_directory(path.parent)
+        return self._segment
+
+    def _try_to_cut(self) -> None:
+        try:
+            self._cut()
+        except OSError as error:
+            # It stays open, is written to as before, and is tried again at its next age.
+            self._spool.log.error("segment not cut", stream=self._stream.name, reason=str(error))
+            if self._segment is not None:
+                self._segment.opened_at = self._monotonic()
+
+    def _cut(self) -> None:
+        """End the open segment. A crash at any line leaves it open, to be cut at the next start."""
+        segment = self._segment
+        if segment is None:
+            return
+        directory = segment.path.parent
+        disk.place(segment.path, segment.path.with_name(segment.path.name.removesuffix(".open")))
+        self._segment = None
+        disk.close(segment.descriptor)
+        self._spool.now_claimable(self._stream, segment.synced)
+        # Every line is synced under one of the two names, and a claim syncs the directory again before it reads.
+        disk.sync_directory(directory)
+
+    # --- after a failed round -------------------------------------------------------------------------------------
+
+    def _fail(self, entries: list[_Entry], cause: OSError) -> None:
+        if cause.errno in FULL_DISK:
+            error: GatewayError = SpoolFull("the disk has no room")
+        else:
+            error = SpoolBroken(f"the disk did not keep the report ({cause.strerror or cause})")
+        self._failures.failed(stream=self._stream.name, reason=str(cause))
+        self.fault = error
+        self._unanswerable.append((entries, error))
+        self._try_to_restore()
+
+    def _try_to_restore(self) -> None:
+        """Bring the segment back to its last synced byte; until that is done no report is accepted."""
+        try:
+            self._restore()
+        except OSError as cause:
+            self._hide_unsynced(cause)
+            return
+        self.fault = None
+        self._failed_sync = False
+        self._answer_unanswerable()
+
+    def _restore(self) -> None:
+        segment = self._segment
+        if segment is None:
+            return
+        if segment.synced == 0:
+            disk.remove(segment.path)
+            disk.sync_directory(segment.path.parent)
+            disk.close(segment.descriptor)
+            self._segment = None
+            self._spool.tallies[self._stream.name].add(-1, 0)
+        elif self._failed_sync:
+            self._copy_to_trusted(segment)
+        else:
+            # Only a write failed, most often for want of room, and then a copy would find none either. What was synced
+            # was never in doubt.
+            disk.truncate(segment.descriptor, segment.synced)
+            segment.written = segment.synced
+
+    def _copy_to_trusted(self, segment: _Segment) -> None:
+        """After a failed sync no page of the old file is trusted: its synced prefix moves to a file of its own."""
+        draft = self._spool.new_tmp()
+        disk.copy_part(segment.path, draft, 0, segment.synced)
+        disk.replace(draft, segment.path)
+        disk.sync_directory(segment.path.parent)
+        disk.close(segment.descriptor)
+        segment.descriptor = disk.reopen(segment.path)
+        segment.written = segment.synced
+
+    def _hide_unsynced(self, cause: OSError) -> None:
+        """The disk does not let us restore yet: at least cut the failed lines off, so that their senders can be told.
+
+        Where not even that is possible nobody is answered: a line that is answered with an error must never appear.
+        """
+        segment = self._segment
+        try:
+            if segment is not None:
+                disk.truncate_unsynced(segment.descriptor, segment.synced)
+        except OSError:
+            self._failures.failed(stream=self._stream.name, reason=f"cannot be restored: {cause}")
+            return
+        self._answer_unanswerable()
+
+    def _answer_unanswerable(self) -> None:
+        for entries, error in self._unanswerable:
+            self._answer_soon(entries, error)
+        self._unanswerable.clear()

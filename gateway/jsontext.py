@@ -1,0 +1,422 @@
+"""Whether bytes are one JSON document, as the grammar of RFC 8259 has it.
+
+No value is built. `Recognizer` takes a document in chunks of any size and remembers which containers are open (one byte
+each), which token it is in, and at most three bytes of a cut character: its memory does not grow with the document.
+
+It is quick because it leaps: one match of a regular expression swallows a whole run of elements or members, each with
+what is nested in it to a few levels. Where a leap ends (deeper nesting, the edge of a chunk, a fault) single tokens are
+taken, and inside a token a small automaton goes from byte to byte. All repeats in the patterns are possessive, so
+nothing is ever tried a second way, and `re` keeps no memory of the way it came.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from gateway.errors import BadRequest
+
+MAX_DEPTH = 1000
+# A fast parse holds the interpreter until it is done and builds every value: some 30 ms and 10 MiB for this size.
+QUICK_BYTES = 1 << 20
+# Longer chunks are taken in pieces, which bounds the memory for checking UTF-8.
+_PIECE_BYTES = 1 << 18
+
+
+class NotJson(BadRequest):
+    """The bytes are not one JSON document.
+
+    Attributes:
+        position: offset in bytes, from 0, of the first byte that cannot be; the length where more was expected.
+        reason: what is wrong there, in a few words.
+    """
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(f"not JSON at byte {position}: {reason}")
+        self.position = position
+        self.reason = reason
+
+
+def check(document: bytes) -> None:
+    """Raise `NotJson` unless `document` is one JSON document; quick for small ones.
+
+    The fast parser's yes is taken when no nesting can be too deep. Its no is not: it refuses some numbers and lone
+    surrogates, which the grammar allows.
+    """
+    if len(document) <= QUICK_BYTES:
+        try:
+            orjson.loads(document)
+        except orjson.JSONDecodeError:
+            pass
+        else:
+            if document.count(b"[") + document.count(b"{") <= MAX_DEPTH:
+                return
+    recognizer = Recognizer()
+    recognizer.feed(document)
+    recognizer.finish()
+
+
+# --- what a leap swallows ----------------------------------------------------------------------------------------
+
+_WS = rb"[ \t\n\r]*+"
+_PLAIN = rb'[^"\\\x00-\x1f]*+'
+_REST = _PLAIN + rb'(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}+)' + _PLAIN + rb")*+"
+_STRING = rb'"' + _REST + rb'"'
+_NUMBER = rb"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?+[0-9]++)?+"
+_SCALAR = rb"(?:" + _STRING + rb"|true|false|null|" + _NUMBER + rb")"
+_NAME = _STRING + _WS + rb":"
+
+# How many levels one match looks into a value; each one more doubles the pattern.
+_LOOK = 4
+
+
+def _value(levels: int) -> bytes:
+    """The pattern of a value with containers nested at most `levels` deep."""
+    if levels == 0:
+        return _SCALAR
+    value = _value(levels - 1) + _WS
+    # One copy of the inner pattern serves first, middle and last: what follows it is a comma that does not end the
+    # container, or the end.
+    elements = rb"(?:" + value + rb"(?:," + _WS + rb"(?!\])|(?=\])))*+\]"
+    members = rb"(?:" + _NAME + _WS + value + rb"(?:," + _WS + rb"(?!\})|(?=\})))*+\}"
+    return rb"(?:" + _SCALAR + rb"|\{" + _WS + members + rb"|\[" + _WS + elements + rb")"
+
+
+@functools.cache
+def _elements(levels: int) -> re.Pattern[bytes]:
+    """As many elements as there are, each with its comma or before the end of the array."""
+    return re.compile(rb"(?:" + _WS + _value(levels) + _WS + rb"(?:,|(?=\])))*+")
+
+
+@functools.cache
+def _members(levels: int) -> re.Pattern[bytes]:
+    """As many members as there are, each with its comma or before the end of the object, then perhaps a name."""
+    member = _WS + _NAME + _WS + _value(levels) + _WS + rb"(?:,|(?=\}))"
+    return re.compile(rb"(?:" + member + rb")*+(?:" + _WS + _NAME + rb")?+")
+
+
+@functools.cache
+def _member_value(levels: int) -> re.Pattern[bytes]:
+    """The value of a member, with its comma or before the end of the object."""
+    return re.compile(_WS + _value(levels) + _WS + rb"(?:,|(?=\}))")
+
+
+# Many containers opened, or closed, one after the other: a match at every level would look at each byte once more for
+# every level it can look into.
+_DOWN = re.compile(
+    rb"(?:" + _WS + rb"(?:\[(?:" + _WS + _SCALAR + _WS + rb",)*+"
+    rb"|\{(?:" + _WS + _NAME + _WS + _SCALAR + _WS + rb",)*+" + _WS + _NAME + rb"))*+"
+)
+_UP = re.compile(
+    rb"(?:(?:" + _WS + rb"," + _WS + _SCALAR + rb")*+" + _WS + rb"\]"
+    rb"|(?:" + _WS + rb"," + _WS + _NAME + _WS + _SCALAR + rb")*+" + _WS + rb"\})*+(?:" + _WS + rb",)?+"
+)
+_BLANK = re.compile(_WS)
+_STRINGS = re.compile(_STRING)
+_STRING_OR_BRACKET = re.compile(_STRING + rb"|([\[\]{}])")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_CLOSING = bytes.maketrans(b"[{", b"]}")
+
+
+def _brackets(run: bytes) -> bytes:
+    """The brackets of a run, in their order, without those that stand in strings."""
+    if b'"' in run:
+        run = _STRINGS.sub(b"", run)
+    return run.translate(None, _NOT_BRACKETS)
+
+
+def _common(closed: bytes, wanted: bytes) -> int:
+    """How many brackets are closed in the order in which they are wanted."""
+    if wanted.startswith(closed):
+        return len(closed)
+    return next((i for i, pair in enumerate(zip(closed, wanted, strict=False)) if pair[0] != pair[1]), len(wanted))
+
+
+def _bracket_at(run: bytes, index: int) -> int:
+    """Where in the run the bracket with this index (from 0) stands."""
+    found = (match.start() for match in _STRING_OR_BRACKET.finditer(run) if match[1])
+    return next(at for count, at in enumerate(found) if count == index)
+
+
+# --- inside a token ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A place in a token: where each byte leads ("" is the end of the token), and what else is known here."""
+
+    wanted: str
+    ways: dict[int, str]
+    run: re.Pattern[bytes] | None = None
+    # A number has no last byte of its own: in these places it may be over.
+    whole: bool = False
+
+
+def _places() -> dict[str, _Place]:
+    digits = re.compile(rb"[0-9]*+")
+    digit = "a digit was expected"
+    exponent, point = dict.fromkeys(b"eE", "exponent"), {ord("."): "point"}
+
+    def to(place: str, characters: bytes = b"0123456789") -> dict[int, str]:
+        return dict.fromkeys(characters, place)
+
+    places = {
+        "string": _Place("the rest of a string was expected", to("", b'"') | to("escape", b"\\"), re.compile(_REST)),
+        "escape": _Place("an escape was expected", to("string", b'"\\/bfnrt') | to("hex4", b"u")),
+        "minus": _Place(digit, to("integer") | to("zero", b"0")),
+        "zero": _Place("", point | exponent, whole=True),
+        "integer": _Place("", point | exponent, digits, whole=True),
+        "point": _Place(digit, to("fraction")),
+        "fraction": _Place("", exponent, digits, whole=True),
+        "exponent": _Place("a digit, + or - was expected", to("power") | to("sign", b"+-")),
+        "sign": _Place(digit, to("power")),
+        "power": _Place("", {}, digits, whole=True),
+    }
+    for left in range(1, 5):
+        after = f"hex{left - 1}" if left > 1 else "string"
+        places[f"hex{left}"] = _Place("a hexadecimal digit was expected", to(after, b"0123456789abcdefABCDEF"))
+    for word in ("true", "false", "null"):
+        for taken in range(1, len(word)):
+            after = word[: taken + 1] if taken + 1 < len(word) else ""
+            places[word[:taken]] = _Place("true, false or null was expected", {ord(word[taken]): after})
+    return places
+
+
+_PLACES: Final = _places()
+_BEGINNINGS: Final = (
+    {ord('"'): "string", ord("-"): "minus", ord("0"): "zero"}
+    | dict.fromkeys(b"123456789", "integer")
+    | {ord(letter): letter for letter in "tfn"}
+)
+
+# --- between tokens ----------------------------------------------------------------------------------------------
+
+# A state is called by what it expects, which is what a client is told when something else comes.
+_VALUE: Final = "a value was expected"
+_FIRST_VALUE: Final = "a value or ']' was expected"
+_NAME_NEXT: Final = "a name was expected"
+_FIRST_NAME: Final = "a name or '}' was expected"
+_COLON: Final = "':' was expected"
+_MORE_ELEMENTS: Final = "',' or ']' was expected"
+_MORE_MEMBERS: Final = "',' or '}' was expected"
+_END: Final = "nothing more was expected"
+_TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH:,}"
+
+
+class Recognizer:
+    """Says of a document that comes in chunks whether it is JSON; after a fault only `reset` may follow."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new document."""
+        self._state: str = _VALUE
+        self._place = ""
+        # The bytes that will close the open containers, the innermost last.
+        self._closers = bytearray()
+        self._before = 0
+        self._cut = b""
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing but JSON whitespace has come so far."""
+        return self._state is _VALUE and not (self._closers or self._place or self._cut)
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the document; raise `NotJson` at the first that cannot be."""
+        for start in range(0, len(chunk), _PIECE_BYTES):
+            self._feed_piece(chunk[start : start + _PIECE_BYTES])
+
+    def finish(self) -> None:
+        """Raise `NotJson` unless what was fed is a whole document."""
+        if self._cut:
+            raise NotJson(self._before, "not UTF-8")
+        if self.blank:
+            raise NotJson(self._before, "the document is empty")
+        if self._place:
+            if not _PLACES[self._place].whole:
+                raise NotJson(self._before, _PLACES[self._place].wanted)
+            self._end_token()
+        if self._state is not _END:
+            raise NotJson(self._before, self._state)
+
+    def _feed_piece(self, piece: bytes) -> None:
+        """Take the whole characters of a piece; what is cut at its end waits for the next one."""
+        piece = self._cut + piece
+        self._cut, sound = b"", True
+        if not piece.isascii():
+            try:
+                used = codecs.utf_8_decode(piece, "strict", False)[1]
+                self._cut = piece[used:]
+            except UnicodeDecodeError as fault:
+                used, sound = fault.start, False
+            piece = piece[:used]
+        self._take(piece)
+        self._before += len(piece)
+        if not sound:
+            raise NotJson(self._before, "not UTF-8")
+
+    def _take(self, piece: bytes) -> None:
+        at = 0
+        while at < len(piece):
+            if self._place:
+                at = self._inside(piece, at)
+                continue
+            reached = self._leap(piece, at)
+            at = reached if reached > at else self._step(piece, at)
+
+    # --- leaps
+
+    def _leap(self, piece: bytes, at: int) -> int:
+        """Swallow what one match can; give where it ends, which is `at` when a single token must be taken."""
+        state = self._state
+        if state is _MORE_ELEMENTS or state is _MORE_MEMBERS:
+            return self._leap_up(piece, at)
+        levels = min(_LOOK, MAX_DEPTH - len(self._closers))
+        if state is _NAME_NEXT or state is _FIRST_NAME:
+            found = _members(levels).match(piece, at)
+        elif state is _COLON or state is _END:
+            return at
+        elif self._closers.endswith(b"]"):
+            found = _elements(levels).match(piece, at)
+        else:
+            found = _member_value(levels).match(piece, at) if self._closers else None
+        if found and found.end() > at:
+            return self._landed(piece, found.end())
+        return at if state is _NAME_NEXT or state is _FIRST_NAME else self._leap_down(piece, at)
+
+    def _landed(self, piece: bytes, end: int) -> int:
+        """Know the state from the last byte of a leap: no value ends in a comma, a colon or an opening bracket."""
+        last = piece[end - 1]
+        if last == 0x2C:
+            self._state = _VALUE if self._closers.endswith(b"]") else _NAME_NEXT
+        elif last == 0x3A:
+            self._state = _VALUE
+        elif last == 0x5B:
+            self._state = _FIRST_VALUE
+        else:
+            self._end_value()
+        return end
+
+    def _leap_down(self, piece: bytes, at: int) -> int:
+        found = _DOWN.match(piece, at)
+        if not found or found.end() == at:
+            return at
+        opened = _brackets(found[0])
+        room = MAX_DEPTH - len(self._closers)
+        if len(opened) > room:
+            raise NotJson(self._before + at + _bracket_at(found[0], room), _TOO_DEEP)
+        self._closers += opened.translate(_CLOSING)
+        return self._landed(piece, found.end())
+
+    def _leap_up(self, piece: bytes, at: int) -> int:
+        found = _UP.match(piece, at)
+        if not found or found.end() == at:
+            return at
+        run = found[0]
+        closed = _brackets(run)
+        fitting = _common(closed, bytes(self._closers[::-1]))
+        del self._closers[len(self._closers) - fitting :]
+        self._end_value()
+        if fitting == len(closed) and self._closers:
+            return self._landed(piece, found.end()) if run.endswith(b",") else found.end()
+        # A bracket does not fit, or something follows the end of the document: tokens will tell where exactly.
+        return at + _bracket_at(run, fitting - 1) + 1 if fitting else at
+
+    # --- tokens
+
+    def _step(self, piece: bytes, at: int) -> int:
+        """Take whitespace and one token, or its beginning; give where it ends."""
+        blank = _BLANK.match(piece, at)
+        at = blank.end() if blank else at
+        if at == len(piece):
+            return at
+        byte, state = piece[at], self._state
+        if state is _VALUE or state is _FIRST_VALUE:
+            known = self._begin_value(byte, at)
+        elif state is _NAME_NEXT or state is _FIRST_NAME:
+            known = self._begin_name(byte)
+        elif state is _COLON:
+            known = byte == 0x3A
+            self._state = _VALUE
+        else:
+            known = self._go_on(byte)
+        if not known:
+            raise NotJson(self._before + at, state)
+        return at + 1
+
+    def _begin_value(self, byte: int, at: int) -> bool:
+        if byte in _BEGINNINGS:
+            self._place = _BEGINNINGS[byte]
+        elif byte == 0x5B:
+            self._open(b"]", at)
+            self._state = _FIRST_VALUE
+        elif byte == 0x7B:
+            self._open(b"}", at)
+            self._state = _FIRST_NAME
+        else:
+            return self._state is _FIRST_VALUE and self._close(byte)
+        return True
+
+    def _begin_name(self, byte: int) -> bool:
+        if byte == 0x22:
+            self._place = "string"
+            return True
+        return self._state is _FIRST_NAME and self._close(byte)
+
+    def _go_on(self, byte: int) -> bool:
+        """After a value: a comma, or the end of its container."""
+        if byte == 0x2C and self._closers:
+            self._state = _VALUE if self._state is _MORE_ELEMENTS else _NAME_NEXT
+            return True
+        return self._close(byte)
+
+    def _open(self, closer: bytes, at: int) -> None:
+        if len(self._closers) == MAX_DEPTH:
+            raise NotJson(self._before + at, _TOO_DEEP)
+        self._closers += closer
+
+    def _close(self, byte: int) -> bool:
+        if not self._closers or self._closers[-1] != byte:
+            return False
+        self._closers.pop()
+        self._end_value()
+        return True
+
+    def _inside(self, piece: bytes, at: int) -> int:
+        """Go on in a token; give where it ends, or the end of the piece."""
+        while at < len(piece):
+            place = _PLACES[self._place]
+            if place.run and (found := place.run.match(piece, at)) and found.end() > at:
+                at = found.end()
+                continue
+            if piece[at] not in place.ways:
+                if not place.whole:
+                    raise NotJson(self._before + at, place.wanted)
+                self._end_token()
+                return at
+            self._place = place.ways[piece[at]]
+            at += 1
+            if not self._place:
+                self._end_token()
+                return at
+        return at
+
+    def _end_token(self) -> None:
+        self._place = ""
+        if self._state is _NAME_NEXT or self._state is _FIRST_NAME:
+            self._state = _COLON
+        else:
+            self._end_value()
+
+    def _end_value(self) -> None:
+        if not self._closers:
+            self._state = _END
+        else:
+            self._state = _MORE_ELEMENTS if self._closers.endswith(b"]") else _MORE_MEMBERS

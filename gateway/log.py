@@ -1,0 +1,392 @@
+"""The log: one line an event on STDERR, as text for people or as JSON for machines."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import queue
+import re
+import select
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import orjson
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+FORMATS: Final = ("text", "json")
+
+EVENTS: Final[dict[str, str]] = {
+    "gateway starting": "The program began; the line names its version.",
+    "configuration in effect": "The settings this run uses, secrets masked.",
+    "recovery done": "What an earlier run left in the spool has been found and put in order.",
+    "quarantined": "Received data that cannot be read was set aside for a person; nothing was erased.",
+    "listening": "The gateway accepts requests at this address from now on.",
+    "request done": "A request was answered with a status below 400.",
+    "request failed": "A request was answered with a status of 400 or above.",
+    "stopping begun": "The gateway takes no new requests and delivers what it holds.",
+    "stopped": "The gateway has ended; the line says what was left in the spool.",
+    "log lines dropped": "STDERR was blocked or broken for so long that this many lines are missing here.",
+    "library message": "A library the gateway stands on warned or failed.",
+}
+# A stream's events are named f"{stream} {verb}", so that a new stream brings its events along.
+STREAM_EVENTS: Final[dict[str, str]] = {
+    "sent": "The store has confirmed an object of this stream.",
+    "failed": "An object of this stream could not be delivered; it is kept and will be tried again.",
+    "recovered": "Delivery of this stream works again; the line says how often and how long it failed.",
+}
+
+_ACCESS_DELAY_S = 0.1
+_BATCH_LINES = 4096
+_SOON, _NOW = 1, 2
+_OUTCOMES = (("info", "request done"), ("info", "request failed"), ("warning", "request failed"))
+_MILLISECONDS = tuple(f".{n:03d}Z" for n in range(1000))
+
+
+class Log:
+    """Takes events from any thread without blocking it; a thread of its own writes them in batches.
+
+    Make it early, once in a process and after any fork: the thread does not follow one.
+
+    Args:
+        level: the least level written, a key of LEVELS.
+        format: one of FORMATS.
+        fd: the file descriptor written to; a closed one is replaced by /dev/null.
+        max_buffered_bytes: what may wait for a blocked descriptor; access lines leave an eighth of it to other events.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        level: str = "info",
+        format: str = "text",  # noqa: A002 (the name of the setting)
+        fd: int = 2,
+        *,
+        max_buffered_bytes: int = 8 << 20,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if format not in FORMATS:
+            raise ValueError(f"no such log format: {format!r}")
+        self._threshold = LEVELS[level]
+        self._json = format == "json"
+        self._heads = [self._head(*outcome) for outcome in _OUTCOMES]
+        self._known: dict[tuple[str | None, ...], str] = {}
+        self._fd = _open_or_null(fd)
+        self._limit_bytes = max_buffered_bytes
+        self._access_limit_bytes = max_buffered_bytes - max_buffered_bytes // 8
+        self._clock = clock
+        self._second = (-1, "")
+        self._lines: collections.deque[bytes] = collections.deque()
+        self._pending_bytes = 0
+        self._dropped = 0
+        self._wanted = 0
+        self._broken = self._torn = self._closing = False
+        # A finalizer may log in the middle of any statement, these too, so the lock and the queue are reentrant ones.
+        self._lock = threading.RLock()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def debug(self, event: str, /, **fields: object) -> None:
+        """Tell what only a developer wants to see."""
+        self.event("debug", event, fields)
+
+    def info(self, event: str, /, **fields: object) -> None:
+        """Tell what went as it should."""
+        self.event("info", event, fields)
+
+    def warning(self, event: str, /, **fields: object) -> None:
+        """Tell what the gateway will mend by itself."""
+        self.event("warning", event, fields)
+
+    def error(self, event: str, /, **fields: object) -> None:
+        """Tell what needs a person."""
+        self.event("error", event, fields)
+
+    def event(self, level: str, event: str, fields: dict[str, object]) -> None:
+        """Tell an event whose level is known only at run time."""
+        if LEVELS[level] >= self._threshold:
+            self._put(self._line(level, event, fields), self._limit_bytes, _NOW)
+
+    def access(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        duration_s: float,
+        received_bytes: int,
+        user: str | None,
+        request_id: str,
+        ip: str | None,
+    ) -> None:
+        """Tell an answered request; made of ready parts because it runs thousands of times a second."""
+        if self._threshold > (20 if status < 500 else 30):
+            return
+        head = self._heads[(status >= 400) + (status >= 500)]
+        who = (method, path, user, ip)
+        known = self._known.get(who) or self._know(who)
+        if self._json:
+            line = (
+                f'{{"time":"{self._now()}",{head},{known},"status":{status},"duration_ms":{duration_s * 1000:.1f},'
+                f'"received_bytes":{received_bytes},"request_id":{json_value(request_id)}}}\n'
+            )
+        else:
+            line = (
+                f"{self._now()} {head} {known} status={status} duration_ms={duration_s * 1000:.1f} "
+                f"received_bytes={received_bytes} request_id={text_value(request_id)}\n"
+            )
+        self._put(line.encode(), self._access_limit_bytes, _SOON)
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """Write what is waiting, at most for so long; true when all of it is out. Later events are discarded."""
+        with self._lock:
+            self._closing = True
+            self._wakes.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive() and not self._dropped
+
+    def _know(self, who: tuple[str | None, ...]) -> str:
+        """Render what comes again with every request of a client; bounded for the sake of clients that make it up."""
+        pairs = self._pairs(dict(zip(("method", "path", "user", "ip"), who, strict=True)))
+        if len(pairs) < 300:
+            if len(self._known) >= 4096:
+                self._known.clear()
+            self._known[who] = pairs
+        return pairs
+
+    def _now(self) -> str:
+        now = self._clock()
+        second, text = self._second
+        if second != int(now):
+            second = int(now)
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = (second, text)
+        return text + _MILLISECONDS[int((now - second) * 1000)]
+
+    def _line(self, level: str, event: str, fields: dict[str, object]) -> bytes:
+        head, pairs = self._head(level, event), self._pairs(fields)
+        if self._json:
+            return f'{{"time":"{self._now()}",{head}{"," if pairs else ""}{pairs}}}\n'.encode()
+        return f"{self._now()} {head} {pairs}".rstrip().encode() + b"\n"
+
+    def _head(self, level: str, event: str) -> str:
+        return f'"level":"{level}","event":{json_value(event)}' if self._json else f"{level:<7} {event:<22}"
+
+    def _pairs(self, fields: Mapping[str, object]) -> str:
+        if self._json:
+            return json_value(fields)[1:-1]
+        return " ".join([f"{name}={text_value(value)}" for name, value in fields.items()])
+
+    def _put(self, line: bytes, limit_bytes: int, wanted: int) -> None:
+        with self._lock:
+            if self._closing:
+                return
+            if self._pending_bytes + len(line) > limit_bytes:
+                self._dropped += 1
+                return
+            if self._dropped and not self._broken:
+                # Told at the gap itself, before the first line that comes after it.
+                line = self._notice() + line
+            self._pending_bytes += len(line)
+            self._lines.append(line)
+            if self._wanted < wanted:
+                self._wanted = wanted
+                self._wakes.put(None)
+
+    def _notice(self) -> bytes:
+        count, self._dropped = self._dropped, 0
+        return self._line("warning", "log lines dropped", {"count": count})
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            self._wakes.get()
+            if self._wanted == _SOON and not self._closing:
+                with contextlib.suppress(queue.Empty):
+                    self._wakes.get(timeout=_ACCESS_DELAY_S)
+            with self._lock:
+                # Before the batches are taken: a line that comes too late for them asks anew.
+                self._wanted, closing = 0, self._closing
+            while batch := self._take():
+                self._write(batch)
+
+    def _take(self) -> bytes:
+        batch = [self._lines.popleft() for _ in range(min(len(self._lines), _BATCH_LINES))]
+        with self._lock:
+            if not batch and not self._lines and self._dropped and not self._broken:
+                batch = [self._notice()]
+                self._pending_bytes += len(batch[0])
+        return b"".join(batch)
+
+    def _write(self, batch: bytes) -> None:
+        rest = memoryview(b"\n" + batch if self._torn else batch)
+        self._broken = False
+        while rest and not self._broken:
+            try:
+                sent = os.write(self._fd, rest)
+                self._torn, rest = rest[sent - 1] != ord("\n"), rest[sent:]
+            except BlockingIOError:
+                _wait_writable(self._fd)
+            except OSError:
+                # A reader that went away or a full disk must not stop the gateway; the next batch tries again.
+                self._broken = True
+        with self._lock:
+            self._pending_bytes -= len(batch)
+            self._dropped += bytes(rest[-len(batch) :]).count(b"\n")
+
+
+class Repeated:
+    """A failure that repeats: told when it begins, as a count while it lasts, and when it ends.
+
+    For one thread at a time.
+
+    Args:
+        log: where it is told.
+        failed_event: the event at the beginning and, with `count` and `duration_s`, while it lasts.
+        ended_event: the event at the end, at info, with the whole `count` and `duration_s`.
+        level: the level of the failure.
+        interval_s: the least time between two lines while it lasts.
+        clock: a monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        failed_event: str,
+        ended_event: str,
+        *,
+        level: str = "warning",
+        interval_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log, self._level = log, level
+        self._failed_event, self._ended_event = failed_event, ended_event
+        self._interval_s, self._clock = interval_s, clock
+        self._count = 0
+        self._began_s = self._told_s = 0.0
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the failure has begun and not ended."""
+        return self._count > 0
+
+    def failed(self, **fields: object) -> None:
+        """Note a failure, the first or one more."""
+        now_s = self._clock()
+        self._count += 1
+        if self._count == 1:
+            self._began_s = now_s
+        elif now_s - self._told_s < self._interval_s:
+            return
+        else:
+            fields |= {"count": self._count, "duration_s": now_s - self._began_s}
+        self._told_s = now_s
+        self._log.event(self._level, self._failed_event, fields)
+
+    def ended(self, **fields: object) -> None:
+        """Note a success; it is told only if there was a failure before it."""
+        if self._count:
+            fields |= {"count": self._count, "duration_s": self._clock() - self._began_s}
+            self._log.event("info", self._ended_event, fields)
+            self._count = 0
+
+
+class LibraryMessages(logging.Handler):
+    """Forwards what libraries say through `logging`, from warning on, as the event `library message`."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def install(self) -> None:
+        """Take the place of the root logger's handlers; Python's own warnings come this way too."""
+        logging.root.handlers[:] = [self]
+        logging.root.setLevel(logging.WARNING)
+        logging.captureWarnings(True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Forward one record, its exception and the line that raised it as fields."""
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 (a library's arguments may not fit its own format)
+            text = str(record.msg)
+        fields: dict[str, object] = {"logger": record.name, "text": text}
+        if record.exc_info and (error := record.exc_info[1]):
+            fields["error"] = error
+            if place := error.__traceback__:
+                while place.tb_next:
+                    place = place.tb_next
+                fields["at"] = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+        self._log.event("error" if record.levelno >= logging.ERROR else "warning", "library message", fields)
+
+
+# --- values in a line --------------------------------------------------------------------------------------------
+
+_SUSPECT = re.compile(r"[^!#-<>-\[\]-~]")
+_AMBIGUOUS = re.compile(r'[ "=\\]')
+_ESCAPED = re.compile(r"[^ !#-\[\]-~]")
+
+
+def text_value(value: object) -> str:
+    """Render a value for behind an `=`: bare where that cannot mislead, else quoted and escaped; always in one line."""
+    if value is None:
+        return "-"
+    if not isinstance(value, str):
+        if isinstance(value, float):
+            return str(round(value, 3))
+        value = json_value(value) if isinstance(value, bool | list | tuple | dict) else _as_text(value)
+    bare = not _SUSPECT.search(value) or (value.isprintable() and not _AMBIGUOUS.search(value))
+    if bare and value not in ("", "-"):
+        return value
+    return f'"{_ESCAPED.sub(_escape, value)}"'
+
+
+def _escape(found: re.Match[str]) -> str:
+    char = found[0]
+    if char == '"':
+        return '\\"'
+    return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode("ascii")
+
+
+def json_value(value: object) -> str:
+    """Render a value as JSON in one line; what JSON has no form for becomes a string."""
+    try:
+        return orjson.dumps(value, default=_as_text).decode()
+    except TypeError:
+        return orjson.dumps(_json_able(value)).decode()
+
+
+def _as_text(value: object) -> str:
+    return f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
+
+
+def _json_able(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(_json_able(str(key))): _json_able(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_able(one) for one in value]
+    if value is None or isinstance(value, bool | float):
+        return value
+    # A lone surrogate, which is a byte of a header that was not UTF-8, or an integer beyond 64 bits.
+    return _as_text(value).encode("utf-8", "backslashreplace").decode()
+
+
+# --- the descriptor ----------------------------------------------------------------------------------------------
+
+
+def _open_or_null(fd: int) -> int:
+    try:
+        os.fstat(fd)
+    except OSError:
+        # The number of a closed STDERR would go to the next file opened, and the log into received data.
+        return os.open(os.devnull, os.O_WRONLY)
+    return fd
+
+
+def _wait_writable(fd: int) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()

@@ -1,0 +1,188 @@
+"""What is delivered: sealed batches and received files, each as the object it becomes in the store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gateway import aggregate, names
+from gateway.spool import Sidecar, Spool
+from gateway.stores import Object
+from gateway.streams import Kind, Stream
+
+GZIP = "application/gzip"
+# S3 takes 2 KB of metadata, names included; the fixed fields need less than a quarter of it.
+MAX_METADATA_TEXT_BYTES = 1500
+
+
+class Parcel(Protocol):
+    """One thing to be delivered, under a key that has a number.
+
+    Number 1 is the plain key; a higher one was chosen because another object has the lower ones; 0 asks for the key with
+    the thing's own id, which cannot collide, for stores that would replace what they have.
+    """
+
+    path: Path
+    number: int
+    items: int
+
+    def object(self) -> Object:
+        """The object under the current number."""
+        ...
+
+    def companion(self) -> Object | None:
+        """An object that has to be stored beside it, before it."""
+        ...
+
+    def renumber(self, number: int) -> None:
+        """Go on under another number; blocks, and is durable where the number has to survive a restart."""
+        ...
+
+
+class SealedBatch:
+    """The archive of a batch."""
+
+    def __init__(self, spool: Spool, stream: Stream, path: Path, summary: aggregate.Summary) -> None:
+        parsed = names.parse_sealed(path.name)
+        assert parsed is not None  # the spool hands out sealed files only
+        self._spool = spool
+        self._stream = stream
+        self._summary = summary
+        self.path = path
+        self.batch, self.number = parsed
+        self.items = summary.lines
+
+    def object(self) -> Object:
+        """See `Parcel.object`."""
+        return Object(
+            bucket=self._stream.bucket,
+            key=names.batch_key(self._stream.prefix, self.batch, self.number),
+            source=self.path,
+            size=self.path.stat().st_size,
+            content_type=GZIP,
+            metadata={
+                "batch": self.batch.unique,
+                "lines": str(self._summary.lines),
+                "sha256": self._summary.sha256,
+            },
+            identity="batch",
+        )
+
+    def companion(self) -> Object | None:
+        """None: all there is to say of a batch fits its metadata."""
+        return None
+
+    def renumber(self, number: int) -> None:
+        """See `Parcel.renumber`: the sealed file is renamed before the attempt."""
+        self.path = self._spool.renumber(self.path, number)
+        self.number = number
+
+
+class ReceivedFile:
+    """A received file with its sidecar.
+
+    Its number is not kept over a restart: the names of two files collide so rarely that trying the first key again costs
+    nothing, and what is found there decides.
+    """
+
+    items = 1
+
+    def __init__(self, stream: Stream, path: Path, sidecar: Sidecar) -> None:
+        self._stream = stream
+        self._sidecar = sidecar
+        self.path = path
+        self.number = 1
+
+    def object(self) -> Object:
+        """See `Parcel.object`."""
+        metadata, _ = self._metadata()
+        return Object(
+            bucket=self._stream.bucket,
+            key=self._key(),
+            source=self.path,
+            size=self._sidecar.size,
+            content_type=self._sidecar.type,
+            metadata=metadata,
+            identity="id",
+        )
+
+    def companion(self) -> Object | None:
+        """The sidecar as `<key>.meta.json`, where user and uri do not fit the metadata."""
+        metadata, complete = self._metadata()
+        if complete:
+            return None
+        sidecar = asdict(self._sidecar) | {"received": names.iso(self._sidecar.received)}
+        body = json.dumps(sidecar, indent=2).encode("ascii") + b"\n"
+        return Object(
+            bucket=self._stream.bucket,
+            key=f"{self._key()}.meta.json",
+            source=body,
+            size=len(body),
+            content_type="application/json",
+            metadata={"id": metadata["id"], "sha256": metadata["sha256"]},
+            identity="id",
+        )
+
+    def renumber(self, number: int) -> None:
+        """See `Parcel.renumber`."""
+        self.number = number
+
+    def _key(self) -> str:
+        sidecar = self._sidecar
+        return names.file_key(
+            self._stream.prefix,
+            user=sidecar.user,
+            uri=sidecar.uri,
+            media_type=sidecar.type,
+            received_ns=sidecar.received,
+            again={0: sidecar.id, 1: ""}.get(self.number, str(self.number)),
+        )
+
+    def _metadata(self) -> tuple[dict[str, str], bool]:
+        """The metadata, and whether it says all of it."""
+        texts, complete = names.metadata_texts(
+            {"user": self._sidecar.user, "uri": self._sidecar.uri}, MAX_METADATA_TEXT_BYTES
+        )
+        return {
+            "id": self._sidecar.id,
+            **texts,
+            "received": names.iso(self._sidecar.received),
+            "sha256": self._sidecar.sha256,
+        }, complete
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable(Exception):
+    """What waits cannot be read, and only a person can say what to do with it."""
+
+    reason: str
+
+
+def open_parcel(spool: Spool, stream: Stream, path: Path, summary: aggregate.Summary | None) -> Parcel:
+    """Read what is to be delivered; blocks.
+
+    Args:
+        spool: where it waits.
+        stream: whose it is.
+        path: a sealed file or a body.
+        summary: of the archive, if it is still known; None has it read, which proves it whole after a restart.
+
+    Raises:
+        Unreadable: the archive or the sidecar cannot be read.
+        FileNotFoundError: it is gone: retired meanwhile.
+    """
+    if stream.kind is Kind.REPORTS:
+        try:
+            return SealedBatch(spool, stream, path, summary or aggregate.summarize(path))
+        except aggregate.Unreadable as error:
+            raise Unreadable(str(error)) from error
+    size = path.stat().st_size
+    try:
+        sidecar = spool.read_sidecar(path)
+    except (ValueError, FileNotFoundError) as error:
+        raise Unreadable(f"its sidecar cannot be read: {error}") from error
+    if sidecar.size != size:
+        raise Unreadable(f"it has {size} bytes and its sidecar says {sidecar.size}")
+    return ReceivedFile(stream, path, sidecar)

@@ -1,0 +1,198 @@
+"""What an earlier run left behind, put in order: once at every start, under the lock, before anything is received.
+
+    tmp/*                                     never acknowledged: erased
+    *.jsonl.open                              its writer died: sound lines are cut, the rest is quarantined
+    aggregation/<batch>/ empty                died before the first rename: removed
+    aggregation/<batch>/ and uploading/<batch>.*   sealed, sources not yet removed: sources removed
+    aggregation/<batch>/ alone                left for the batcher, which aggregates it under the same id
+    uploading/<batch>.*                       left for delivery; the store says whether it is there already
+    *.upload beside nothing                   removed; beside something, the store aborts that upload
+    a sidecar without a body                  never acknowledged: erased
+    a body without a sidecar                  quarantined
+    any other name                            quarantined
+
+Every step can be repeated: a crash during recovery is followed by a recovery.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway import disk, names
+from gateway.reportlines import sound_prefix
+from gateway.spool import Claimed, Spool
+from gateway.streams import Kind, Stream
+
+
+@dataclass(slots=True)
+class Found:
+    """What recovery found; the fields of the log line."""
+
+    erased: int = 0
+    segments_cut: int = 0
+    batches_claimed: int = 0
+    batches_sealed: int = 0
+    waiting_files: int = 0
+    quarantined: int = 0
+
+
+def recover(spool: Spool) -> Found:
+    """Put the spool in order and count what waits in it.
+
+    Raises:
+        OSError: the disk does not let it; nothing was lost, and the next start begins again.
+    """
+    found = Found()
+    for name in list(disk.names(spool.tmp)):
+        disk.remove(spool.tmp / name)
+        found.erased += 1
+    newest = 0
+    for stream in spool.streams:
+        recovery = _StreamRecovery(spool, stream, found)
+        recovery.run()
+        newest = max(newest, recovery.newest)
+    spool.timestamps.start_above(newest)
+    return found
+
+
+class _StreamRecovery:
+    def __init__(self, spool: Spool, stream: Stream, found: Found) -> None:
+        self._spool = spool
+        self._stream = stream
+        self._found = found
+        self._directory = spool.directory(stream)
+        self.newest = 0
+
+    def run(self) -> None:
+        if self._stream.kind is Kind.REPORTS:
+            self._claimed_batches()
+            self._sealed_batches()
+        # Before the rest: a look at a directory may or may not show what was renamed in it meanwhile.
+        for name in [name for name in disk.names(self._directory) if name.endswith(f".{names.OPEN_SEGMENT}")]:
+            self._open_segment(self._directory / name)
+        for name in disk.names(self._directory):
+            self._entry(name)
+        disk.sync_directory(self._directory)
+
+    def _entry(self, name: str) -> None:
+        path = self._directory / name
+        if self._stream.kind is Kind.REPORTS and name in ("aggregation", "uploading"):
+            return
+        if name.endswith(f".{names.UPLOAD_NOTE}"):
+            self._upload_note(path)
+            return
+        parsed = names.parse_spool_name(name)
+        if parsed is None or not self._belongs(parsed.kind):
+            self._quarantine(path, "not a name that this program gives")
+            return
+        self.newest = max(self.newest, parsed.timestamp)
+        if parsed.kind == names.SIDECAR:
+            self._sidecar(path)
+        elif parsed.kind == names.BODY and not path.with_suffix(f".{names.SIDECAR}").exists():
+            self._quarantine(path, "its sidecar is missing")
+        else:
+            self._count(path)
+
+    def _belongs(self, kind: str) -> bool:
+        is_of_files = kind in (names.BODY, names.SIDECAR)
+        return is_of_files == (self._stream.kind is Kind.FILES)
+
+    def _count(self, path: Path) -> None:
+        size = path.stat().st_size
+        self._found.waiting_files += 1
+        self._spool.tallies[self._stream.name].add(1, size)
+        if self._stream.kind is Kind.REPORTS:
+            self._spool.claimable[self._stream.name].add(1, size)
+
+    # --- segments -------------------------------------------------------------------------------------------------
+
+    def _open_segment(self, path: Path) -> None:
+        """Keep the sound lines and set the rest aside, in that order of safety: copy the rest, then cut it off.
+
+        A crash after the copy has it copied again at the next start, over the same name.
+        """
+        parsed = names.parse_spool_name(path.name)
+        if parsed is None or not self._belongs(parsed.kind):
+            return
+        size = path.stat().st_size
+        sound = sound_prefix(disk.read_chunks(path))
+        if sound.size < size:
+            self._quarantine_rest(path, sound.size, size, sound.fault or "")
+        if sound.size == 0:
+            disk.remove(path)
+            return
+        disk.place(path, path.with_name(path.name.removesuffix(".open")))
+        self._found.segments_cut += 1
+
+    def _quarantine_rest(self, path: Path, start: int, size: int, fault: str) -> None:
+        draft = self._spool.new_tmp()
+        disk.copy_part(path, draft, start, size - start)
+        target = self._spool.quarantine_directory / f"{self._stream.name}.{path.name}.rest"
+        disk.replace(draft, target)
+        disk.sync_directory(self._spool.quarantine_directory)
+        disk.shorten(path, start)
+        self._found.quarantined += 1
+        self._spool.told_quarantined(self._stream.name, target, f"{fault} at byte {start} of {path.name}")
+
+    # --- batches --------------------------------------------------------------------------------------------------
+
+    def _claimed_batches(self) -> None:
+        directory = self._spool.aggregation(self._stream)
+        for name in list(disk.names(directory)):
+            batch = names.parse_batch(name)
+            if batch is None:
+                self._quarantine(directory / name, "not the name of a batch")
+                continue
+            claimed = Claimed(self._stream, batch, directory / name)
+            sources = claimed.sources()
+            for path in sources:
+                self.newest = max(self.newest, _timestamp(path.name))
+            if not sources or self._spool.sealed_as(self._stream, batch) is not None:
+                self._remove_sources(claimed, sources)
+            else:
+                self._found.batches_claimed += 1
+                for path in sources:
+                    self._spool.tallies[self._stream.name].add(1, path.stat().st_size)
+
+    def _remove_sources(self, claimed: Claimed, sources: list[Path]) -> None:
+        for path in sources:
+            # Counted first, because the removal takes it off the count.
+            self._spool.tallies[self._stream.name].add(1, path.stat().st_size)
+        # The archive's name may not be durable yet, and without it the sources are all there is.
+        disk.sync_directory(self._spool.uploading(self._stream))
+        self._spool.remove_sources(claimed)
+
+    def _sealed_batches(self) -> None:
+        directory = self._spool.uploading(self._stream)
+        for name in list(disk.names(directory)):
+            path = directory / name
+            if name.endswith(f".{names.UPLOAD_NOTE}"):
+                self._upload_note(path)
+            elif names.parse_sealed(name) is None:
+                self._quarantine(path, "not the name of a sealed batch")
+            else:
+                self._found.batches_sealed += 1
+                self._spool.tallies[self._stream.name].add(1, path.stat().st_size)
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def _sidecar(self, path: Path) -> None:
+        if not os.path.lexists(path.with_suffix(f".{names.BODY}")):
+            disk.remove(path)
+            self._found.erased += 1
+
+    def _upload_note(self, path: Path) -> None:
+        if not os.path.lexists(path.with_name(path.name.removesuffix(f".{names.UPLOAD_NOTE}"))):
+            disk.remove(path)
+            self._found.erased += 1
+
+    def _quarantine(self, path: Path, reason: str) -> None:
+        self._spool.quarantine(self._stream.name, path, reason)
+        self._found.quarantined += 1
+
+
+def _timestamp(name: str) -> int:
+    parsed = names.parse_spool_name(name)
+    return parsed.timestamp if parsed else 0

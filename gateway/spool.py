@@ -1,0 +1,481 @@
+"""The spool: received data on disk, its states, and the steps from one to the next.
+
+    cache_dir/
+        .lock   FORMAT   tmp/   quarantine/
+        <report stream>/
+            <timestamp>.<pid>.jsonl.open      written by a journal
+            <timestamp>.<pid>.jsonl           a cut segment
+            <timestamp>.<pid>.<user>.json     a whole large report
+            aggregation/<batch>/              claimed
+            uploading/<batch>.<n>.jsonl.gz    sealed
+        <file stream>/
+            <timestamp>.<pid>.<uri>.meta      the sidecar, in place first
+            <timestamp>.<pid>.<uri>.body      the file; its rename is the commit
+
+    receive ──commit──▶ waiting ──claim──▶ aggregation ──seal──▶ uploading ──deliver, retire──▶ (gone)
+                                                                     ▲
+    receive ──commit──▶ waiting body + sidecar ───────deliver, retire┴────────────────────────▶ (gone)
+
+    anything that cannot be read ──quarantine──▶ quarantine/
+
+The state of a thing is its name alone, so a crash on any line leaves a state that `recovery.py` knows.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from gateway import disk, names
+from gateway.errors import StartError
+from gateway.log import Log
+from gateway.metrics import Metrics
+from gateway.streams import Kind, Stream
+from gateway.timestamps import Timestamps
+
+FORMAT_VERSION = 1
+# How many of the oldest files one claim or one look for work picks: the memory it needs, whatever the backlog.
+PICKED_FILES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What is known of a received file beside its bytes.
+
+    Attributes:
+        id: 32 hexadecimal digits, given at receipt, by which the store knows the object again.
+        user: as sent; bytes that are not UTF-8 are surrogate escapes.
+        uri: likewise.
+        type: media type.
+        received: the instant of the commit in nanoseconds since the epoch.
+        size: bytes, decoded.
+        sha256: hexadecimal, of the decoded bytes.
+    """
+
+    id: str
+    user: str
+    uri: str
+    type: str
+    received: int
+    size: int
+    sha256: str
+
+    def to_json(self) -> bytes:
+        """One JSON object; text that is not Unicode survives as `\\udcXX` escapes."""
+        return json.dumps(asdict(self)).encode("ascii") + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Sidecar:
+        """Undo `to_json`; ValueError if it is not one."""
+        fields = json.loads(data)
+        try:
+            return cls(**{name: kind(fields[name]) for name, kind in _SIDECAR_FIELDS.items()})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a sidecar: {error}") from error
+
+
+_SIDECAR_FIELDS: dict[str, type] = {
+    "id": str,
+    "user": str,
+    "uri": str,
+    "type": str,
+    "received": int,
+    "size": int,
+    "sha256": str,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A batch whose sources are in their own directory under `aggregation/`."""
+
+    stream: Stream
+    batch: names.Batch
+    directory: Path
+
+    def sources(self) -> list[Path]:
+        """The claimed files, oldest first."""
+        return [self.directory / name for name in sorted(disk.names(self.directory))]
+
+
+@dataclass
+class Tally:
+    """How much of a stream waits in the spool, kept in step with every transition."""
+
+    files: int = 0
+    bytes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, files: int, size: int) -> None:
+        """Count `files` and `size` bytes more (or fewer)."""
+        with self.lock:
+            self.files += files
+            self.bytes += size
+
+
+class Cuttable(Protocol):
+    """A writer of segments, which can be asked to end the one it is writing."""
+
+    async def cut(self) -> None:
+        """Return once everything acknowledged so far stands in cut segments."""
+
+
+class Spool:
+    """Received data on disk under one `cache_dir`.
+
+    Methods that change the disk block, raise OSError, and may be called from any thread; one stream's claim, seal and
+    retire must not run at the same time as each other on the same files.
+    """
+
+    def __init__(
+        self, root: Path, streams: tuple[Stream, ...], *, timestamps: Timestamps, log: Log, metrics: Metrics
+    ) -> None:
+        self.root = root
+        self.streams = streams
+        self.timestamps = timestamps
+        self.log = log
+        self.metrics = metrics
+        self.pid = os.getpid()
+        self.tallies = {stream.name: Tally() for stream in streams}
+        # Of these, what a claim would find.
+        self.claimable = {stream.name: Tally() for stream in streams}
+        self.writers: dict[str, Cuttable] = {}
+        self.tmp = root / "tmp"
+        self.quarantine_directory = root / "quarantine"
+        self._listeners: dict[str, Callable[[], None]] = {}
+        self._lock: disk.Lock | None = None
+
+    # --- layout ---------------------------------------------------------------------------------------------------
+
+    def directory(self, stream: Stream) -> Path:
+        """Where what is committed waits."""
+        return self.root / stream.name
+
+    def aggregation(self, stream: Stream) -> Path:
+        """Where claimed batches are, a directory for each."""
+        return self.root / stream.name / "aggregation"
+
+    def uploading(self, stream: Stream) -> Path:
+        """Where sealed batches wait for the store."""
+        return self.root / stream.name / "uploading"
+
+    def acquire(self) -> None:
+        """Take the spool for this process; StartError if it cannot be had, is newer than this version or not writable."""
+        try:
+            disk.make_directory(self.root)
+            self._lock = disk.Lock(self.root / ".lock")
+        except OSError as error:
+            raise StartError(
+                f"cache_dir {self.root} cannot be used ({error.strerror or error}): "
+                "give a directory that this user may write, with cache_dir or LIGHTFILE6_CACHE_DIR"
+            ) from error
+        version = self.format_version()
+        if version is not None and version > FORMAT_VERSION:
+            self.release()
+            raise StartError(
+                f"cache_dir {self.root} was written by a newer gateway (format {version}, this one knows {FORMAT_VERSION}): "
+                "run that version, or give this one a cache_dir of its own"
+            )
+
+    def format_version(self) -> int | None:
+        """The version of the layout on disk, None where there is none yet (a new directory, or the Go edition's)."""
+        path = self.root / "FORMAT"
+        try:
+            text = path.read_text("ascii", errors="replace").strip()
+        except FileNotFoundError:
+            return None
+        if not text.isdigit():
+            raise StartError(f"{path} does not hold a version number: restore it ({FORMAT_VERSION} is this version's)")
+        return int(text)
+
+    def lay_out(self) -> None:
+        """Make the directories, then write FORMAT: whoever finds it may rely on them."""
+        for directory in (self.tmp, self.quarantine_directory):
+            disk.make_directory(directory)
+        for stream in self.streams:
+            disk.make_directory(self.directory(stream))
+            if stream.kind is Kind.REPORTS:
+                disk.make_directory(self.aggregation(stream))
+                disk.make_directory(self.uploading(stream))
+        if self.format_version() is None:
+            draft = self.new_tmp()
+            disk.write_file(draft, f"{FORMAT_VERSION}\n".encode("ascii"))
+            disk.place(draft, self.root / "FORMAT")
+            disk.sync_directory(self.root)
+
+    def release(self) -> None:
+        """Give the spool up to another process."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    # --- receive, commit -------------------------------------------------------------------------------------------
+
+    def new_tmp(self) -> Path:
+        """A fresh name for something that nobody was promised; what is left of it is erased at the next start."""
+        return self.tmp / f"{self.timestamps.next()}.{self.pid}"
+
+    def commit_report(self, stream: Stream, source: Path, instant: int, user: str) -> None:
+        """Commit a whole report, or many lines, from a synced file under `tmp/`.
+
+        A crash before the directory is synced leaves the file or not; nobody has been answered yet.
+        """
+        size = source.stat().st_size
+        target = self.directory(stream) / names.spool_name(instant, self.pid, names.WHOLE_REPORT, user)
+        disk.place(source, target)
+        self._acknowledgeable(target, self.directory(stream))
+        self.tallies[stream.name].add(1, size)
+        self.now_claimable(stream, size)
+
+    def now_claimable(self, stream: Stream, size: int) -> None:
+        """Count a file that a claim may take from now on, and tell whoever claims."""
+        self.claimable[stream.name].add(1, size)
+        self.committed(stream)
+
+    def commit_file(self, stream: Stream, source: Path, sidecar: Sidecar) -> None:
+        """Commit a synced file under `tmp/` with its sidecar.
+
+        The sidecar is in place and durable before the body's rename, so a crash between them leaves a lone sidecar
+        (never acknowledged, erased at start) and never a body that nobody can name.
+        """
+        directory = self.directory(stream)
+        body = directory / names.spool_name(sidecar.received, self.pid, names.BODY, sidecar.uri)
+        meta = body.with_suffix(f".{names.SIDECAR}")
+        draft = self.new_tmp()
+        disk.write_file(draft, sidecar.to_json())
+        disk.place(draft, meta)
+        try:
+            disk.sync_directory(directory)
+            disk.place(source, body)
+        except OSError:
+            disk.remove(meta)
+            raise
+        self._acknowledgeable(body, directory)
+        self.tallies[stream.name].add(1, sidecar.size)
+        self.committed(stream)
+
+    def _acknowledgeable(self, target: Path, directory: Path) -> None:
+        """Sync the directory entry, or take the entry back: what is answered with an error must not appear later."""
+        try:
+            disk.sync_directory(directory)
+        except OSError:
+            disk.remove(target)
+            raise
+
+    def committed(self, stream: Stream) -> None:
+        """Tell whoever delivers the stream that there is something new."""
+        listener = self._listeners.get(stream.name)
+        if listener is not None:
+            listener()
+
+    def on_commit(self, stream: Stream, listener: Callable[[], None]) -> None:
+        """Have `listener` called, from any thread, after each commit that wants to be delivered at once."""
+        self._listeners[stream.name] = listener
+
+    async def cut(self, stream: Stream) -> None:
+        """Have the writer of the stream end its segment, so that it can be claimed."""
+        writer = self.writers.get(stream.name)
+        if writer is not None:
+            await writer.cut()
+
+    # --- claim, seal -----------------------------------------------------------------------------------------------
+
+    def claim(self, stream: Stream, max_bytes: int, host: str) -> Claimed | None:
+        """Move the oldest files of one hour, about `max_bytes` of them but at least one, into a batch of their own.
+
+        Both directories are synced before anyone reads the batch: else a power cut could bring a file back to where it
+        is claimed again after its lines were delivered. A crash between two renames leaves a smaller batch.
+        """
+        hour, picked = self._pick(stream, max_bytes)
+        if not picked:
+            return None
+        batch = names.new_batch(hour, host, os.urandom(16))
+        claimed = Claimed(stream, batch, self.aggregation(stream) / str(batch))
+        disk.make_directory(claimed.directory)
+        for path, size in picked:
+            disk.place(path, claimed.directory / path.name)
+            self.claimable[stream.name].add(-1, -size)
+        self.settle(claimed)
+        return claimed
+
+    def settle(self, claimed: Claimed) -> None:
+        """Make the moves of a claim durable, also of one that an earlier process or a failed call has begun."""
+        disk.sync_directory(claimed.directory)
+        disk.sync_directory(self.directory(claimed.stream))
+
+    def _pick(self, stream: Stream, max_bytes: int) -> tuple[str, list[tuple[Path, int]]]:
+        """The hour of the oldest file, and the files of that hour with their sizes."""
+        picked: list[tuple[Path, int]] = []
+        first_hour = ""
+        room = max_bytes
+        for name in oldest(self.directory(stream), (names.CUT_SEGMENT, names.WHOLE_REPORT)):
+            hour = names.hour_of(int(name.partition(".")[0]))
+            path = self.directory(stream) / name
+            size = path.stat().st_size
+            if picked and (hour != first_hour or size > room):
+                break
+            first_hour = hour
+            room -= size
+            picked.append((path, size))
+        return first_hour, picked
+
+    def claimed(self, stream: Stream) -> list[Claimed]:
+        """The batches that were claimed and not sealed, oldest first."""
+        found = []
+        for name in sorted(disk.names(self.aggregation(stream))):
+            batch = names.parse_batch(name)
+            if batch is not None:
+                found.append(Claimed(stream, batch, self.aggregation(stream) / name))
+        return found
+
+    def sealed_as(self, stream: Stream, batch: names.Batch) -> Path | None:
+        """The sealed file of a batch, whatever its number, if there is one."""
+        for name in disk.names(self.uploading(stream)):
+            parsed = names.parse_sealed(name)
+            if parsed is not None and parsed[0] == batch:
+                return self.uploading(stream) / name
+        return None
+
+    def seal(self, claimed: Claimed, archive: Path) -> Path:
+        """Put the synced archive of a batch in place for delivery, then remove its sources.
+
+        A crash between the two leaves both; the archive is whole, so the sources are removed at the next start.
+        """
+        directory = self.uploading(claimed.stream)
+        target = directory / claimed.batch.sealed(1)
+        size = archive.stat().st_size
+        disk.place(archive, target)
+        disk.sync_directory(directory)
+        self.tallies[claimed.stream.name].add(1, size)
+        self.remove_sources(claimed)
+        return target
+
+    def remove_sources(self, claimed: Claimed) -> None:
+        """Remove the sources of a sealed batch, durably: what came back after the delivery would be delivered twice."""
+        for path in claimed.sources():
+            size = path.stat().st_size
+            disk.remove(path)
+            self.tallies[claimed.stream.name].add(-1, -size)
+        disk.sync_directory(claimed.directory)
+        disk.remove_directory(claimed.directory)
+        disk.sync_directory(self.aggregation(claimed.stream))
+
+    # --- deliver, retire -------------------------------------------------------------------------------------------
+
+    def deliverable(self, stream: Stream, except_for: set[str]) -> list[Path]:
+        """The oldest files that wait for the store, at most `PICKED_FILES` of them.
+
+        Args:
+            stream: whose files.
+            except_for: the identities (`names.identity_of`) of files that are being delivered or held already.
+        """
+        if stream.kind is Kind.FILES:
+            found = oldest(self.directory(stream), (names.BODY,), except_for)
+            return [self.directory(stream) / name for name in found]
+        # The sealed file of a batch whose sources are still there must not be sent yet: see `remove_sources`.
+        blocked = {claimed.batch for claimed in self.claimed(stream)}
+        sealed = (
+            name
+            for name in disk.names(self.uploading(stream))
+            if (parsed := names.parse_sealed(name)) and parsed[0] not in blocked and str(parsed[0]) not in except_for
+        )
+        return [self.uploading(stream) / name for name in heapq.nsmallest(PICKED_FILES, sealed)]
+
+    def renumber(self, sealed: Path, number: int) -> Path:
+        """Have a sealed file tried under another number, durably: a retry begins where this attempt stands."""
+        parsed = names.parse_sealed(sealed.name)
+        assert parsed is not None  # only sealed files are given here
+        target = sealed.with_name(parsed[0].sealed(number))
+        disk.place(sealed, target)
+        disk.sync_directory(sealed.parent)
+        return target
+
+    def retire(self, stream: Stream, path: Path) -> None:
+        """Remove what the store has confirmed. A crash before it is durable has it delivered again, to the same key."""
+        size = path.stat().st_size
+        disk.remove(path)
+        disk.sync_directory(path.parent)
+        if stream.kind is Kind.FILES:
+            # After the body, durably: the other way round a crash would leave a body that nobody can name.
+            disk.remove(path.with_suffix(f".{names.SIDECAR}"))
+        self.tallies[stream.name].add(-1, -size)
+
+    def read_sidecar(self, body: Path) -> Sidecar:
+        """Read the sidecar of a body; ValueError or FileNotFoundError if there is none that can be read."""
+        return Sidecar.from_json(body.with_suffix(f".{names.SIDECAR}").read_bytes())
+
+    # --- quarantine ------------------------------------------------------------------------------------------------
+
+    def quarantine(self, stream_name: str, path: Path, reason: str) -> None:
+        """Set a file, or a directory, aside for a person, and say so."""
+        target = self.quarantine_target(stream_name, path.name)
+        disk.place(path, target)
+        disk.sync_directory(self.quarantine_directory)
+        disk.sync_directory(path.parent)
+        self.told_quarantined(stream_name, target, reason)
+
+    def set_aside(self, stream: Stream, path: Path, reason: str) -> None:
+        """Quarantine something that waits for the store, with its sidecar if it has one."""
+        size = path.stat().st_size
+        sidecar = path.with_suffix(f".{names.SIDECAR}")
+        self.quarantine(stream.name, path, reason)
+        self.tallies[stream.name].add(-1, -size)
+        if sidecar != path and sidecar.exists():
+            # A crash before this leaves a lone sidecar, of a body that a person can still name by its file.
+            self.quarantine(stream.name, sidecar, f"belongs to {path.name}")
+
+    def quarantine_target(self, stream_name: str, name: str) -> Path:
+        """A free name in the quarantine that still says what it was."""
+        target = self.quarantine_directory / f"{stream_name}.{name}"[: names.MAX_NAME_BYTES]
+        if not os.path.lexists(target):
+            return target
+        suffix = f".{self.timestamps.next()}"
+        return target.with_name(target.name[: names.MAX_NAME_BYTES - len(suffix)] + suffix)
+
+    def told_quarantined(self, stream_name: str, target: Path, reason: str) -> None:
+        """Log and count one quarantined thing."""
+        self.metrics.quarantined.labels(stream_name).inc()
+        self.log.warning("quarantined", stream=stream_name, path=str(target), reason=reason)
+
+    # --- how full --------------------------------------------------------------------------------------------------
+
+    def used_bytes(self) -> int:
+        """Bytes of received data in the spool."""
+        return sum(tally.bytes for tally in self.tallies.values())
+
+    def oldest_instant(self, stream: Stream) -> int | None:
+        """When the oldest thing that waits was received, in nanoseconds; to the hour for claimed and sealed batches."""
+        return min(self._instants(stream), default=None)
+
+    def _instants(self, stream: Stream) -> Iterator[int]:
+        for name in disk.names(self.directory(stream)):
+            spooled = names.parse_spool_name(name)
+            if spooled is not None:
+                yield spooled.timestamp
+        for name in disk.names(self.aggregation(stream)):
+            batch = names.parse_batch(name)
+            if batch is not None:
+                yield names.instant_of(batch.hour)
+        for name in disk.names(self.uploading(stream)):
+            sealed = names.parse_sealed(name)
+            if sealed is not None:
+                yield names.instant_of(sealed[0].hour)
+
+
+def oldest(directory: Path, kinds: tuple[str, ...], except_for: set[str] | None = None) -> list[str]:
+    """The `PICKED_FILES` oldest names of these kinds, oldest first, in memory for the picked ones only."""
+    skipped = except_for or set()
+    return heapq.nsmallest(PICKED_FILES, (name for name in _of_kinds(directory, kinds) if name not in skipped))
+
+
+def _of_kinds(directory: Path, kinds: tuple[str, ...]) -> Iterator[str]:
+    for name in disk.names(directory):
+        parsed = names.parse_spool_name(name)
+        if parsed is not None and parsed.kind in kinds:
+            yield name

@@ -1,0 +1,120 @@
+"""A store in a directory: for development, and for a mounted share.
+
+    <root>/<bucket>/<key>                      the object
+    <root>/.metadata/<bucket>/<key>.json       its metadata, in place first
+
+The metadata decides whose key it is: linking it refuses to replace, so of two gateways that share the directory one wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import orjson
+
+from gateway import disk
+from gateway.errors import ObjectRefused, Transient
+from gateway.stores import Object, Outcome
+
+
+class LocalStore:
+    """Keeps objects as files under a root directory."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def honours_condition(self, bucket: str, prefix: str) -> bool:
+        """Always: the kernel refuses to link over a name."""
+        del bucket, prefix
+        return True
+
+    async def put(self, target: Object) -> Outcome:
+        """See `Store.put`."""
+        try:
+            return await asyncio.to_thread(self._put, target)
+        except OSError as error:
+            raise Transient(f"{self._root}: {error.strerror or error}") from error
+
+    async def holds(self, target: Object) -> bool:
+        """See `Store.holds`."""
+        found = self._found(self._metadata_path(target))
+        return found is not None and target.is_held_as(found) and self._path(target).exists()
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    def _path(self, target: Object) -> Path:
+        return self._root / target.bucket / target.key
+
+    def _metadata_path(self, target: Object) -> Path:
+        return self._root / ".metadata" / target.bucket / f"{target.key}.json"
+
+    def _put(self, target: Object) -> Outcome:
+        path, metadata_path = self._path(target), self._metadata_path(target)
+        for directory in (self._drafts(), path.parent, metadata_path.parent):
+            disk.make_directory(directory)
+        found = self._found(metadata_path)
+        if found is None:
+            if os.path.lexists(path) or not self._claim_key(target, metadata_path):
+                return Outcome.TAKEN
+        elif not target.is_held_as(found):
+            return Outcome.TAKEN
+        elif target.differences(found):
+            raise ObjectRefused(f"{path} is this object with other content ({', '.join(target.differences(found))})")
+        if os.path.lexists(path):
+            # A crash may have come between the link and the sync.
+            disk.sync_directory(path.parent)
+            return Outcome.PRESENT
+        self._link_object(target, path)
+        return Outcome.STORED
+
+    def _claim_key(self, target: Object, metadata_path: Path) -> bool:
+        draft = self._drafts() / f"{os.getpid()}.{os.urandom(8).hex()}"
+        disk.write_file(draft, orjson.dumps(dict(target.metadata)) + b"\n")
+        try:
+            disk.link(draft, metadata_path)
+        except FileExistsError:
+            return False
+        finally:
+            disk.remove(draft)
+        disk.sync_directory(metadata_path.parent)
+        return True
+
+    def _link_object(self, target: Object, path: Path) -> None:
+        draft = self._drafts() / f"{os.getpid()}.{os.urandom(8).hex()}"
+        try:
+            if isinstance(target.source, bytes):
+                disk.write_file(draft, target.source)
+            else:
+                _second_name(target.source, draft, target.size)
+            disk.link(draft, path)
+        finally:
+            disk.remove(draft)
+        disk.sync_directory(path.parent)
+
+    def _drafts(self) -> Path:
+        return self._root / ".drafts"
+
+    @staticmethod
+    def _found(metadata_path: Path) -> Mapping[str, str] | None:
+        try:
+            found = orjson.loads(metadata_path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def _second_name(source: Path, draft: Path, size: int) -> None:
+    """Give the bytes a name under the store: the same file where that can be, else a synced copy."""
+    try:
+        disk.link(source, draft)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        disk.copy_part(source, draft, 0, size)

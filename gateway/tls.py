@@ -1,0 +1,43 @@
+"""Certificates: whom the gateway trusts, and how it shows who it is itself."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+
+from gateway.config import Listen
+from gateway.errors import ConfigError
+
+
+def ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The file of certificate authorities to trust, None for the one that comes with botocore.
+
+    botocore knows `AWS_CA_BUNDLE` and its own file only, where users of other programs expect `SSL_CERT_FILE` or what the
+    system trusts.
+    """
+    if environ.get("AWS_CA_BUNDLE"):
+        return environ["AWS_CA_BUNDLE"]
+    candidates = [environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile, *_SYSTEM_BUNDLES]
+    return next((path for path in candidates if path and os.path.isfile(path)), None)
+
+
+_SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Red Hat, Amazon Linux
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+)
+
+
+def server_context(listen: Listen) -> ssl.SSLContext | None:
+    """The TLS side of the listener, None where it speaks plain HTTP; ConfigError if the files cannot be used."""
+    if listen.tls_certificate is None or listen.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(listen.tls_certificate, listen.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            [f"listen.tls_certificate: {listen.tls_certificate} and {listen.tls_key} are no certificate and its key ({error})"]
+        ) from error
+    return context

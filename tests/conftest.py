@@ -1,0 +1,124 @@
+"""What every test may ask for, and what counts as a failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from integration.buckets import Buckets
+from integration.minio import TIMEOUT_FACTOR, Minio, MinioProcess, NoDockerError, binary, cache_folder, in_container
+
+HOW_MINIO_RAN = pytest.StashKey[str]()
+
+
+# --- what a test may ask for -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def timeout_factor() -> float:
+    """Give what every deadline of a test is multiplied by; above 1 on slow machines."""
+    return TIMEOUT_FACTOR
+
+
+@pytest.fixture(scope="session")
+def minio_binary(pytestconfig: pytest.Config) -> Path:
+    """Give the MinIO that all tests run, built from source the first time."""
+    return binary(cache=cache_folder(), say=lambda text: _say(pytestconfig, text))
+
+
+@pytest.fixture(scope="session")
+def minio(minio_binary: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Minio]:
+    """Run one MinIO for all tests: in a container, or as a plain process where no Docker daemon can run it."""
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(in_container(minio_binary))
+            pytestconfig.stash[HOW_MINIO_RAN] = "MinIO ran in a container."
+        except NoDockerError as reason:
+            own = _process(stack, minio_binary, tmp_path_factory.mktemp("minio"))
+            running = own.minio
+            pytestconfig.stash[HOW_MINIO_RAN] = f"MinIO ran as a plain process, NOT in a container: {reason}"
+        yield running
+
+
+@pytest.fixture
+def own_minio(minio_binary: Path, tmp_path: Path) -> Iterator[MinioProcess]:
+    """Run a MinIO of the test's own, which it may stop and start again; its port and its data stay."""
+    with ExitStack() as stack:
+        yield _process(stack, minio_binary, tmp_path / "minio")
+
+
+@pytest.fixture
+def buckets(minio: Minio) -> Iterator[Buckets]:
+    """Make three fresh buckets in the MinIO of all tests."""
+    made = Buckets(minio)
+    yield made
+    made.remove()
+    made.close()
+
+
+@pytest.fixture
+def own_buckets(own_minio: MinioProcess) -> Iterator[Buckets]:
+    """Make three fresh buckets in the test's own MinIO."""
+    made = Buckets(own_minio.minio)
+    yield made
+    # They go with the data of that MinIO, which the test may have left stopped.
+    made.close()
+
+
+def _process(stack: ExitStack, built: Path, folder: Path) -> MinioProcess:
+    own = MinioProcess(built, folder)
+    # pytest would keep the data of the last three runs, which may be large.
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    stack.callback(own.stop)
+    own.start()
+    return own
+
+
+def _say(config: pytest.Config, text: str) -> None:
+    """Print a line at once, past the capture of output: something long is about to happen."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        reporter.ensure_newline()
+        reporter.write_line(text)
+
+
+# --- what counts as a failure ------------------------------------------------------------------------------------
+
+
+def _forbidden_skips(config: pytest.Config) -> list[str]:
+    """Tell which skips count as failures: under CI all of them, since everything the tests need can be had there."""
+    if os.environ.get("CI", "").lower() not in {"true", "1"}:
+        return []
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    return [f"{report.nodeid}: {_reason(report.longrepr)}" for report in reporter.stats.get("skipped", [])]
+
+
+def _reason(longrepr: object) -> str:
+    return str(longrepr[2]) if isinstance(longrepr, tuple) else str(longrepr)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let a run fail in which a test was skipped under CI."""
+    if session.exitstatus == pytest.ExitCode.OK and _forbidden_skips(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say, above the closing line, how MinIO ran and what else failed."""
+    if (how := config.stash.get(HOW_MINIO_RAN, None)) is not None:
+        terminalreporter.section("MinIO")
+        terminalreporter.line(how)
+    if skips := _forbidden_skips(config):
+        terminalreporter.section("skipped, which counts as failed under CI", red=True)
+        for skip in skips:
+            terminalreporter.line(skip)
+    # scripts/test runs the other checks first and names here those that failed.
+    if checks := os.environ.get("LIGHTFILE6_CHECKS_FAILED", "").splitlines():
+        terminalreporter.section("checks that failed before the tests", red=True)
+        for check in checks:
+            terminalreporter.line(check)
