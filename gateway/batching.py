@@ -74,17 +74,25 @@ class Batcher:
         self._wake = asyncio.Event()
         self._failures = Repeated(log, "aggregation failed", "aggregation recovered")
         self._busy = asyncio.Lock()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Have `run` return after the step it is at; a step is never left in the middle of a thread's work."""
+        self._stopping = True
+        self._wake.set()
 
     def wake(self) -> None:
         """Something became claimable; it may be enough for a batch."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Cut batches for ever: when the interval is over, or as soon as there is enough for one."""
+        """Cut batches until stopped: when the interval is over, or as soon as there is enough for one."""
         next_tick = self._monotonic() + self._stream.interval_s
         await self._attempt(self._resume)
         while True:
             tick_is_due = await self._wait(next_tick)
+            if self._stopping:
+                return
             if tick_is_due:
                 next_tick = self._monotonic() + self._stream.interval_s
                 done = await self._attempt(self.batch_everything)
@@ -124,7 +132,7 @@ class Batcher:
         """Wait for the tick or for enough to cut; true for the tick."""
         while (left := next_tick - self._monotonic()) > 0:
             self._wake.clear()
-            if self._is_enough():
+            if self._stopping or self._is_enough():
                 return False
             try:
                 async with asyncio.timeout(left):

@@ -331,9 +331,9 @@ def _take_file(draft: _Draft, file: Path, *, required: bool) -> None:
         # In Python, not in C: libyaml's loader overruns the stack of the process where brackets nest deeply.
         loader = yaml.SafeLoader(_content(file, required=required))
         root = loader.get_single_node()
-        if root is not None and root.tag == _NULL:
-            root = None
-        if root is not None and not isinstance(root, yaml.MappingNode):
+        if root is None or root.tag == _NULL:
+            return
+        if not isinstance(root, yaml.MappingNode):
             raise ValueError("holds no keys; it must hold lines such as cache_dir: /data")
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         draft.faults.append(f"{file}: {_reason(error)}.")
@@ -361,8 +361,7 @@ def _content(file: Path, *, required: bool) -> str:
         return ""
     if len(content) > MIB:
         raise ValueError(f"is larger than {format_size(MIB)}; it must be a configuration")
-    # Some editors begin a file with a byte order mark, which says nothing here.
-    decoded = content.decode("utf-8-sig")
+    decoded = content.decode()
     if control := _CONTROL.search(decoded):
         raise ValueError(f"is not YAML at {_place(decoded[: control.start()])}: it has a control character")
     return decoded
@@ -397,10 +396,10 @@ def _place(before: str) -> str:
     return f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
 
 
-def _entries(draft: _Draft, node: yaml.MappingNode | None, above: str) -> Iterator[tuple[str, yaml.Node]]:
+def _entries(draft: _Draft, node: yaml.MappingNode, above: str) -> Iterator[tuple[str, yaml.Node]]:
     """Yield path and value of each key, the first one only where a key is given more than once."""
     lines: dict[str, int] = {}
-    for name, value in node.value if node else []:
+    for name, value in node.value:
         line = name.start_mark.line + 1
         given = name.value if isinstance(name, yaml.ScalarNode) else "?"
         path = above + _shown_name(given)
@@ -498,7 +497,7 @@ def _half_pairs(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (missing, given), f"is missing; it must be given where {given} is"
 
 
-def _value(config: Config, row: Key) -> Any:  # noqa: ANN401  # each key has its own type
+def _value(config: Config, row: Key) -> Any:  # each key has its own type
     section, name = row.split()
     return getattr(getattr(config, section) if section else config, name)
 

@@ -129,7 +129,7 @@ class _Coding:
     def decode(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
             self._left_bytes -= len(chunk)
-            if False:
+            if self._left_bytes < 0:
                 raise TooLarge(f"the {self._name} body is over its limit of {self._max_bytes} bytes")
             for data in _split(chunk, _INPUT_BYTES):
                 try:

@@ -170,7 +170,9 @@ class Lane:
         if self._draining:
             # Tried once since the stop began, which is all that can be done for it.
             return None
-        due = (held.path for identity, held in self._held.items() if held.due_at <= now and identity not in self._running)
+        due = (
+            held.path for identity, held in self._held.items() if held.due_at <= now and identity not in self._running
+        )
         return next(due, None)
 
     async def _wait(self) -> None:

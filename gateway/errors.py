@@ -46,6 +46,10 @@ class BodyTimeout(GatewayError):
     """The client stopped sending in the middle of a body."""
 
 
+class ClientGone(GatewayError):
+    """The client went away in the middle of a body; nobody reads the answer."""
+
+
 # --- what the gateway cannot do now ------------------------------------------------------------------------------
 
 

@@ -15,7 +15,6 @@ The queue is fed by the event loop's thread alone; `done` is called there too.
 from __future__ import annotations
 
 import asyncio
-import errno
 import queue
 import threading
 import time
@@ -24,14 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import disk, names
-from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping
+from gateway.errors import GatewayError, Overloaded, Stopping
 from gateway.log import Repeated
-from gateway.spool import Spool
+from gateway.spool import Spool, refusal
 from gateway.streams import Stream
 
 Done = Callable[[GatewayError | None], None]
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 RESTORE_PAUSE_S = 1.0
 
 
@@ -64,7 +62,7 @@ class _Segment:
 class _Cut:
     """Asks the writer to end its segment; `done` is called in the writer thread."""
 
-    def __init__(self, done: Callable[[], None], *, last: bool = False) -> None:
+    def __init__(self, done: Callable[[], object], *, last: bool = False) -> None:
         self.done = done
         self.last = last
 
@@ -98,6 +96,10 @@ class Journal:
         self._failures = Repeated(spool.log, "spool failed", "spool recovered", level="error")
         self._thread = threading.Thread(target=self._run, name=f"journal-{stream.name}", daemon=True)
         self._thread.start()
+
+    def current_fault(self) -> GatewayError | None:
+        """What keeps reports out at the moment, None if nothing does."""
+        return self.fault
 
     # --- the event loop's side ------------------------------------------------------------------------------------
 
@@ -153,10 +155,11 @@ class Journal:
             return
         asked = self._loop.create_future()
 
-        def done() -> None:
-            self._loop.call_soon_threadsafe(lambda: asked.done() or asked.set_result(None))
+        def answer() -> None:
+            if not asked.done():
+                asked.set_result(None)
 
-        self._queue.put(_Cut(done, last=last))
+        self._queue.put(_Cut(lambda: self._loop.call_soon_threadsafe(answer), last=last))
         await asked
 
     def _answer(self, entries: list[_Entry], error: GatewayError | None) -> None:
@@ -215,8 +218,7 @@ class Journal:
     def _is_due(self) -> bool:
         segment = self._segment
         return segment is not None and (
-            segment.synced >= self._limits.max_bytes
-            or self._monotonic() - segment.opened_at >= self._limits.max_age_s
+            segment.synced >= self._limits.max_bytes or self._monotonic() - segment.opened_at >= self._limits.max_age_s
         )
 
     def _rounds(self, entries: list[_Entry]) -> None:
@@ -291,10 +293,7 @@ class Journal:
     # --- after a failed round -------------------------------------------------------------------------------------
 
     def _fail(self, entries: list[_Entry], cause: OSError) -> None:
-        if cause.errno in FULL_DISK:
-            error: GatewayError = SpoolFull("the disk has no room")
-        else:
-            error = SpoolBroken(f"the disk did not keep the report ({cause.strerror or cause})")
+        error = refusal(cause)
         self._failures.failed(stream=self._stream.name, reason=str(cause))
         self.fault = error
         self._unanswerable.append((entries, error))

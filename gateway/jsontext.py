@@ -12,8 +12,8 @@ nothing is ever tried a second way, and `re` keeps no memory of the way it came.
 from __future__ import annotations
 
 import codecs
-import functools
 import re
+import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,84 +63,71 @@ def check(document: bytes) -> None:
 
 # --- what a leap swallows ----------------------------------------------------------------------------------------
 
+
+def _repeated(pattern: bytes, repeat: bytes = b"*+") -> bytes:
+    """Repeat a pattern possessively.
+
+    Before 3.11.5 a last repetition that fails half way leaves the match where it failed (gh-106052). An alternative
+    that always fails puts it back.
+    """
+    return (
+        rb"(?:" + pattern + rb"|(?!))" + repeat if sys.version_info < (3, 11, 5) else rb"(?:" + pattern + rb")" + repeat
+    )
+
+
 _WS = rb"[ \t\n\r]*+"
 _PLAIN = rb'[^"\\\x00-\x1f]*+'
-_REST = _PLAIN + rb'(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}+)' + _PLAIN + rb")*+"
+_REST = _PLAIN + _repeated(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}+)' + _PLAIN)
 _STRING = rb'"' + _REST + rb'"'
-_NUMBER = rb"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?+[0-9]++)?+"
-_SCALAR = rb"(?:" + _STRING + rb"|true|false|null|" + _NUMBER + rb")"
+_FRACTION, _EXPONENT = _repeated(rb"\.[0-9]++", b"?+"), _repeated(rb"[eE][-+]?+[0-9]++", b"?+")
+_SCALAR = rb"(?:" + _STRING + rb"|true|false|null|-?+(?:0|[1-9][0-9]*+)" + _FRACTION + _EXPONENT + rb")"
 _NAME = _STRING + _WS + rb":"
-
-# How many levels one match looks into a value; each one more doubles the pattern.
-_LOOK = 4
 
 
 def _value(levels: int) -> bytes:
-    """The pattern of a value with containers nested at most `levels` deep."""
+    """Give the pattern of a value with containers nested at most `levels` deep."""
     if levels == 0:
         return _SCALAR
-    value = _value(levels - 1) + _WS
+    value = _WS + _value(levels - 1) + _WS
     # One copy of the inner pattern serves first, middle and last: what follows it is a comma that does not end the
     # container, or the end.
-    elements = rb"(?:" + value + rb"(?:," + _WS + rb"(?!\])|(?=\])))*+\]"
-    members = rb"(?:" + _NAME + _WS + value + rb"(?:," + _WS + rb"(?!\})|(?=\})))*+\}"
-    return rb"(?:" + _SCALAR + rb"|\{" + _WS + members + rb"|\[" + _WS + elements + rb")"
+    elements = rb"\[" + _repeated(value + rb"(?:,(?!" + _WS + rb"\])|(?=\]))") + _WS + rb"\]"
+    members = rb"\{" + _repeated(_WS + _NAME + value + rb"(?:,(?!" + _WS + rb"\})|(?=\}))") + _WS + rb"\}"
+    return rb"(?:" + _SCALAR + rb"|" + members + rb"|" + elements + rb")"
 
 
-@functools.cache
-def _elements(levels: int) -> re.Pattern[bytes]:
-    """As many elements as there are, each with its comma or before the end of the array."""
-    return re.compile(rb"(?:" + _WS + _value(levels) + _WS + rb"(?:,|(?=\])))*+")
-
-
-@functools.cache
-def _members(levels: int) -> re.Pattern[bytes]:
-    """As many members as there are, each with its comma or before the end of the object, then perhaps a name."""
-    member = _WS + _NAME + _WS + _value(levels) + _WS + rb"(?:,|(?=\}))"
-    return re.compile(rb"(?:" + member + rb")*+(?:" + _WS + _NAME + rb")?+")
-
-
-@functools.cache
-def _member_value(levels: int) -> re.Pattern[bytes]:
-    """The value of a member, with its comma or before the end of the object."""
-    return re.compile(_WS + _value(levels) + _WS + rb"(?:,|(?=\}))")
-
-
-# Many containers opened, or closed, one after the other: a match at every level would look at each byte once more for
-# every level it can look into.
-_DOWN = re.compile(
-    rb"(?:" + _WS + rb"(?:\[(?:" + _WS + _SCALAR + _WS + rb",)*+"
-    rb"|\{(?:" + _WS + _NAME + _WS + _SCALAR + _WS + rb",)*+" + _WS + _NAME + rb"))*+"
+# How many levels one match looks into a value; each one more doubles the pattern.
+_LOOK: Final = 4
+_DEEP = _WS + _value(_LOOK) + _WS
+# As many as there are, each with its comma or before the end of its container; then perhaps a name.
+_ELEMENTS = re.compile(_repeated(_DEEP + rb"(?:,|(?=\]))"))
+_MEMBERS = re.compile(
+    _repeated(_WS + _NAME + _DEEP + rb"(?:,|(?=\}))") + _repeated(_WS + _NAME, b"?+"),
 )
-_UP = re.compile(
-    rb"(?:(?:" + _WS + rb"," + _WS + _SCALAR + rb")*+" + _WS + rb"\]"
-    rb"|(?:" + _WS + rb"," + _WS + _NAME + _WS + _SCALAR + rb")*+" + _WS + rb"\})*+(?:" + _WS + rb",)?+"
-)
-_BLANK = re.compile(_WS)
+_MEMBER_VALUE = re.compile(_DEEP + rb"(?:,|(?=\}))")
+
+# Many containers opened, or closed, one after the other, with flat values between them. Without these, each byte of
+# such a run would be looked at once for every level that a match looks into.
+_FLAT = _WS + _value(1)
+_OPEN_ARRAY = rb"\[" + _repeated(_FLAT + _WS + rb",")
+_OPEN_OBJECT = rb"\{" + _repeated(_WS + _NAME + _FLAT + _WS + rb",") + _WS + _NAME
+_DOWN = re.compile(_repeated(_WS + rb"(?:" + _OPEN_ARRAY + rb"|" + _OPEN_OBJECT + rb")"))
+_CLOSE_ARRAY = _repeated(_WS + rb"," + _FLAT) + _WS + rb"\]"
+_CLOSE_OBJECT = _repeated(_WS + rb"," + _WS + _NAME + _FLAT) + _WS + rb"\}"
+_UP = re.compile(_repeated(_CLOSE_ARRAY + rb"|" + _CLOSE_OBJECT) + _repeated(_WS + rb",", b"?+"))
+
+_BLANKS = re.compile(_WS)
 _STRINGS = re.compile(_STRING)
 _STRING_OR_BRACKET = re.compile(_STRING + rb"|([\[\]{}])")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _CLOSING = bytes.maketrans(b"[{", b"]}")
 
 
-def _brackets(run: bytes) -> bytes:
-    """The brackets of a run, in their order, without those that stand in strings."""
+def _lone_brackets(run: bytes) -> bytes:
+    """Give the brackets of a run up or down that have no partner in it, in their order."""
     if b'"' in run:
         run = _STRINGS.sub(b"", run)
-    return run.translate(None, _NOT_BRACKETS)
-
-
-def _common(closed: bytes, wanted: bytes) -> int:
-    """How many brackets are closed in the order in which they are wanted."""
-    if wanted.startswith(closed):
-        return len(closed)
-    return next((i for i, pair in enumerate(zip(closed, wanted, strict=False)) if pair[0] != pair[1]), len(wanted))
-
-
-def _bracket_at(run: bytes, index: int) -> int:
-    """Where in the run the bracket with this index (from 0) stands."""
-    found = (match.start() for match in _STRING_OR_BRACKET.finditer(run) if match[1])
-    return next(at for count, at in enumerate(found) if count == index)
+    return run.translate(None, _NOT_BRACKETS).replace(b"[]", b"").replace(b"{}", b"")
 
 
 # --- inside a token ----------------------------------------------------------------------------------------------
@@ -278,18 +265,17 @@ class Recognizer:
         state = self._state
         if state is _MORE_ELEMENTS or state is _MORE_MEMBERS:
             return self._leap_up(piece, at)
-        levels = min(_LOOK, MAX_DEPTH - len(self._closers))
-        if state is _NAME_NEXT or state is _FIRST_NAME:
-            found = _members(levels).match(piece, at)
-        elif state is _COLON or state is _END:
+        if state is _COLON or state is _END or piece[at] in b"]}":
             return at
-        elif self._closers.endswith(b"]"):
-            found = _elements(levels).match(piece, at)
-        else:
-            found = _member_value(levels).match(piece, at) if self._closers else None
-        if found and found.end() > at:
-            return self._landed(piece, found.end())
-        return at if state is _NAME_NEXT or state is _FIRST_NAME else self._leap_down(piece, at)
+        named = state is _NAME_NEXT or state is _FIRST_NAME
+        if self._closers:
+            in_array = self._closers.endswith(b"]")
+            found = (_MEMBERS if named else _ELEMENTS if in_array else _MEMBER_VALUE).match(piece, at)
+            if found and found.end() > at:
+                if len(self._closers) + _LOOK > MAX_DEPTH:
+                    self._walk(found[0], at)
+                return self._landed(piece, found.end())
+        return at if named else self._leap_down(piece, at)
 
     def _landed(self, piece: bytes, end: int) -> int:
         """Know the state from the last byte of a leap: no value ends in a comma, a colon or an opening bracket."""
@@ -308,32 +294,58 @@ class Recognizer:
         found = _DOWN.match(piece, at)
         if not found or found.end() == at:
             return at
-        opened = _brackets(found[0])
-        room = MAX_DEPTH - len(self._closers)
-        if len(opened) > room:
-            raise NotJson(self._before + at + _bracket_at(found[0], room), _TOO_DEEP)
-        self._closers += opened.translate(_CLOSING)
+        opened = _lone_brackets(found[0])
+        if len(self._closers) + len(opened) < MAX_DEPTH:
+            self._closers += opened.translate(_CLOSING)
+        else:
+            self._walk(found[0], at)
         return self._landed(piece, found.end())
 
     def _leap_up(self, piece: bytes, at: int) -> int:
         found = _UP.match(piece, at)
-        if not found or found.end() == at:
+        # At the limit even a flat value is too deep, and only single tokens tell whether it could stand here at all.
+        if not found or found.end() == at or len(self._closers) == MAX_DEPTH:
             return at
         run = found[0]
-        closed = _brackets(run)
-        fitting = _common(closed, bytes(self._closers[::-1]))
-        del self._closers[len(self._closers) - fitting :]
+        closed = _lone_brackets(run)
+        if closed and closed != self._closers[: -len(closed) - 1 : -1]:
+            end = self._walk(run, at)
+        else:
+            del self._closers[len(self._closers) - len(closed) :]
+            # A comma after the whole document is a fault, which is left for the next token.
+            end = found.end() if self._closers else at + len(run.rstrip(b", \t\n\r"))
+            if self._closers and run.endswith(b","):
+                return self._landed(piece, end)
         self._end_value()
-        if fitting == len(closed) and self._closers:
-            return self._landed(piece, found.end()) if run.endswith(b",") else found.end()
-        # A bracket does not fit, or something follows the end of the document: tokens will tell where exactly.
-        return at + _bracket_at(run, fitting - 1) + 1 if fitting else at
+        return end
+
+    def _walk(self, run: bytes, at: int) -> int:
+        """Take the brackets of a run one by one, up to one that does not close the innermost container.
+
+        Gives where the last one ends that closed a container which was open before the run.
+        """
+        end, inner = at, 0
+        for found in _STRING_OR_BRACKET.finditer(run):
+            bracket = found[1]
+            if bracket is None:
+                continue
+            if bracket in b"[{":
+                self._open(bracket.translate(_CLOSING), at + found.start())
+                inner += 1
+            elif not self._closers.endswith(bracket):
+                break
+            else:
+                self._closers.pop()
+                inner -= 1
+                if inner < 0:
+                    end, inner = at + found.end(), 0
+        return end
 
     # --- tokens
 
     def _step(self, piece: bytes, at: int) -> int:
         """Take whitespace and one token, or its beginning; give where it ends."""
-        blank = _BLANK.match(piece, at)
+        blank = _BLANKS.match(piece, at)
         at = blank.end() if blank else at
         if at == len(piece):
             return at

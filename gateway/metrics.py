@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -18,6 +25,8 @@ class Metrics:
     """Every metric of one gateway, in a registry of its own."""
 
     def __init__(self) -> None:
+        # A second series for each counter, whose value nobody here asks for.
+        disable_created_metrics()
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -36,7 +45,9 @@ class Metrics:
         self.delivered_objects = counter("delivered_objects", "Objects that the store has confirmed.", "stream")
         self.delivered_bytes = counter("delivered_bytes", "Bytes of objects that the store has confirmed.", "stream")
         self.retries = counter("delivery_retries", "Failed attempts to deliver, by kind of failure.", "stream", "kind")
-        self.refusing = gauge("store_refusing", "1 while the store refuses the stream: credentials, bucket or policy.", "stream")
+        self.refusing = gauge(
+            "store_refusing", "1 while the store refuses the stream: credentials, bucket or policy.", "stream"
+        )
         self.quarantined = counter("quarantined", "Things set aside because they could not be read.", "stream")
         self.request_seconds = histogram(
             "request_seconds", "Seconds from the head of a request to its answer.", REQUEST_BUCKETS_S, "route"
@@ -45,7 +56,10 @@ class Metrics:
             "sync_seconds", "Seconds that a write of the spool took to be synced.", SYNC_BUCKETS_S, "stream"
         )
         self.upload_seconds = histogram(
-            "upload_seconds", "Seconds from the begin of an upload to the store's confirmation.", UPLOAD_BUCKETS_S, "stream"
+            "upload_seconds",
+            "Seconds from the begin of an upload to the store's confirmation.",
+            UPLOAD_BUCKETS_S,
+            "stream",
         )
 
     def watch(self, waiting: Callable[[], Iterable[Waiting]], free_bytes: Callable[[], int]) -> None:
@@ -92,10 +106,16 @@ class SpoolCollector(Collector):
 
     def _families(self) -> tuple[GaugeMetricFamily, ...]:
         return (
-            GaugeMetricFamily(PREFIX + "waiting_files", "Files in the spool that are not delivered yet.", labels=["stream"]),
-            GaugeMetricFamily(PREFIX + "waiting_bytes", "Bytes in the spool that are not delivered yet.", labels=["stream"]),
             GaugeMetricFamily(
-                PREFIX + "waiting_oldest_age_seconds", "Age of the oldest thing that is not delivered yet.", labels=["stream"]
+                PREFIX + "waiting_files", "Files in the spool that are not delivered yet.", labels=["stream"]
+            ),
+            GaugeMetricFamily(
+                PREFIX + "waiting_bytes", "Bytes in the spool that are not delivered yet.", labels=["stream"]
+            ),
+            GaugeMetricFamily(
+                PREFIX + "waiting_oldest_age_seconds",
+                "Age of the oldest thing that is not delivered yet.",
+                labels=["stream"],
             ),
             GaugeMetricFamily(PREFIX + "spool_free_bytes", "Bytes free on the file system of the spool."),
         )

@@ -59,6 +59,19 @@ def decode(encoded: str) -> str:
     return unquote_to_bytes(encoded).decode("utf-8", "surrogateescape")
 
 
+def readable(text: str) -> str:
+    """Percent-encode the bytes that were not UTF-8 (surrogate escapes), and leave everything else as it is."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "".join(quote(char.encode("utf-8", "surrogateescape")) if _is_escape(char) else char for char in text)
+    return text
+
+
+def _is_escape(char: str) -> bool:
+    return "\udc80" <= char <= "\udcff"
+
+
 def header_value(text: str) -> tuple[str, bool]:
     """Return the text as the metadata of an object can carry it, and whether it had to be percent-encoded for that.
 

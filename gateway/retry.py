@@ -29,6 +29,6 @@ class RetryPolicy:
             error: the last one.
             random: gives a number in [0, 1).
         """
-        longest = self.least_s * 2 ** min(failures - 1, _MAX_DOUBLINGS)
+        longest = self.least_s * 2.0 ** min(failures - 1, _MAX_DOUBLINGS)
         ceiling = min(longest, self.refused_s if isinstance(error, Refused) else self.most_s)
         return ceiling * (0.5 + random() / 2)

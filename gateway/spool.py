@@ -23,6 +23,7 @@ The state of a thing is its name alone, so a crash on any line leaves a state th
 
 from __future__ import annotations
 
+import errno
 import heapq
 import json
 import os
@@ -33,7 +34,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway import disk, names
-from gateway.errors import StartError
+from gateway.errors import GatewayError, SpoolBroken, SpoolFull, StartError
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.streams import Kind, Stream
@@ -466,6 +467,13 @@ class Spool:
             sealed = names.parse_sealed(name)
             if sealed is not None:
                 yield names.instant_of(sealed[0].hour)
+
+
+def refusal(error: OSError) -> GatewayError:
+    """What a failed write to the spool means to the client."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SpoolFull("the disk has no room")
+    return SpoolBroken(f"the disk did not keep it ({error.strerror or error})")
 
 
 def oldest(directory: Path, kinds: tuple[str, ...], except_for: set[str] | None = None) -> list[str]:

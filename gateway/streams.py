@@ -57,7 +57,8 @@ def _stream(config: Config, name: str, kind: Kind) -> Stream:
     return Stream(
         name=name,
         kind=kind,
-        bucket=getattr(config.s3, f"{name}_bucket"),
+        # Only the local store does without buckets.
+        bucket=getattr(config.s3, f"{name}_bucket") or name,
         prefix=getattr(config.s3, f"{name}_prefix"),
         max_body_bytes=config.limits.report_bytes if reports else config.limits.specimen_bytes,
         interval_s=getattr(config.aggregation, f"{name}_interval") if reports else 0.0,

@@ -79,8 +79,8 @@ def parse_size(text: str) -> Bytes:
 
 
 def format_size(size: Bytes) -> str:
-    """Print bytes in the largest unit that divides them, powers of 1024 first: `64MiB`, `1MB`, `1234`."""
-    for unit, length in sorted(_SIZES.items(), key=lambda entry: ("i" not in entry[0], -entry[1])):
+    """Print bytes in the largest unit that divides them: `64MiB`, `1MB`, `1234`."""
+    for unit, length in sorted(_SIZES.items(), key=lambda entry: -entry[1]):
         if size and length > 1 and size % length == 0:
             return f"{size // length}{unit}"
     return str(size)
@@ -91,7 +91,7 @@ def quote(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def _same(value: Any) -> Any:  # noqa: ANN401  # the value passes through untouched
+def _same(value: Any) -> Any:  # the value passes through untouched
     return value
 
 

@@ -88,6 +88,23 @@ def test_byte_by_byte(name: str) -> None:
     assert decoded(encoding, [bytes([byte]) for byte in encode(body)]) == body
 
 
+@every_encoding
+def test_sizes_near_a_piece(name: str) -> None:
+    """A body that ends just after a full piece is given out to its end."""
+    encoding, encode = ENCODINGS[name]
+    for size in range(PIECE_BYTES - 4, PIECE_BYTES + 300):
+        assert len(decoded(encoding, [encode(bytes(size))])) == size
+
+
+def test_raw_deflate_that_looks_wrapped() -> None:
+    """Raw deflate is told from zlib even where its first bytes happen to pass the check of a zlib header."""
+    bodies = [random.Random(seed).randbytes(10) for seed in range(200)]
+    alike = [body for body in bodies if int.from_bytes(raw_deflate(body)[:2], "big") % 31 == 0]
+    assert alike
+    for body in alike:
+        assert decoded("deflate", [raw_deflate(body)]) == body
+
+
 def test_gzip_header_in_two_chunks() -> None:
     """A gzip header with every optional field may be cut anywhere."""
     body = b"hello world " * 50

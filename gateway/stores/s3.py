@@ -63,7 +63,7 @@ class S3Store:
         self._proved: dict[str, bool] = {}
         self._proving = asyncio.Lock()
 
-    async def connect(self) -> Any:  # noqa: ANN401 (botocore makes its clients' classes at run time)
+    async def connect(self) -> Any:
         """The client, made at the first call; making it takes some 70 ms and no network."""
         async with self._connecting:
             if self._client is None:
@@ -114,7 +114,9 @@ class S3Store:
         client = await self.connect()
         with _body(target.source, 0, target.size) as body:
             try:
-                await client.put_object(Body=body, ContentLength=target.size, **self._condition(target), **self._described(target))
+                await client.put_object(
+                    Body=body, ContentLength=target.size, **self._condition(target), **self._described(target)
+                )
             except Exception as error:
                 if status_of(error) == 412:
                     return await self._whose(target)
@@ -221,7 +223,12 @@ class S3Store:
             size = min(part_size, target.size - start)
             with _body(source, start, size) as body:
                 answer = await client.upload_part(
-                    Bucket=target.bucket, Key=target.key, UploadId=upload_id, PartNumber=number, Body=body, ContentLength=size
+                    Bucket=target.bucket,
+                    Key=target.key,
+                    UploadId=upload_id,
+                    PartNumber=number,
+                    Body=body,
+                    ContentLength=size,
                 )
             checksums = {name: value for name, value in answer.items() if name in _PART_CHECKSUMS}
             parts.append({"PartNumber": number, "ETag": answer["ETag"], **checksums})
@@ -319,7 +326,7 @@ class FileSlice(io.RawIOBase):
         """The position within the slice."""
         return self._file.tell() - self._start
 
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 (io's own signature)
+    def readinto(self, buffer: Any) -> int:
         """Read what is left of the slice, at most the buffer's size."""
         left = max(0, self._size - self.tell())
         return self._file.readinto(memoryview(buffer)[:left]) or 0

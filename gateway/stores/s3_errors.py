@@ -19,7 +19,16 @@ from gateway.errors import ObjectRefused, Refused, StoreError, Transient
 # Statuses of the 4xx range that say "not now".
 _BUSY_STATUSES = frozenset({408, 409, 412, 425, 429})
 # Codes that come with status 400 and are nobody's fault but the network's.
-_BUSY_CODES = frozenset({"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "SlowDown"})
+_BUSY_CODES = frozenset(
+    {
+        "RequestTimeout",
+        "IncompleteBody",
+        "BadDigest",
+        "XAmzContentSHA256Mismatch",
+        "XAmzContentChecksumMismatch",
+        "SlowDown",
+    }
+)
 # Codes that come with status 400 and concern every object alike.
 _REFUSED_CODES = frozenset(
     {
@@ -65,7 +74,9 @@ def explain(error: Exception, doing: str) -> StoreError:
         return error
     if isinstance(error, ClientError):
         message = error.response.get("Error", {}).get("Message", "")
-        return _kind(status_of(error), code_of(error))(f"{doing}: {status_of(error)} {code_of(error)} {message}".rstrip())
+        return _kind(status_of(error), code_of(error))(
+            f"{doing}: {status_of(error)} {code_of(error)} {message}".rstrip()
+        )
     if isinstance(error, ParamValidationError):
         return ObjectRefused(f"{doing}: {error}")
     if isinstance(error, _WITHOUT_CREDENTIALS):

@@ -262,6 +262,9 @@ def _container(built: Path) -> Iterator[Minio]:
     container = MinioContainer(IMAGE, access_key=ACCESS_KEY, secret_key=SECRET_KEY)
     client = container.get_docker_client().client
     try:
+        # A run that was killed leaves its container, which ends with the daemon and keeps its data.
+        for left in client.containers.list(all=True, filters={"ancestor": IMAGE, "status": "exited"}):
+            left.remove(v=True)
         if not client.images.list(name=IMAGE):
             with _build_context(built) as context:
                 client.images.build(path=context, tag=IMAGE, rm=True)

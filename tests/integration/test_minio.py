@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import time
 from pathlib import Path
 
 import pytest
 
 from integration.buckets import Buckets
-from integration.minio import MinioError, MinioProcess, healthy
+from integration.minio import TIMEOUT_FACTOR, MinioError, MinioProcess, healthy
 
 
 def put(buckets: Buckets, bucket: str, key: str, body: bytes) -> None:
@@ -53,5 +54,7 @@ def test_start_tells_why_it_failed(tmp_path: Path) -> None:
     broken = tmp_path / "minio"
     broken.write_text("#!/bin/sh\necho the disk is on fire\nexit 3\n")
     broken.chmod(0o755)
+    began = time.monotonic()
     with pytest.raises(MinioError, match=r"exited 3:\nthe disk is on fire"):
         MinioProcess(broken, tmp_path).start()
+    assert time.monotonic() - began < 10 * TIMEOUT_FACTOR

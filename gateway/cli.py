@@ -1,0 +1,34 @@
+"""The command line: flags, subcommands, exit codes.
+
+Exit codes: 0 drained; 1 anything else that went wrong; 2 bad usage or configuration; 3 stopped with data left in the spool.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+
+def _stop_before_start(*_: object) -> None:
+    """A signal before anything was received: there is nothing to drain."""
+    sys.exit(0)
+
+
+def main() -> None:
+    """Run the program and exit with its code."""
+    # The very first thing: as the first process of a container, a SIGTERM without a handler is ignored.
+    signal.signal(signal.SIGTERM, _stop_before_start)
+    signal.signal(signal.SIGINT, _stop_before_start)
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["healthcheck"]:
+        # Before the heavy imports: containers ask every few seconds.
+        from gateway.healthcheck import healthcheck
+
+        sys.exit(healthcheck(arguments[1:]))
+    from gateway.commands import run
+
+    sys.exit(run(arguments))
+
+
+if __name__ == "__main__":
+    main()

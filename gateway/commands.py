@@ -1,0 +1,169 @@
+"""The subcommands that need the whole program: serve, `check-config`, `version`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import uvloop
+
+from gateway import __version__
+from gateway.config import Config, load, to_yaml
+from gateway.errors import ConfigError, StartError, StoreError
+from gateway.log import Log
+from gateway.service import Service
+from gateway.stores.s3 import has_credentials, s3_store
+from gateway.streams import streams_of
+
+PROGRAM = "lightfile6-insights-gateway"
+DEFAULT_CONFIG = Path("/etc/lightfile6/config.yml")
+FAILED = 1
+BAD_USAGE = 2
+# Who tries the program on a desk wants to see the object appear.
+LOCAL_DEFAULTS = {
+    "LIGHTFILE6_AGGREGATION_USAGE_INTERVAL": "10s",
+    "LIGHTFILE6_AGGREGATION_ERROR_INTERVAL": "10s",
+}
+EXAMPLES = f"""\
+examples:
+  {PROGRAM} -p 8080                        with /etc/lightfile6/config.yml
+  {PROGRAM} -p 8080 -c ./config.yml        with another file
+  {PROGRAM} -p 8080 --local ./data         without S3: spool and objects under ./data
+  LIGHTFILE6_S3_USAGE_BUCKET=b {PROGRAM} -p 8080   every key can come from the environment
+  {PROGRAM} check-config -c ./config.yml   what is in effect, or everything that is wrong
+  {PROGRAM} healthcheck -p 8080            ask a running gateway
+  {PROGRAM} version
+
+exit codes:
+  0 drained   1 failed   2 bad usage or configuration   3 stopped with data left in the spool
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Run what the arguments ask for and return the exit code."""
+    options = _parse(arguments)
+    if options.command == "version":
+        _say(f"{PROGRAM} {__version__}")
+        return 0
+    try:
+        config = _config(options)
+        if options.command == "check-config":
+            return asyncio.run(_check_config(config, local=options.local is not None))
+        return _serve(config, options)
+    except ConfigError as error:
+        for fault in error.faults:
+            _complain(fault)
+        return BAD_USAGE
+    except StartError as error:
+        _complain(str(error))
+        return FAILED
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Receives usage reports, error reports and specimens over HTTP, and forwards them to S3 exactly once.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=("serve", "check-config", "version", "healthcheck"),
+        default="serve",
+        help="default: serve",
+    )
+    parser.add_argument("-p", "--port", type=_port, metavar="PORT", help="port to listen on; required to serve")
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help=f"configuration, default {DEFAULT_CONFIG}")
+    parser.add_argument("--local", type=Path, metavar="DIR", help="no S3: spool and objects under DIR; needs no file")
+    options = parser.parse_args(arguments)
+    if options.command == "serve" and options.port is None:
+        parser.error("-p PORT is required: the port to listen on, for example -p 8080")
+    return options
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535, or 0 for any free one")
+
+
+def _config(options: argparse.Namespace) -> Config:
+    environ: dict[str, str] = dict(os.environ)
+    overrides: dict[str, object] = {}
+    path: Path | None = options.config or DEFAULT_CONFIG
+    if options.local is not None:
+        environ = LOCAL_DEFAULTS | environ
+        overrides["cache_dir"] = options.local.absolute() / "spool"
+        path = options.config
+    return load(
+        path,
+        required_file=options.config is not None,
+        environ=environ,
+        overrides=overrides,
+        local=options.local is not None,
+    )
+
+
+def _serve(config: Config, options: argparse.Namespace) -> int:
+    objects = None if options.local is None else options.local.absolute() / "objects"
+    log = Log(config.log.level, config.log.format)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serving(config, options, objects, log))
+    finally:
+        log.close()
+
+
+async def _serving(config: Config, options: argparse.Namespace, objects: Path | None, log: Log) -> int:
+    def welcome(port: int) -> None:
+        if objects is not None:
+            _say(_welcome(port, objects))
+
+    return await Service(config, options.port, objects, log, on_listening=welcome).run()
+
+
+def _welcome(port: int, objects: Path) -> str:
+    return (
+        "Send a report:\n"
+        f"  curl -X PUT -H 'USER_TOKEN: alice' --data '{{\"hello\":\"world\"}}' http://127.0.0.1:{port}/usage\n"
+        "It appears, within seconds, as:\n"
+        f"  {objects}/usage/YYYY/MM/DD/HH/*.jsonl.gz\n"
+        "Read it with zcat. Stop with Ctrl-C."
+    )
+
+
+async def _check_config(config: Config, *, local: bool) -> int:
+    """Print what is in effect, then try what cannot be seen in a file: the credentials and the buckets."""
+    _say(to_yaml(config).rstrip())
+    if local:
+        return 0
+    faults = []
+    if not await has_credentials(config):
+        faults.append(
+            "aws: no credentials: set aws.access_key_id and aws.secret_access_key, or AWS_PROFILE, or give the machine a role"
+        )
+    else:
+        store = s3_store(config, 1)
+        try:
+            for stream in streams_of(config):
+                try:
+                    await store.honours_condition(stream.bucket, stream.prefix)
+                except StoreError as error:
+                    faults.append(f"s3.{stream.name}_bucket: {error}")
+        finally:
+            await store.close()
+    for fault in faults:
+        _complain(fault)
+    return BAD_USAGE if faults else 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 (the answer of a subcommand goes to STDOUT)
+
+
+def _complain(text: str) -> None:
+    print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)  # noqa: T201 (what is wrong goes to STDERR, the log not being there)

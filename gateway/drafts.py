@@ -1,0 +1,210 @@
+"""Bodies on their way to the disk: decoded, checked, hashed and written under `tmp/`, piece by piece, in a thread.
+
+A draft keeps the first bytes in memory, so that a body which turns out small needs no file of its own. It is fed by one
+thread at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Protocol
+
+from gateway import disk, names
+from gateway.content import Decoder
+from gateway.reportlines import Folder
+from gateway.spool import Sidecar, Spool, refusal
+from gateway.streams import Stream
+
+ENVELOPE_CHUNK_BYTES = 64 * 1024
+
+
+class Draft(Protocol):
+    """A body that is being received."""
+
+    def feed(self, chunks: Iterable[bytes]) -> None:
+        """Take bytes as they were sent; a GatewayError ends the draft."""
+        ...
+
+    def discard(self) -> None:
+        """Remove what was written, if it was not committed."""
+        ...
+
+
+class _File:
+    """A file under `tmp/` that becomes something or goes away."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.path = spool.new_tmp()
+        self.size = 0
+        self._descriptor: int | None = disk.create(self.path)
+
+    def write(self, data: bytes) -> None:
+        assert self._descriptor is not None  # nothing is written after `finish`
+        self.size += disk.write_all(self._descriptor, [data])
+
+    def finish(self) -> None:
+        """Sync and close."""
+        if self._descriptor is not None:
+            disk.sync(self._descriptor)
+            self._close()
+
+    def discard(self) -> None:
+        self._close()
+        disk.remove(self.path)
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            disk.close(self._descriptor)
+            self._descriptor = None
+
+
+class ReportDraft:
+    """One or many reports.
+
+    Args:
+        spool: where the file goes if one is needed.
+        decoder: undoes the Content-Encoding and bounds the size.
+        folder: makes lines of what is decoded, for a body too large for memory.
+        memory_bytes: up to so many decoded bytes stay in memory; 0 for none.
+    """
+
+    def __init__(self, spool: Spool, decoder: Decoder, folder: Folder, memory_bytes: int) -> None:
+        self._spool = spool
+        self._decoder = decoder
+        self._folder = folder
+        self._memory_bytes = memory_bytes
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._file: _File | None = None
+
+    def feed(self, chunks: Iterable[bytes]) -> None:
+        """See `Draft.feed`."""
+        try:
+            for chunk in chunks:
+                for piece in self._decoder.feed(chunk):
+                    self._take(piece)
+        except OSError as error:
+            raise refusal(error) from error
+
+    def _take(self, piece: bytes) -> None:
+        if self._file is None and self._kept_bytes + len(piece) <= self._memory_bytes:
+            self._kept.append(piece)
+            self._kept_bytes += len(piece)
+            return
+        if self._file is None:
+            self._file = _File(self._spool)
+            for kept in self._kept:
+                self._file.write(self._folder.feed(kept))
+            self._kept.clear()
+        self._file.write(self._folder.feed(piece))
+
+    def finish(self, rest: Iterable[bytes], stream: Stream, user: str, *, envelope: bool) -> bytes | int:
+        """Take the last bytes, then return the whole body if it stayed in memory, or commit it and return its reports."""
+        self.feed(rest)
+        self._decoder.finish()
+        if self._file is None and self._memory_bytes:
+            return b"".join(self._kept)
+        try:
+            self._commit(stream, user, envelope=envelope)
+        except OSError as error:
+            raise refusal(error) from error
+        return self._folder.lines
+
+    def _commit(self, stream: Stream, user: str, *, envelope: bool) -> None:
+        if self._file is None:
+            self._file = _File(self._spool)
+        self._file.write(self._folder.finish())
+        instant = self._spool.timestamps.next()
+        if envelope:
+            self._file = self._enveloped(self._file, envelope_parts(user, instant))
+        self._file.finish()
+        self._spool.commit_report(stream, self._file.path, instant, user)
+        self._file = None
+
+    def _enveloped(self, bare: _File, parts: tuple[bytes, bytes]) -> _File:
+        """Write the lines once more, each in its envelope: what stands in it is known only now, at the commit."""
+        prefix, suffix = parts
+        between = suffix + b"\n" + prefix
+        enveloped = _File(self._spool)
+        try:
+            enveloped.write(prefix)
+            left = bare.size - 1  # without the LF that ends the last line
+            with bare.path.open("rb", buffering=0) as file:
+                while left and (chunk := file.read(min(left, ENVELOPE_CHUNK_BYTES))):
+                    left -= len(chunk)
+                    enveloped.write(chunk.replace(b"\n", between))
+            enveloped.write(suffix + b"\n")
+        except BaseException:
+            enveloped.discard()
+            raise
+        bare.discard()
+        return enveloped
+
+    def discard(self) -> None:
+        """See `Draft.discard`."""
+        if self._file is not None:
+            self._file.discard()
+
+
+class FileDraft:
+    """A file that is kept as it is."""
+
+    def __init__(self, spool: Spool, decoder: Decoder) -> None:
+        self._spool = spool
+        self._decoder = decoder
+        self._file: _File | None = None
+        self._hash = hashlib.sha256()
+        self._first_bytes = b""
+
+    def feed(self, chunks: Iterable[bytes]) -> None:
+        """See `Draft.feed`."""
+        try:
+            for chunk in chunks:
+                for piece in self._decoder.feed(chunk):
+                    self._take(piece)
+        except OSError as error:
+            raise refusal(error) from error
+
+    def _take(self, piece: bytes) -> None:
+        if self._file is None:
+            self._file = _File(self._spool)
+        if len(self._first_bytes) < names.MAGIC_BYTES:
+            self._first_bytes += piece[: names.MAGIC_BYTES]
+        self._hash.update(piece)
+        self._file.write(piece)
+
+    def finish(
+        self, rest: Iterable[bytes], stream: Stream, *, identity: str, user: str, uri: str, claimed_type: str
+    ) -> None:
+        """Take the last bytes, then commit the file with its sidecar."""
+        self.feed(rest)
+        self._decoder.finish()
+        try:
+            if self._file is None:
+                self._file = _File(self._spool)  # an empty file is a file
+            self._file.finish()
+            sidecar = Sidecar(
+                id=identity,
+                user=user,
+                uri=uri,
+                type=names.content_type(claimed_type, self._first_bytes),
+                received=self._spool.timestamps.next(),
+                size=self._file.size,
+                sha256=self._hash.hexdigest(),
+            )
+            self._spool.commit_file(stream, self._file.path, sidecar)
+        except OSError as error:
+            raise refusal(error) from error
+        self._file = None
+
+    def discard(self) -> None:
+        """See `Draft.discard`."""
+        if self._file is not None:
+            self._file.discard()
+
+
+def envelope_parts(user: str, instant: int) -> tuple[bytes, bytes]:
+    """What stands before and after a report in its envelope."""
+    return f'{{"user":{json.dumps(user)},"received_at":"{names.iso(instant)}","report":'.encode("ascii"), b"}"

@@ -1,0 +1,163 @@
+"""The door: who may enter, and whether there is room, decided before a body is read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway import disk, names
+from gateway.errors import GatewayError, Overloaded, SpoolFull, Stopping, TooLarge, Unauthorized
+from gateway.spool import Spool
+from gateway.streams import Stream
+
+# How long a look at the free space of the disk is good for. What can be written meanwhile comes out of the reserve.
+ROOM_LOOK_S = 0.2
+BEARER = "bearer "
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much the gateway may hold.
+
+    Attributes:
+        quota: bytes of received data in the spool, 0 for no bound.
+        reserve: bytes of the disk that only aggregation may use.
+        pending_bytes: bytes of memory for bodies on their way to the disk.
+        body_memory: bytes of memory that one body takes at most.
+    """
+
+    quota: int
+    reserve: int
+    pending_bytes: int
+    body_memory: int
+
+
+class Ticket:
+    """What one admitted body may take, given back when it is done."""
+
+    __slots__ = ("_guard", "memory", "promised")
+
+    def __init__(self, guard: Guard, memory: int, promised: int) -> None:
+        self._guard = guard
+        self.memory = memory
+        self.promised = promised
+
+    def written(self, size: int) -> None:
+        """So many of the promised bytes are on the disk now, where the free space tells of them."""
+        done = min(size, self.promised)
+        self.promised -= done
+        self._guard.promised_bytes -= done
+
+    def check_room(self) -> None:
+        """In the middle of a body of unknown length: SpoolFull if the disk has become full."""
+        self._guard.check_room(0)
+
+    def __enter__(self) -> Ticket:
+        self._guard.memory_bytes += self.memory
+        self._guard.promised_bytes += self.promised
+        self._guard.bodies += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._guard.memory_bytes -= self.memory
+        self._guard.promised_bytes -= self.promised
+        self._guard.bodies -= 1
+
+
+class Guard:
+    """Decides on each request from its head alone.
+
+    Args:
+        spool: whose room is asked.
+        room: the bounds.
+        faults: for each stream that has a writer, what keeps that from writing, None if nothing does.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        room: Room,
+        faults: Mapping[str, Callable[[], GatewayError | None]],
+        *,
+        free_bytes: Callable[[], int] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spool = spool
+        self._room = room
+        self._faults = faults
+        self._free_bytes = free_bytes or (lambda: disk.free_bytes(spool.root))
+        self._monotonic = monotonic
+        self._free = 0
+        self._looked_at = float("-inf")
+        self.stopping = False
+        self.memory_bytes = 0
+        self.promised_bytes = 0
+        self.bodies = 0
+
+    @staticmethod
+    def user_of(headers: Mapping[str, str]) -> str:
+        """The user a request names, for now the token itself; Unauthorized if it names none."""
+        token = headers.get("USER_TOKEN", "")
+        if not token:
+            authorization = headers.get("Authorization", "")
+            if authorization[: len(BEARER)].lower() == BEARER:
+                token = authorization[len(BEARER) :].strip()
+        if not token:
+            raise Unauthorized("name the user in the header USER_TOKEN, or as 'Authorization: Bearer NAME'")
+        return token if token.isascii() else names.readable(token)
+
+    def admit(self, stream: Stream, length: int | None) -> Ticket:
+        """Let a body in.
+
+        Args:
+            stream: where it wants to go.
+            length: its Content-Length, None if it is not known.
+
+        Raises:
+            Stopping, TooLarge, Overloaded, SpoolFull, SpoolBroken: see `errors.py`.
+        """
+        if self.stopping:
+            raise Stopping("the gateway is stopping; send it to another, or again in a moment")
+        fault_of = self._faults.get(stream.name)
+        if fault_of is not None and (fault := fault_of()) is not None:
+            raise fault
+        if length is not None and length > stream.max_body_bytes:
+            raise too_large(stream.max_body_bytes)
+        memory = self._room.body_memory if length is None else min(length, self._room.body_memory)
+        if self.memory_bytes and self.memory_bytes + memory > self._room.pending_bytes:
+            raise Overloaded("too many bodies are being received")
+        self.check_room(length or 0)
+        return Ticket(self, memory, length or 0)
+
+    def check_room(self, size: int) -> None:
+        """SpoolFull if the quota, or the disk less its reserve, has no room for `size` bytes more."""
+        wanted = size + self.promised_bytes
+        if self._room.quota and self._spool.used_bytes() + wanted > self._room.quota:
+            raise SpoolFull("the spool has reached its quota")
+        now = self._monotonic()
+        if now - self._looked_at > ROOM_LOOK_S:
+            self._free = self._free_bytes()
+            self._looked_at = now
+        if self._free - self._room.reserve < max(wanted, 1):
+            raise SpoolFull("the disk has no room")
+
+    def refusal(self) -> list[str]:
+        """Why a small request would be refused now; empty when it would be let in."""
+        reasons = []
+        if self.stopping:
+            reasons.append("stopping")
+        for name, fault in self._faults.items():
+            error = fault()
+            if error is not None:
+                reasons.append(f"{name}: {error}")
+        try:
+            self.check_room(1)
+        except (SpoolFull, OSError) as error:
+            reasons.append(str(error))
+        return reasons
+
+
+def too_large(max_bytes: int) -> TooLarge:
+    """The error for a body over its limit."""
+    return TooLarge(f"the body is larger than the {max_bytes} bytes that are allowed")

@@ -1,0 +1,258 @@
+"""How a body becomes report lines.
+
+A line is one JSON document that ends in its only LF. CR and LF inside a document can only stand between tokens, where
+a space means the same; every other byte stays as sent.
+
+A body that fits in memory goes through `document_line` or `ndjson_lines`; a larger one through a `Folder`, which writes
+the same bytes and finds the same faults however the body is cut into chunks, in memory that does not grow with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.errors import BadRequest
+from gateway.jsontext import NotJson, Recognizer, check
+
+# Of the whitespace before a document on a line of NDJSON at most so much is kept. Until something else comes the line
+# may be blank and must not be written, so it has to be held; and without meaning it is not worth more memory.
+LEADING_BYTES = 1 << 16
+
+_BLANKS = b" \t\r\n"
+_NEWLINES_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
+
+
+class BadLine(BadRequest):
+    """A line of NDJSON is not one JSON document.
+
+    Attributes:
+        line: its number in the body, from 1, blank lines counted.
+        fault: what is wrong with it; the position counts from the start of the line.
+    """
+
+    def __init__(self, line: int, fault: NotJson) -> None:
+        super().__init__(f"line {line}: {fault}")
+        self.line = line
+        self.fault = fault
+
+
+class Folder(Protocol):
+    """Turns a body that comes in chunks into report lines.
+
+    What was returned before an error is not to be kept: a body is taken as a whole or not at all.
+
+    Attributes:
+        lines: how many lines were returned whole so far.
+    """
+
+    lines: int
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the body; give what can be written now. Raises `BadRequest`."""
+
+    def finish(self) -> bytes:
+        """Take the end of the body; give what is left to be written. Raises `BadRequest`."""
+
+
+# --- bodies in memory --------------------------------------------------------------------------------------------
+
+
+def document_line(body: bytes) -> bytes:
+    """Give the line of a body that is one document; raise `NotJson` when it is none."""
+    check(body)
+    return _one_line(body) + b"\n"
+
+
+def ndjson_lines(body: bytes) -> list[bytes]:
+    """Give the lines of a body of NDJSON; raise `BadRequest` when one is bad or there is none."""
+    *ended, last = body.split(b"\n")
+    lines = []
+    for number, line in enumerate(ended, start=1):
+        if stored := _stored(line[:-1] if line.endswith(b"\r") else line, number):
+            lines.append(stored)
+    # Without an LF behind it a CR is whitespace like any other.
+    if stored := _stored(last, len(ended) + 1):
+        lines.append(stored)
+    if not lines:
+        raise _no_report()
+    return lines
+
+
+def _stored(line: bytes, number: int) -> bytes:
+    """Give what is stored of a line of NDJSON that came without its newline: nothing when it is blank."""
+    if not line.strip(_BLANKS):
+        return b""
+    try:
+        check(line)
+    except NotJson as fault:
+        raise BadLine(number, fault) from fault
+    if len(line) > LEADING_BYTES:
+        line = _trimmed(b"", line)
+    return _one_line(line) + b"\n"
+
+
+def _trimmed(held: bytes, part: bytes) -> bytes:
+    """Give the beginning of a line with no more whitespace before the document than is kept."""
+    text = part.lstrip(_BLANKS)
+    return (held + part[: len(part) - len(text)])[:LEADING_BYTES] + text
+
+
+def _one_line(text: bytes) -> bytes:
+    return text.translate(_NEWLINES_TO_SPACES) if b"\n" in text or b"\r" in text else text
+
+
+def _no_report() -> BadRequest:
+    return BadRequest("the body holds no report")
+
+
+# --- bodies in chunks --------------------------------------------------------------------------------------------
+
+
+class DocumentFolder:
+    """The `Folder` of a body that is one document."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._recognizer = Recognizer()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the document."""
+        self._recognizer.feed(chunk)
+        return _one_line(chunk)
+
+    def finish(self) -> bytes:
+        """Take the end of the document."""
+        self._recognizer.finish()
+        self.lines = 1
+        return b"\n"
+
+
+class NdjsonFolder:
+    """The `Folder` of a body of NDJSON."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._number = 1
+        self._recognizer = Recognizer()
+        # A CR at the end of a part is held until it is known whether it belongs to the newline.
+        self._cr_held = False
+        self._begin_line()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes: whole lines are checked at once, only what a chunk cuts goes to the recognizer."""
+        first, *rest = chunk.split(b"\n")
+        if not rest:
+            return self._go_on(first)
+        *whole, last = rest
+        written = [self._end_line(first) if self._begun else self._whole_line(first)]
+        written += map(self._whole_line, whole)
+        written.append(self._go_on(last))
+        return b"".join(written)
+
+    def finish(self) -> bytes:
+        """Take the end of the body, which ends the last line as an LF would."""
+        # A CR that no LF followed is whitespace like any other.
+        written = self._take(b"\r") if self._cr_held else b""
+        if self._begun:
+            self._cr_held = False
+            written += self._end_line(b"")
+        if not self.lines:
+            raise _no_report()
+        return written
+
+    def _begin_line(self) -> None:
+        self._recognizer.reset()
+        # Whether a part of the line has come; whether any of it was written.
+        self._begun = self._shown = False
+        self._held = b""
+        self._cr_held = False
+
+    def _whole_line(self, line: bytes) -> bytes:
+        stored = _stored(line[:-1] if line.endswith(b"\r") else line, self._number)
+        self._number += 1
+        self.lines += bool(stored)
+        return stored
+
+    def _go_on(self, part: bytes) -> bytes:
+        """Take a part of a line that does not end with it."""
+        if not part:
+            return b""
+        self._begun = True
+        if self._cr_held:
+            part = b"\r" + part
+        self._cr_held = part.endswith(b"\r")
+        return self._take(part[:-1] if self._cr_held else part)
+
+    def _take(self, part: bytes) -> bytes:
+        try:
+            self._recognizer.feed(part)
+        except NotJson as fault:
+            raise BadLine(self._number, fault) from fault
+        if self._shown:
+            return _one_line(part)
+        if self._recognizer.blank:
+            self._held = (self._held + part)[:LEADING_BYTES]
+            return b""
+        self._shown = True
+        return _one_line(_trimmed(self._held, part))
+
+    def _end_line(self, part: bytes) -> bytes:
+        """Take the last part of a line that began in an earlier chunk."""
+        written = self._go_on(part)
+        if self._shown:
+            try:
+                self._recognizer.finish()
+            except NotJson as fault:
+                raise BadLine(self._number, fault) from fault
+            written += b"\n"
+            self.lines += 1
+        self._number += 1
+        self._begin_line()
+        return written
+
+
+# --- lines on disk -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SoundPrefix:
+    """How much of a segment is whole sound lines.
+
+    Attributes:
+        lines: how many there are from the start, one after the other.
+        size: their bytes, newlines included.
+        fault: what is wrong with what begins at `size`; None when nothing is there.
+    """
+
+    lines: int
+    size: int
+    fault: str | None
+
+
+def sound_prefix(chunks: Iterable[bytes]) -> SoundPrefix:
+    """Read a segment up to its end or to the first line that is torn or not one JSON document.
+
+    Nothing is read past the chunk with the fault. A blank line is a fault: the gateway never writes one.
+    """
+    lines = size = begun = 0
+    recognizer = Recognizer()
+    try:
+        for chunk in chunks:
+            *ended, last = chunk.split(b"\n")
+            for part in ended:
+                if begun:
+                    recognizer.feed(part)
+                    recognizer.finish()
+                    recognizer.reset()
+                else:
+                    check(part)
+                lines += 1
+                size += begun + len(part) + 1
+                begun = 0
+            recognizer.feed(last)
+            begun += len(last)
+    except NotJson as fault:
+        return SoundPrefix(lines, size, str(fault))
+    return SoundPrefix(lines, size, "the last line is torn: it has no newline" if begun else None)

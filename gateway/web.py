@@ -1,0 +1,359 @@
+"""HTTP: routes, thin handlers, and the one table that says which error is which status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import orjson
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from gateway import names
+from gateway.content import decoder
+from gateway.errors import (
+    BadRequest,
+    BodyTimeout,
+    ClientGone,
+    GatewayError,
+    Overloaded,
+    SpoolBroken,
+    SpoolFull,
+    Stopping,
+    TooLarge,
+    Unauthorized,
+    UnsupportedEncoding,
+)
+from gateway.guard import Guard
+from gateway.intake import Incoming, Intake
+from gateway.log import Log
+from gateway.metrics import Metrics
+from gateway.streams import Kind, Stream
+
+STATUSES: tuple[tuple[type[GatewayError], int, str], ...] = (
+    (Unauthorized, 401, "unauthorized"),
+    (BadRequest, 400, "bad_request"),
+    (BodyTimeout, 408, "body_timeout"),
+    (TooLarge, 413, "too_large"),
+    (UnsupportedEncoding, 415, "unsupported_encoding"),
+    (Overloaded, 503, "overloaded"),
+    (Stopping, 503, "stopping"),
+    (SpoolBroken, 503, "spool_broken"),
+    (SpoolFull, 507, "spool_full"),
+    (ClientGone, 400, "client_gone"),
+)
+SERVER = "lightfile6-insights-gateway"
+RETRY_AFTER_S = 5
+# After these the rest of the body may still be on its way, or the client is to go elsewhere.
+_CLOSING_STATUSES = frozenset({408, 413, 503, 507})
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+# A uri of 4,000 characters may take 36,000 bytes percent-encoded, a token of as many 16,000.
+MAX_LINE_BYTES = 64 * 1024
+MAX_FIELD_BYTES = 32 * 1024
+READ_BUFFER_BYTES = 128 * 1024
+
+Handler = Callable[["Exchange"], Awaitable[web.Response]]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request and what is to be logged of it."""
+
+    request: web.BaseRequest
+    path: str
+    query: str
+    request_id: str
+    user: str | None = None
+    received_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Answers that are not the web's own to give.
+
+    Attributes:
+        refusals: why a PUT would be refused now.
+        degraded: what is wrong and yet keeps no PUT out.
+        metrics: the page of `/metrics`; blocks.
+    """
+
+    refusals: Callable[[], list[str]]
+    degraded: Callable[[], list[str]]
+    metrics: Callable[[], bytes]
+
+
+class Web:
+    """Answers requests.
+
+    Args:
+        streams: each has a path of its name.
+        guard: decides before the body is read.
+        intake: takes the body.
+        probes: see `Probes`.
+        delay_s: a wait before each answer, for tests.
+    """
+
+    def __init__(
+        self,
+        streams: tuple[Stream, ...],
+        guard: Guard,
+        intake: Intake,
+        probes: Probes,
+        *,
+        log: Log,
+        metrics: Metrics,
+        delay_s: float = 0.0,
+    ) -> None:
+        self._guard = guard
+        self._intake = intake
+        self._probes = probes
+        self._log = log
+        self._metrics = metrics
+        self._delay_s = delay_s
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/health": {"GET": self._health, "HEAD": self._health},
+            "/ready": {"GET": self._ready, "HEAD": self._ready},
+            "/metrics": {"GET": self._metrics_page, "HEAD": self._metrics_page},
+        }
+        for stream in streams:
+            handler = self._receiver(stream)
+            self._routes[f"/{stream.name}"] = {"PUT": handler, "POST": handler}
+        self._seconds = {path: metrics.request_seconds.labels(path) for path in self._routes}
+        self._other_seconds = metrics.request_seconds.labels("other")
+
+    def server(self, keepalive_timeout_s: float) -> web.Server:
+        """The protocol factory to listen with."""
+        return Server(
+            self.handle,
+            tell_malformed=self._tell_malformed,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=keepalive_timeout_s,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+            read_bufsize=READ_BUFFER_BYTES,
+        )
+
+    async def idle(self) -> None:
+        """Return once no request is being answered."""
+        while self._in_flight:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, log it and count it."""
+        begun = time.perf_counter()
+        self._in_flight += 1
+        path, _, query = request.raw_path.partition("?")
+        exchange = Exchange(request, path, query, request_id_of(request.headers.get("X-Request-ID")))
+        try:
+            response = await self._answer(exchange)
+            if self._delay_s:
+                await asyncio.sleep(self._delay_s)
+            response.headers["X-Request-ID"] = exchange.request_id
+            response.headers["Server"] = SERVER
+            if response.status in _CLOSING_STATUSES or self._guard.stopping:
+                response.force_close()
+            self._tell(exchange, response.status, time.perf_counter() - begun)
+            return response
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def _answer(self, exchange: Exchange) -> web.Response:
+        methods = self._routes.get(exchange.path)
+        if methods is None:
+            return error_response(404, "not_found", f"there is nothing here; try {', '.join(self._routes)}")
+        handler = methods.get(exchange.request.method)
+        if handler is None:
+            allowed = ", ".join(methods)
+            response = error_response(405, "method_not_allowed", f"{exchange.path} takes {allowed}")
+            response.headers["Allow"] = allowed
+            return response
+        try:
+            return await handler(exchange)
+        except GatewayError as error:
+            return response_for(error)
+        except Exception as error:  # noqa: BLE001 (a defect of ours is told in the log, not in a traceback to the client)
+            self._log.error("request defect", request_id=exchange.request_id, reason=repr(error))
+            return error_response(500, "internal", "the gateway failed; its log has more under this request's id")
+
+    def _tell(self, exchange: Exchange, status: int, seconds: float) -> None:
+        self._seconds.get(exchange.path, self._other_seconds).observe(seconds)
+        if status >= 400:
+            self._metrics.refused.labels(status).inc()
+        request = exchange.request
+        self._log.access(
+            request.method,
+            exchange.path,
+            status,
+            seconds,
+            exchange.received_bytes,
+            exchange.user,
+            exchange.request_id,
+            request.remote,
+        )
+
+    def _tell_malformed(self, request: web.BaseRequest, status: int, reason: str) -> web.Response:
+        """A request that is no HTTP: the parser's error in our form."""
+        request_id = request_id_of(None)
+        response = error_response(status, "malformed_request", reason)
+        response.headers["X-Request-ID"] = request_id
+        response.force_close()
+        self._metrics.refused.labels(status).inc()
+        self._log.access("-", "-", status, 0.0, 0, None, request_id, request.remote)
+        return response
+
+    # --- handlers -------------------------------------------------------------------------------------------------
+
+    def _receiver(self, stream: Stream) -> Handler:
+        receive = self._intake.receive_reports if stream.kind is Kind.REPORTS else self._intake.receive_file
+        is_named = stream.kind is Kind.FILES
+        received = self._metrics.received.labels(stream.name)
+        received_bytes = self._metrics.received_bytes.labels(stream.name)
+
+        async def handler(exchange: Exchange) -> web.Response:
+            request = exchange.request
+            headers = request.headers
+            exchange.user = user = self._guard.user_of(headers)
+            uri = uri_of(exchange.query) if is_named else ""
+            length = request.content_length
+            encoding = headers.get("Content-Encoding", "")
+            undo = decoder(encoding, stream.max_body_bytes) if encoding else None
+            with self._guard.admit(stream, length) as ticket:
+                await answer_expectation(request)
+                incoming = Incoming(
+                    stream=stream,
+                    user=user,
+                    uri=uri,
+                    content_type=headers.get("Content-Type", ""),
+                    undo=undo,
+                    length=length,
+                    body=request.content,
+                    ticket=ticket,
+                )
+                try:
+                    count = await receive(incoming)
+                finally:
+                    exchange.received_bytes = incoming.received_bytes
+            received.inc(count)
+            received_bytes.inc(incoming.received_bytes)
+            return web.Response(status=204)
+
+        return handler
+
+    async def _health(self, _: Exchange) -> web.Response:
+        return json_response(200, {"status": "healthy"})
+
+    async def _ready(self, _: Exchange) -> web.Response:
+        refusals, degraded = self._probes.refusals(), self._probes.degraded()
+        if refusals:
+            response = json_response(503, {"status": "not ready", "reasons": refusals, "degraded": degraded})
+            response.headers["Retry-After"] = str(RETRY_AFTER_S)
+            return response
+        return json_response(200, {"status": "degraded" if degraded else "ready", "degraded": degraded})
+
+    async def _metrics_page(self, _: Exchange) -> web.Response:
+        page = await asyncio.to_thread(self._probes.metrics)
+        return web.Response(body=page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+# --- parts of requests --------------------------------------------------------------------------------------------
+
+
+def request_id_of(given: str | None) -> str:
+    """The client's request id if it is a sane one, else a new one."""
+    if given is not None and _SANE_REQUEST_ID.fullmatch(given):
+        return given
+    return os.urandom(12).hex()
+
+
+def uri_of(query: str) -> str:
+    """The parameter `uri` of a query string, decoded as a form is: BadRequest if it is missing or empty."""
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if name == "uri" and value:
+            raw = unquote_to_bytes(value.replace("+", " ").encode("utf-8", "surrogateescape"))
+            return names.readable(raw.decode("utf-8", "surrogateescape"))
+    raise BadRequest("the query parameter uri is missing or empty; say what the file is: ?uri=https%3A%2F%2F...")
+
+
+async def answer_expectation(request: web.BaseRequest) -> None:
+    """Tell a client that asked first, now that it was let in, to send the body; BadRequest for any other expectation."""
+    expectation = request.headers.get("Expect")
+    if expectation is None:
+        return
+    if expectation.lower() != "100-continue":
+        raise BadRequest("Expect knows 100-continue only")
+    if request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+def json_response(status: int, body: dict[str, Any]) -> web.Response:
+    """An answer in JSON."""
+    return web.Response(status=status, body=orjson.dumps(body) + b"\n", content_type="application/json")
+
+
+def error_response(status: int, code: str, message: str) -> web.Response:
+    """`{"error": {"code", "message"}}`."""
+    response = json_response(status, {"error": {"code": code, "message": names.readable(message)}})
+    if status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def response_for(error: GatewayError) -> web.Response:
+    """The answer that the table has for an error."""
+    for kind, status, code in STATUSES:
+        if isinstance(error, kind):
+            return error_response(status, code, str(error))
+    raise error
+
+
+# --- aiohttp ------------------------------------------------------------------------------------------------------
+
+
+class Connection(RequestHandler):
+    """A connection whose malformed requests are answered in our form."""
+
+    def __init__(self, manager: Server, *, tell_malformed: Any, **settings: Any) -> None:
+        super().__init__(manager, **settings)
+        self._tell_malformed = tell_malformed
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never reached the handler."""
+        reason = (message or str(exc) or "the request is not HTTP").splitlines()[0]
+        response: web.StreamResponse = self._tell_malformed(request, status, reason)
+        return response
+
+
+class Server(web.Server):
+    """Makes a `Connection` for each that comes."""
+
+    def __init__(self, handler: Any, *, tell_malformed: Any, **settings: Any) -> None:
+        super().__init__(handler)
+        self._settings = settings | {"tell_malformed": tell_malformed}
+
+    def __call__(self) -> Connection:
+        """A new connection."""
+        return Connection(self, loop=self._loop, **self._settings)

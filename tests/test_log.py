@@ -1,0 +1,464 @@
+"""The log: what happened is in it, in one line each, and nothing that reads it or sends to it can hurt the gateway."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import datetime as dt
+import itertools
+import logging
+import os
+import pathlib
+import select
+import threading
+import warnings
+from collections.abc import Iterator
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import log as log_room
+from gateway.log import EVENTS, FORMATS, STREAM_EVENTS, LibraryMessages, Log, Repeated, json_value, text_value
+
+NOON = dt.datetime(2026, 11, 21, 12, 0, 0, 125_000, tzinfo=dt.UTC).timestamp()
+WAIT_S = 60.0
+every_format = pytest.mark.parametrize("form", FORMATS)
+# Everything a str can hold, lone surrogates included, which is what a header that is not UTF-8 becomes.
+any_text = st.text(st.characters(codec=None) | st.sampled_from('\n\r\t\0\x1b\x7f\u2028\u202e\udc80 "=\\-'), max_size=30)
+
+
+class Pipe:
+    """A log that writes into a pipe that is read at the end, or earlier by `lines`."""
+
+    def __init__(self, level: str = "info", form: str = "text", max_buffered_bytes: int = 8 << 20) -> None:
+        self.reader, self.writer = os.pipe()
+        self.log = Log(level, form, self.writer, max_buffered_bytes=max_buffered_bytes, clock=lambda: NOON)
+
+    def lines(self, count: int) -> list[bytes]:
+        """Wait for so many lines."""
+        got = b""
+        while got.count(b"\n") < count:
+            assert select.select([self.reader], [], [], WAIT_S)[0], f"only {got!r} came"
+            got += os.read(self.reader, 1 << 16)
+        return got.splitlines()
+
+    def end(self) -> list[bytes]:
+        """Close the log and read all of it."""
+        got: list[bytes] = []
+
+        def read() -> None:
+            while data := os.read(self.reader, 1 << 16):
+                got.append(data)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        assert self.log.close(WAIT_S)
+        os.close(self.writer)
+        thread.join(WAIT_S)
+        os.close(self.reader)
+        text = b"".join(got)
+        assert not text or text.endswith(b"\n")
+        return text.splitlines()
+
+    def access(self, number: int = 0, status: int = 204) -> None:
+        """Log a request with this number of bytes."""
+        self.log.access("PUT", "/usage", status, 0.00125, number, "machine-1", "a" * 32, "192.0.2.7")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Note what os.write is called with."""
+    seen: list[bytes] = []
+    write = os.write
+
+    def spy(fd: int, data: bytes) -> int:
+        seen.append(bytes(data))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", spy)
+    return seen
+
+
+def test_text_is_aligned() -> None:
+    """A text line has the time, the level and the event in columns, then the fields."""
+    pipe = Pipe()
+    pipe.log.info("usage sent", key="a/b.gz", took_s=0.12345, again=True, none=None, of=["x", 1])
+    pipe.log.warning("usage failed", error=OSError(5, "no luck"))
+    pipe.access(1024)
+    sent, failed, done = pipe.end()
+    assert sent.decode() == (
+        "2026-11-21T12:00:00.125Z info    usage sent             "
+        'key=a/b.gz took_s=0.123 again=true none=- of="[\\"x\\",1]"'
+    )
+    assert failed == b'2026-11-21T12:00:00.125Z warning usage failed           error="OSError: [Errno 5] no luck"'
+    assert done.decode() == (
+        "2026-11-21T12:00:00.125Z info    request done           method=PUT path=/usage user=machine-1 ip=192.0.2.7 "
+        f"status=204 duration_ms=1.2 received_bytes=1024 request_id={'a' * 32}"
+    )
+
+
+def test_json_is_one_object_a_line() -> None:
+    """A JSON line is an object with time, level and event first, then the fields in their types."""
+    pipe = Pipe(form="json")
+    pipe.log.info("listening")
+    pipe.log.error("usage failed", count=3, path=pathlib.Path("/tmp"), at=[1, {"b": None}])
+    pipe.log.access("GET", '/"', 404, 0.5, 0, None, "r", None)
+    lines = pipe.end()
+    assert lines[0] == b'{"time":"2026-11-21T12:00:00.125Z","level":"info","event":"listening"}'
+    start = {"time": "2026-11-21T12:00:00.125Z"}
+    assert [orjson.loads(line) for line in lines[1:]] == [
+        {**start, "level": "error", "event": "usage failed", "count": 3, "path": "/tmp", "at": [1, {"b": None}]},
+        {**start, "level": "info", "event": "request failed", "method": "GET", "path": '/"', "user": None, "ip": None}
+        | {"status": 404, "duration_ms": 500.0, "received_bytes": 0, "request_id": "r"},
+    ]
+
+
+@given(user=any_text, path=any_text, request_id=any_text, value=any_text)
+@every_format
+def test_injection(form: str, user: str, path: str, request_id: str, value: str) -> None:
+    """Whatever a client calls itself, its line is one printable line of UTF-8 that says who it was."""
+    pipe = Pipe(form=form)
+    pipe.log.access("PUT", path, 204, 0.1, 1, user, request_id, "::1")
+    pipe.log.info("quarantined", name=value)
+    lines = [line.decode() for line in pipe.end()]
+    assert len(lines) == 2
+    if form == "json":
+        assert orjson.loads(lines[0])["status"] == 204
+        assert orjson.loads(lines[1])["name"] == value.encode(errors="backslashreplace").decode()
+    else:
+        assert all(map(str.isprintable, lines))
+        assert f" path={text_value(path)} user={text_value(user)} ip=::1 status=204 " in lines[0]
+
+
+@given(value=any_text)
+def test_text_values_are_unambiguous(value: str) -> None:
+    """A bare value holds nothing that ends or fakes a field, and a quoted one can be read back exactly."""
+    told = text_value(value)
+    if told.startswith('"'):
+        assert ast.literal_eval(told) == value
+    else:
+        assert told == value
+        assert told not in ("", "-")
+        assert not set(told) & set(' "=\\')
+
+
+ODD: list[object] = [
+    *("\udc80", 1 << 70, -(1 << 70), float("nan"), b"\xff", {1: "\udc80"}, {"\udc80": {3}}, {1}, ("a", True)),
+    *([1, ["\ud800", None, 0.5]], ValueError("\udc80\n"), object(), dt.timedelta(1)),
+]
+
+
+@pytest.mark.parametrize("value", ODD, ids=ascii)
+def test_odd_values(value: object) -> None:
+    """A value that JSON has no form for is told all the same, in one line of either format."""
+    orjson.loads(json_value({"field": value}))
+    assert "\n" not in json_value(value)
+    assert text_value(value).isprintable()
+
+
+def test_levels() -> None:
+    """Events below the configured level are left out, access lines too."""
+    told = {}
+    for level in ("debug", "info", "warning", "error"):
+        pipe = Pipe(level)
+        for method in ("debug", "info", "warning", "error"):
+            getattr(pipe.log, method)("listening")
+        for status in (204, 404, 500):
+            pipe.access(status=status)
+        told[level] = len(pipe.end())
+    assert told == {"debug": 7, "info": 6, "warning": 3, "error": 1}
+    with pytest.raises(ValueError, match="xml"):
+        Log("info", "xml")
+
+
+@pytest.mark.parametrize(
+    ("status", "head"),
+    [
+        (204, "info    request done"),
+        (399, "info    request done"),
+        (400, "info    request failed"),
+        (499, "info    request failed"),
+        (500, "warning request failed"),
+        (507, "warning request failed"),
+    ],
+)
+def test_outcomes(status: int, head: str) -> None:
+    """A request is done below 400 and failed from there on, at warning from 500 on."""
+    pipe = Pipe()
+    pipe.access(status=status)
+    assert f"Z {head} " in pipe.end()[0].decode()
+
+
+def test_access_lines_are_batched(calls: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Access lines wait for company and leave in one write; any other event takes them along at once, in order."""
+    monkeypatch.setattr(log_room, "_ACCESS_DELAY_S", 3600.0)
+    pipe = Pipe()
+    for number in range(100):
+        pipe.access(number)
+    assert calls == []
+    pipe.log.info("listening")
+    lines = pipe.lines(101)
+    assert [b"received_bytes=%d " % number in line for number, line in enumerate(lines[:100])] == [True] * 100
+    assert len(calls) == 1
+    assert pipe.end() == []
+
+
+def test_access_lines_wait_only_a_moment() -> None:
+    """Access lines come out although nothing follows them, again and again."""
+    pipe = Pipe()
+    for number in range(3):
+        pipe.access(number)
+        assert b"received_bytes=%d " % number in pipe.lines(1)[0]
+    assert log_room._ACCESS_DELAY_S <= 0.1
+    pipe.end()
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+@every_format
+def test_blocked_reader(form: str, blocking: bool) -> None:
+    """While nobody reads STDERR no caller waits; the lines that did not fit are counted where they are missing."""
+    pipe = Pipe(form=form, max_buffered_bytes=200_000)
+    os.set_blocking(pipe.writer, blocking)
+    for number in range(5000):
+        pipe.access(number)
+    pipe.log.error("usage failed", kept=True)
+    lines = pipe.end()
+    told = [line for line in lines if b"request done" in line]
+    numbers = [int(line.split(b"received_bytes")[1].strip(b'=":').split(b" ")[0].split(b",")[0]) for line in told]
+    counts = [int(line.rstrip(b"}").split(b"count")[1].strip(b'":=')) for line in lines if b"log lines dropped" in line]
+    assert 100 < len(numbers) < 3000
+    assert numbers == sorted(set(numbers))
+    assert sum(counts) == 5000 - len(numbers)
+    assert sum(b"kept" in line for line in lines) == 1, "access lines leave room for other events"
+    gaps = [after - before - 1 for before, after in itertools.pairwise([*numbers, 5000]) if after > before + 1]
+    assert len(counts) == len(gaps)
+
+
+def test_lines_flow_after_a_block() -> None:
+    """When a blocked STDERR is read again the count comes and later lines follow it."""
+    pipe = Pipe(max_buffered_bytes=100_000)
+    for number in range(3000):
+        pipe.access(number)
+    seen: list[bytes] = []
+    while not any(b"log lines dropped" in line for line in seen):
+        seen += pipe.lines(1)
+    pipe.log.info("listening")
+    assert pipe.end()[-1].split()[2] == b"listening"
+
+
+def test_close_is_bounded() -> None:
+    """Closing gives up when STDERR stays blocked, says so, and discards what comes later."""
+    pipe = Pipe()
+    for number in range(5000):
+        pipe.access(number)
+    assert not pipe.log.close(0.05)
+    pipe.access(123456)
+    assert not any(b"123456" in line for line in pipe.end())
+
+
+def test_close_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing writes what is waiting without waiting for more."""
+    monkeypatch.setattr(log_room, "_ACCESS_DELAY_S", 3600.0)
+    pipe = Pipe()
+    for number in range(10_000):
+        pipe.access(number)
+    assert len(pipe.end()) == 10_000
+    assert pipe.log.close()
+
+
+def test_reader_gone() -> None:
+    """A closed pipe at the other end stops neither the callers nor the log."""
+    pipe = Pipe()
+    os.close(pipe.reader)
+    for number in range(3):
+        pipe.log.info("listening", number=number)
+    assert not pipe.log.close(WAIT_S)
+    assert not pipe.log._thread.is_alive()
+    os.close(pipe.writer)
+
+
+def test_disk_full_and_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a disk was full in mid-line the log goes on in a new line and counts what is missing."""
+    pipe, begun, failed, write = Pipe(), threading.Event(), threading.Event(), os.write
+
+    def fail(fd: int, data: bytes) -> int:
+        if not begun.is_set():
+            begun.set()
+            return write(fd, data[:10])
+        failed.set()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", fail)
+    pipe.log.info("listening", number=1)
+    assert failed.wait(WAIT_S)
+    monkeypatch.setattr(os, "write", write)
+    pipe.log.info("listening", number=2)
+    torn, whole, notice = pipe.end()
+    assert torn == b"2026-11-21"
+    assert whole.endswith(b"number=2")
+    assert notice.endswith(b"log lines dropped      count=1")
+
+
+def test_closed_stderr(tmp_path: pathlib.Path) -> None:
+    """A log whose descriptor is closed at the start never writes into a file that gets its number later."""
+    spare = os.open(os.devnull, os.O_RDONLY)
+    os.close(spare)
+    log = Log(fd=spare)
+    data = os.open(tmp_path / "data", os.O_WRONLY | os.O_CREAT)
+    log.info("listening")
+    assert log.close(WAIT_S)
+    assert data != spare
+    assert os.fstat(data).st_size == 0
+    os.close(data)
+    os.close(log._fd)
+
+
+def test_finalizer_may_log() -> None:
+    """A finalizer that runs in the middle of logging may log: nothing locks itself out."""
+    pipe = Pipe()
+
+    def inside() -> None:
+        with pipe.log._lock:
+            pipe.log.info("listening")
+
+    thread = threading.Thread(target=inside, daemon=True)
+    thread.start()
+    thread.join(WAIT_S)
+    assert len(pipe.end()) == 1
+
+
+def test_threads() -> None:
+    """Lines of many threads all arrive, none mixed with another, those of one thread in order."""
+    pipe = Pipe()
+
+    def tell(name: int) -> None:
+        for number in range(500):
+            pipe.log.info("listening", name=name, number=number)
+            pipe.access(number)
+
+    threads = [threading.Thread(target=tell, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    lines = pipe.lines(100)
+    for thread in threads:
+        thread.join(WAIT_S)
+    lines += pipe.end()
+    told = [line.split()[3:] for line in lines if b" listening " in line]
+    for name in range(4):
+        assert [n for who, n in told if who == b"name=%d" % name] == [b"number=%d" % n for n in range(500)]
+
+
+def test_repeated_failure() -> None:
+    """A failure that repeats is told when it begins, as a count while it lasts, and when it ends."""
+    pipe, now = Pipe(), [100.0]
+    repeated = Repeated(pipe.log, "usage failed", "usage recovered", interval_s=60, clock=lambda: now[0])
+    repeated.ended(key="quiet")
+    for now[0] in (100.0, 101.0, 159.0, 161.0, 170.0, 222.0):
+        repeated.failed(key="k")
+    now[0] = 230.5
+    repeated.ended(key="k")
+    repeated.ended(key="quiet")
+    repeated.failed(key="anew")
+    assert [line.decode()[25:] for line in pipe.end()] == [
+        "warning usage failed           key=k",
+        "warning usage failed           key=k count=4 duration_s=61.0",
+        "warning usage failed           key=k count=6 duration_s=122.0",
+        "info    usage recovered        key=k count=6 duration_s=130.5",
+        "warning usage failed           key=anew",
+    ]
+
+
+@contextlib.contextmanager
+def library_messages() -> Iterator[list[str]]:
+    """Give the root logger to a log; its lines, without their time, are in the list when the block ends."""
+    root, pipe, lines = logging.root, Pipe(), list[str]()
+    before, level = root.handlers[:], root.level
+    try:
+        LibraryMessages(pipe.log).install()
+        yield lines
+    finally:
+        logging.captureWarnings(False)
+        root.handlers[:] = before
+        root.setLevel(level)
+        lines += [line.decode()[25:] for line in pipe.end()]
+
+
+def test_library_messages() -> None:
+    """What a library says from warning on is told in one line, with its exception and where that came from."""
+    logger = logging.getLogger("a.library")
+    with library_messages() as lines:
+        logger.info("chatter")
+        logger.warning("slow %s", "pool")
+        logger.error("bad %d", "arguments")
+        try:
+            raise OSError("two\nlines")
+        except OSError:
+            logger.exception("gave up")
+    slow, bad, raised = lines
+    assert slow == 'warning library message        logger=a.library text="slow pool"'
+    assert bad == 'error   library message        logger=a.library text="bad %d"'
+    assert 'text="gave up" error="OSError: two\\nlines" at=' in raised
+    assert f"{pathlib.Path(__file__).name}:" in raised
+
+
+def test_python_warnings() -> None:
+    """A warning of Python's own comes the same way and stays in one line."""
+    with warnings.catch_warnings(), library_messages() as lines:
+        warnings.simplefilter("always")
+        warnings.warn("old ways", DeprecationWarning, stacklevel=1)
+    (line,) = lines
+    assert "logger=py.warnings" in line
+    assert "old ways" in line
+
+
+def told_in(source: str) -> Iterator[str]:
+    """Find the events a source file tells; `<stream> verb` where the name of a stream is filled in."""
+    for call in ast.walk(ast.parse(source)):
+        if not isinstance(call, ast.Call):
+            continue
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+        if name == "Repeated":
+            yield from map(event_of, call.args[1:3])
+        elif name in ("debug", "info", "warning", "error") and owner.endswith("log"):
+            yield event_of(call.args[0])
+        elif name == "event" and owner.endswith("log"):
+            yield event_of(call.args[1])
+
+
+def event_of(node: ast.expr) -> str:
+    """Name the event an expression stands for; one that cannot be read off is returned as its source."""
+    if isinstance(node, ast.JoinedStr) and isinstance(node.values[-1], ast.Constant):
+        return "<stream>" + str(node.values[-1].value)
+    return str(node.value) if isinstance(node, ast.Constant) else ast.unparse(node)
+
+
+def all_told() -> set[str]:
+    """Find every event told in the package; the log room's own lines are known here."""
+    package = pathlib.Path(log_room.__file__).parent
+    sources = [path for path in package.rglob("*.py") if path.name != "log.py"]
+    own = {"request done", "request failed", "log lines dropped", "library message"}
+    return own.union(*(told_in(path.read_text("utf-8")) for path in sources))
+
+
+CATALOGUE = {*EVENTS, *(f"<stream> {verb}" for verb in STREAM_EVENTS)}
+
+
+def test_events_are_in_the_catalogue() -> None:
+    """Every event that is told is in the catalogue."""
+    assert sorted(all_told() - CATALOGUE) == []
+
+
+def test_catalogue_is_used() -> None:
+    """Every event in the catalogue is told somewhere."""
+    assert sorted(CATALOGUE - all_told()) == []
+
+
+def test_events_are_found_in_source() -> None:
+    """The reading of the source finds events in every form in which they are told."""
+    source = (
+        'log.info("a", b=1)\nself._log.event(level, f"{s} sent", {})\nRepeated(log, "c", f"{s} failed")\nlog.error(x)'
+    )
+    assert list(told_in(source)) == ["a", "<stream> sent", "c", "<stream> failed", "x"]
