@@ -142,14 +142,14 @@ class NdjsonFolder:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes: whole lines are checked at once, only what a chunk cuts goes to the recognizer."""
-        first, *rest = chunk.split(b"\n")
-        if not rest:
-            return self._go_on(first)
-        *whole, last = rest
-        written = [self._end_line(first) if self._begun else self._whole_line(first)]
-        written += map(self._whole_line, whole)
-        written.append(self._go_on(last))
-        return b"".join(written)
+        # Not `split`: of a chunk of blank lines it would make a list fifty times its size.
+        written, start = bytearray(), 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            line = chunk[start:end]
+            written += self._end_line(line) if self._begun else self._whole_line(line)
+            start = end + 1
+        written += self._go_on(chunk[start:])
+        return bytes(written)
 
     def finish(self) -> bytes:
         """Take the end of the body, which ends the last line as an LF would."""

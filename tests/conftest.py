@@ -118,7 +118,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         for skip in skips:
             terminalreporter.line(skip)
     # scripts/test runs the other checks first and names here those that failed.
-    if checks := os.environ.get("LIGHTFILE6_CHECKS_FAILED", "").splitlines():
+    if checks := os.environ.get("GATEWAY_CHECKS_FAILED", "").splitlines():
         terminalreporter.section("checks that failed before the tests", red=True)
         for check in checks:
             terminalreporter.line(check)

@@ -13,7 +13,7 @@ def run_pytest(folder: Path, test: str, **environment: str) -> tuple[int, str]:
     file = folder / "test_inner.py"
     file.write_text(f"import pytest\n\ndef test_inner():\n    {test}\n")
     # The variables of the run that this test is part of would change the answer.
-    ours = {name: value for name, value in os.environ.items() if name not in {"CI", "LIGHTFILE6_CHECKS_FAILED"}}
+    ours = {name: value for name, value in os.environ.items() if name not in {"CI", "GATEWAY_CHECKS_FAILED"}}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "conftest", "-c", os.devnull, "-q", file],
         env={**ours, "PYTHONPATH": str(HERE), **environment},
@@ -48,7 +48,7 @@ def test_expected_failure_is_no_skip(tmp_path: Path) -> None:
 
 def test_failed_checks_are_told(tmp_path: Path) -> None:
     """Checks that failed before the tests are named below them, and the closing line of pytest stays the last."""
-    _, output = run_pytest(tmp_path, "pass", LIGHTFILE6_CHECKS_FAILED="ruff check .\nmypy")
+    _, output = run_pytest(tmp_path, "pass", GATEWAY_CHECKS_FAILED="ruff check .\nmypy")
     *_, title, first, second, closing = output.rstrip().splitlines()
     assert "checks that failed before the tests" in title
     assert (first, second) == ("ruff check .", "mypy")

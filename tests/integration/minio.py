@@ -33,7 +33,7 @@ SECRET_KEY = "only-for-tests-on-loopback"
 QUIET = {"MINIO_BROWSER": "off", "MINIO_UPDATE": "off"}
 
 # Slow machines set this above 1; every deadline in the tests is multiplied by it.
-TIMEOUT_FACTOR = float(os.environ.get("LIGHTFILE6_TEST_TIMEOUT_FACTOR", "1"))
+TIMEOUT_FACTOR = float(os.environ.get("GATEWAY_TEST_TIMEOUT_FACTOR", "1"))
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +63,7 @@ class Minio:
 
 def cache_folder() -> Path:
     """Return the folder that keeps the binary between runs."""
-    return Path(os.environ.get("LIGHTFILE6_TEST_CACHE") or CHECKOUT / ".cache").resolve()
+    return Path(os.environ.get("GATEWAY_TEST_CACHE") or CHECKOUT / ".cache").resolve()
 
 
 # --- building ----------------------------------------------------------------------------------------------------
