@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from isal import isal_zlib
 
@@ -14,7 +15,7 @@ from gateway import disk
 # 16 more than the window's bits asks zlib for a gzip header, which then carries no time and no name.
 GZIP_WINDOW_BITS = 31
 # The stubs of isal say less of it than is so.
-ISAL_ERROR: type[Exception] = isal_zlib.error
+ISAL_ERROR = cast("type[Exception]", isal_zlib.error)
 _READ_BYTES = 256 * 1024
 
 

@@ -72,6 +72,7 @@ class Batcher:
         self._on_sealed = on_sealed
         self._monotonic = monotonic
         self._wake = asyncio.Event()
+        self._log = log
         self._failures = Repeated(log, "aggregation failed", "aggregation recovered")
         self._busy = asyncio.Lock()
         self._stopping = False
@@ -124,6 +125,9 @@ class Batcher:
             await step()
         except OSError as error:
             self._failures.failed(stream=self._stream.name, reason=str(error))
+            return False
+        except Exception as error:  # noqa: BLE001 (a defect of ours must not end the aggregation for good)
+            self._log.error("defect", where=f"aggregation of {self._stream.name}", reason=repr(error))
             return False
         self._failures.ended(stream=self._stream.name)
         return True

@@ -1,6 +1,6 @@
 """The command line: flags, subcommands, exit codes.
 
-Exit codes: 0 drained; 1 anything else that went wrong; 2 bad usage or configuration; 3 stopped with data left in the spool.
+Exit codes: 0 drained; 2 bad usage or configuration; 3 stopped with data left in the spool; 1 else.
 """
 
 from __future__ import annotations

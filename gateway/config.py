@@ -154,9 +154,7 @@ class Shutdown:
     """How long stopping may take."""
 
     request_timeout: Seconds = key(30.0, duration(), "Time for the requests in flight.")
-    drain_timeout: Seconds = key(
-        5 * MINUTE, duration(), "Time for sending the spool; the rest waits for the next start."
-    )
+    drain_timeout: Seconds = key(5 * MINUTE, duration(), "Time for sending the spool; the rest waits for the next start.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +169,7 @@ class Log:
 class Config:
     """All settings of one gateway."""
 
-    cache_dir: Path = key(
-        Path("/var/lib/lightfile6-insights-gateway"), file_path(), "Directory of the spool, for one gateway."
-    )
+    cache_dir: Path = key(Path("/var/lib/lightfile6-insights-gateway"), file_path(), "Directory of the spool, for one gateway.")
     response_delay_ms: int = key(0, whole(0, 600_000), "Test aid: milliseconds to wait before each answer.")
     listen: Listen = Listen()
     aws: Aws = Aws()
@@ -213,9 +209,7 @@ def _keys(record: type, above: str = "") -> Iterator[Key]:
 
 
 KEYS: Final[Mapping[str, Key]] = {row.path: row for row in _keys(Config)}
-SECTIONS: Final[Mapping[str, type]] = {
-    entry.name: type(entry.default) for entry in fields(Config) if is_dataclass(entry.default)
-}
+SECTIONS: Final[Mapping[str, type]] = {entry.name: type(entry.default) for entry in fields(Config) if is_dataclass(entry.default)}
 
 
 def environment_name(path: str) -> str:

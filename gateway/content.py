@@ -43,9 +43,7 @@ def decoder(content_encoding: str, max_bytes: int) -> Decoder:
     codings = [name.removeprefix("x-") if name == "x-gzip" else name for name in named if name not in ("", "identity")]
     for name in codings:
         if name not in _MEMBERS:
-            raise UnsupportedEncoding(
-                f"Content-Encoding {name[:40]!a} is not understood; use {ACCEPT_ENCODING} or none"
-            )
+            raise UnsupportedEncoding(f"Content-Encoding {name[:40]!a} is not understood; use {ACCEPT_ENCODING} or none")
     if len(codings) > MAX_CODINGS:
         raise UnsupportedEncoding(f"Content-Encoding names {len(codings)} codings; at most {MAX_CODINGS} are undone")
     return Decoder(codings, max_bytes)

@@ -1,7 +1,8 @@
 """Delivery: drives everything that waits for the store into it, stream by stream.
 
-Each stream has a lane of its own, so that a bucket that is away holds up nothing but its own stream. A lane sends several
-things at a time while all goes well. After a failure it waits, then tries one thing; when that succeeds it is itself again.
+Each stream has a lane of its own, so that a bucket that is away holds up nothing but its own stream.
+A lane sends several things at a time while all goes well.
+After a failure it waits, then tries one thing; when that succeeds it is itself again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gateway.spool import Spool
 from gateway.stores import Object, Outcome, Store
 from gateway.streams import Stream
 
+GREETING = "greeting"
 # The next number to try is remembered for so many hours and hosts of a stream.
 KEPT_NUMBERS = 100
 
@@ -82,6 +84,7 @@ class Lane:
         self._numbers: dict[tuple[str, str], int] = {}
         self._fresh: set[str] = set()
         self._look_again = True
+        self._greeted = False
         self._failures = 0
         self._failed_at = -math.inf
         self._resume_at = -math.inf
@@ -158,6 +161,10 @@ class Lane:
         now = self._monotonic()
         limit = 1 if self._failures else self._parallel
         while len(self._running) < limit and now >= self._resume_at and not self._gave_up:
+            if not self._greeted and not self._draining:
+                if GREETING not in self._running:
+                    self._running[GREETING] = asyncio.create_task(self._greet())
+                return
             path = self._next(now)
             if path is None:
                 return
@@ -170,9 +177,7 @@ class Lane:
         if self._draining:
             # Tried once since the stop began, which is all that can be done for it.
             return None
-        due = (
-            held.path for identity, held in self._held.items() if held.due_at <= now and identity not in self._running
-        )
+        due = (held.path for identity, held in self._held.items() if held.due_at <= now and identity not in self._running)
         return next(due, None)
 
     async def _wait(self) -> None:
@@ -191,13 +196,30 @@ class Lane:
 
     # --- one attempt ----------------------------------------------------------------------------------------------
 
+    async def _greet(self) -> None:
+        """Ask the store before there is anything to send, so that an operator sees at the start what would fail later."""
+        begun = self._monotonic()
+        try:
+            await self._store.honours_condition(self._stream.bucket, self._stream.prefix)
+            self._greeted = True
+            self._succeeded(GREETING)
+        except StoreError as error:
+            self._pause(error, begun)
+        except Exception as error:  # noqa: BLE001 (as in an attempt)
+            self._tell_defect(error)
+            self._pause(Transient(repr(error)), begun)
+        finally:
+            del self._running[GREETING]
+            self._wake.set()
+
+    def _tell_defect(self, error: Exception) -> None:
+        self._log.error("defect", where=f"delivery of {self._stream.name}", reason=repr(error))
+
     async def _attempt(self, path: Path, identity: str) -> None:
         begun = self._monotonic()
         parcel: Parcel | None = None
         try:
-            parcel = await asyncio.to_thread(
-                open_parcel, self._spool, self._stream, path, self._summaries.get(identity)
-            )
+            parcel = await asyncio.to_thread(open_parcel, self._spool, self._stream, path, self._summaries.get(identity))
             outcome = await self._put(parcel, identity)
             delivered = parcel.object()
             await asyncio.to_thread(self._spool.retire, self._stream, parcel.path)
@@ -215,7 +237,7 @@ class Lane:
         except (StoreError, OSError) as error:
             self._later(parcel.path if parcel else path, identity, error, begun)
         except Exception as error:  # noqa: BLE001 (a defect of ours must hold up neither the thing nor its stream for ever)
-            self._log.error("delivery defect", stream=self._stream.name, path=path.name, reason=repr(error))
+            self._tell_defect(error)
             self._later(parcel.path if parcel else path, identity, Transient(repr(error)), begun)
         finally:
             del self._running[identity]
@@ -321,6 +343,4 @@ class Lane:
         due_at = self._monotonic() + self._retry.wait_s(failures, error, self._jitter)
         self._held[identity] = _Held(path, due_at, failures)
         self._metrics.retries.labels(self._stream.name, "object").inc()
-        self._log.error(
-            f"{self._stream.name} failed", kind="object", reason=str(error), path=path.name, failures=failures
-        )
+        self._log.error(f"{self._stream.name} failed", kind="object", reason=str(error), path=path.name, failures=failures)

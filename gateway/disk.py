@@ -1,7 +1,7 @@
 """Durable changes to the file system: the only file that renames, removes or syncs.
 
 Every function raises `OSError` as the kernel gave it; what that means for a request is decided by the caller.
-A change of a name is durable only after `sync_directory` of the directory that holds it, so callers say when they pay for that.
+A change of a name is durable only after `sync_directory` of the directory that holds it: callers say when they pay for it.
 """
 
 from __future__ import annotations

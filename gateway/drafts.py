@@ -101,7 +101,7 @@ class ReportDraft:
         self._file.write(self._folder.feed(piece))
 
     def finish(self, rest: Iterable[bytes], stream: Stream, user: str, *, envelope: bool) -> bytes | int:
-        """Take the last bytes, then return the whole body if it stayed in memory, or commit it and return its reports."""
+        """Take the last bytes, then return the body if it stayed in memory, or commit it and return how many reports."""
         self.feed(rest)
         self._decoder.finish()
         if self._file is None and self._memory_bytes:
@@ -175,9 +175,7 @@ class FileDraft:
         self._hash.update(piece)
         self._file.write(piece)
 
-    def finish(
-        self, rest: Iterable[bytes], stream: Stream, *, identity: str, user: str, uri: str, claimed_type: str
-    ) -> None:
+    def finish(self, rest: Iterable[bytes], stream: Stream, *, identity: str, user: str, uri: str, claimed_type: str) -> None:
         """Take the last bytes, then commit the file with its sidecar."""
         self.feed(rest)
         self._decoder.finish()

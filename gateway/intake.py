@@ -199,7 +199,13 @@ class Intake:
             yield chunk
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, step)
+        """Run a step of a draft in a thread, and never leave before it is over: the next step would meet it there."""
+        running = asyncio.get_running_loop().run_in_executor(self._executor, step)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
 
 
 def _decoder(incoming: Incoming) -> Decoder:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import disk, names
-from gateway.errors import GatewayError, Overloaded, Stopping
+from gateway.errors import GatewayError, Overloaded, SpoolBroken, Stopping
 from gateway.log import Repeated
 from gateway.spool import Spool, refusal
 from gateway.streams import Stream
@@ -93,6 +93,7 @@ class Journal:
         # Rounds that cannot even be answered with an error yet, because their bytes may still be readable on the disk.
         self._unanswerable: list[tuple[list[_Entry], GatewayError]] = []
         self._failed_sync = False
+        self._is_dead = False
         self._failures = Repeated(spool.log, "spool failed", "spool recovered", level="error")
         self._thread = threading.Thread(target=self._run, name=f"journal-{stream.name}", daemon=True)
         self._thread.start()
@@ -140,7 +141,7 @@ class Journal:
         await future
 
     async def cut(self) -> None:
-        """Return once everything appended before stands in cut segments (or cannot be cut now, which the log has said)."""
+        """Return once everything appended before stands in cut segments, or the log has said why it cannot be cut."""
         await self._ask(last=False)
 
     async def close(self) -> None:
@@ -179,19 +180,27 @@ class Journal:
     def _run(self) -> None:
         while True:
             entries, cuts = self._gather()
-            if self.fault is not None:
-                self._try_to_restore()
-            if entries:
-                if self.fault is None:
-                    self._rounds(entries)
-                else:
-                    self._answer_soon(entries, self.fault)
-            if self.fault is None and (cuts or self._is_due()):
-                self._try_to_cut()
+            try:
+                self._work(entries, ask_cut=bool(cuts))
+            except Exception as error:  # noqa: BLE001 (a defect of ours: without this the requests would wait for ever)
+                self._spool.log.error("defect", where=f"journal of {self._stream.name}", reason=repr(error))
+                self.fault = SpoolBroken("the writer failed; the gateway has to be started again")
+                self._is_dead = True
             for cut in cuts:
                 cut.done()
-            if any(cut.last for cut in cuts):
+            if self._is_dead or any(cut.last for cut in cuts):
                 return
+
+    def _work(self, entries: list[_Entry], *, ask_cut: bool) -> None:
+        if self.fault is not None:
+            self._try_to_restore()
+        if entries:
+            if self.fault is None:
+                self._rounds(entries)
+            else:
+                self._answer_soon(entries, self.fault)
+        if self.fault is None and (ask_cut or self._is_due()):
+            self._try_to_cut()
 
     def _gather(self) -> tuple[list[_Entry], list[_Cut]]:
         """Wait for something to do, then take all there is."""

@@ -70,9 +70,7 @@ def _repeated(pattern: bytes, repeat: bytes = b"*+") -> bytes:
     Before 3.11.5 a last repetition that fails half way leaves the match where it failed (gh-106052). An alternative
     that always fails puts it back.
     """
-    return (
-        rb"(?:" + pattern + rb"|(?!))" + repeat if sys.version_info < (3, 11, 5) else rb"(?:" + pattern + rb")" + repeat
-    )
+    return rb"(?:" + pattern + rb"|(?!))" + repeat if sys.version_info < (3, 11, 5) else rb"(?:" + pattern + rb")" + repeat
 
 
 _WS = rb"[ \t\n\r]*+"
@@ -88,11 +86,11 @@ def _value(levels: int) -> bytes:
     """Give the pattern of a value with containers nested at most `levels` deep."""
     if levels == 0:
         return _SCALAR
-    value = _WS + _value(levels - 1) + _WS
+    value = _value(levels - 1) + _WS
     # One copy of the inner pattern serves first, middle and last: what follows it is a comma that does not end the
     # container, or the end.
-    elements = rb"\[" + _repeated(value + rb"(?:,(?!" + _WS + rb"\])|(?=\]))") + _WS + rb"\]"
-    members = rb"\{" + _repeated(_WS + _NAME + value + rb"(?:,(?!" + _WS + rb"\})|(?=\}))") + _WS + rb"\}"
+    elements = rb"\[" + _WS + _repeated(value + rb"(?:," + _WS + rb"(?!\])|(?=\]))") + rb"\]"
+    members = rb"\{" + _WS + _repeated(_NAME + _WS + value + rb"(?:," + _WS + rb"(?!\})|(?=\}))") + rb"\}"
     return rb"(?:" + _SCALAR + rb"|" + members + rb"|" + elements + rb")"
 
 
@@ -120,14 +118,28 @@ _BLANKS = re.compile(_WS)
 _STRINGS = re.compile(_STRING)
 _STRING_OR_BRACKET = re.compile(_STRING + rb"|([\[\]{}])")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SQUARE = bytes.maketrans(b"{}", b"[]")
 _CLOSING = bytes.maketrans(b"[{", b"]}")
 
 
-def _lone_brackets(run: bytes) -> bytes:
-    """Give the brackets of a run up or down that have no partner in it, in their order."""
+def _brackets(run: bytes) -> bytes:
+    """Give the brackets of a run in their order, without those that stand in strings."""
     if b'"' in run:
         run = _STRINGS.sub(b"", run)
-    return run.translate(None, _NOT_BRACKETS).replace(b"[]", b"").replace(b"{}", b"")
+    return run.translate(None, _NOT_BRACKETS)
+
+
+def _lone(brackets: bytes) -> bytes:
+    """Drop the brackets of flat values: what stays has no partner in its run."""
+    return brackets.replace(b"[]", b"").replace(b"{}", b"")
+
+
+def _nesting(run: bytes) -> int:
+    """Tell how deep the values of a run are nested."""
+    levels, brackets = 0, _brackets(run).translate(_SQUARE)
+    while brackets:
+        levels, brackets = levels + 1, brackets.replace(b"[]", b"")
+    return levels
 
 
 # --- inside a token ----------------------------------------------------------------------------------------------
@@ -265,14 +277,17 @@ class Recognizer:
         state = self._state
         if state is _MORE_ELEMENTS or state is _MORE_MEMBERS:
             return self._leap_up(piece, at)
-        if state is _COLON or state is _END or piece[at] in b"]}":
+        if state is _COLON or state is _END:
             return at
+        if piece[at] in b"]}" and (state is _FIRST_VALUE or state is _FIRST_NAME):
+            return self._leap_up(piece, at)
         named = state is _NAME_NEXT or state is _FIRST_NAME
         if self._closers:
             in_array = self._closers.endswith(b"]")
             found = (_MEMBERS if named else _ELEMENTS if in_array else _MEMBER_VALUE).match(piece, at)
             if found and found.end() > at:
-                if len(self._closers) + _LOOK > MAX_DEPTH:
+                room = MAX_DEPTH - len(self._closers)
+                if room < _LOOK and _nesting(found[0]) > room:
                     self._walk(found[0], at)
                 return self._landed(piece, found.end())
         return at if named else self._leap_down(piece, at)
@@ -294,8 +309,10 @@ class Recognizer:
         found = _DOWN.match(piece, at)
         if not found or found.end() == at:
             return at
-        opened = _lone_brackets(found[0])
-        if len(self._closers) + len(opened) < MAX_DEPTH:
+        brackets = _brackets(found[0])
+        opened = _lone(brackets)
+        # Flat values on the way are one level deeper than what they stand in.
+        if len(self._closers) + len(opened) + (opened != brackets) <= MAX_DEPTH:
             self._closers += opened.translate(_CLOSING)
         else:
             self._walk(found[0], at)
@@ -307,7 +324,7 @@ class Recognizer:
         if not found or found.end() == at or len(self._closers) == MAX_DEPTH:
             return at
         run = found[0]
-        closed = _lone_brackets(run)
+        closed = _lone(_brackets(run))
         if closed and closed != self._closers[: -len(closed) - 1 : -1]:
             end = self._walk(run, at)
         else:
@@ -316,7 +333,8 @@ class Recognizer:
             end = found.end() if self._closers else at + len(run.rstrip(b", \t\n\r"))
             if self._closers and run.endswith(b","):
                 return self._landed(piece, end)
-        self._end_value()
+        if end > at:
+            self._end_value()
         return end
 
     def _walk(self, run: bytes, at: int) -> int:

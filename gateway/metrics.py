@@ -1,4 +1,4 @@
-"""The catalogue of metrics, each with its help and unit; `docs/operations.md` lists them and a test compares the two."""
+"""The catalogue of metrics, each with its help and unit; the documentation lists them and a test compares the two."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # A second series for each counter, whose value nobody here asks for.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -45,9 +45,7 @@ class Metrics:
         self.delivered_objects = counter("delivered_objects", "Objects that the store has confirmed.", "stream")
         self.delivered_bytes = counter("delivered_bytes", "Bytes of objects that the store has confirmed.", "stream")
         self.retries = counter("delivery_retries", "Failed attempts to deliver, by kind of failure.", "stream", "kind")
-        self.refusing = gauge(
-            "store_refusing", "1 while the store refuses the stream: credentials, bucket or policy.", "stream"
-        )
+        self.refusing = gauge("store_refusing", "1 while the store refuses the stream: credentials, bucket or policy.", "stream")
         self.quarantined = counter("quarantined", "Things set aside because they could not be read.", "stream")
         self.request_seconds = histogram(
             "request_seconds", "Seconds from the head of a request to its answer.", REQUEST_BUCKETS_S, "route"
@@ -106,12 +104,8 @@ class SpoolCollector(Collector):
 
     def _families(self) -> tuple[GaugeMetricFamily, ...]:
         return (
-            GaugeMetricFamily(
-                PREFIX + "waiting_files", "Files in the spool that are not delivered yet.", labels=["stream"]
-            ),
-            GaugeMetricFamily(
-                PREFIX + "waiting_bytes", "Bytes in the spool that are not delivered yet.", labels=["stream"]
-            ),
+            GaugeMetricFamily(PREFIX + "waiting_files", "Files in the spool that are not delivered yet.", labels=["stream"]),
+            GaugeMetricFamily(PREFIX + "waiting_bytes", "Bytes in the spool that are not delivered yet.", labels=["stream"]),
             GaugeMetricFamily(
                 PREFIX + "waiting_oldest_age_seconds",
                 "Age of the oldest thing that is not delivered yet.",

@@ -20,8 +20,8 @@ MAX_METADATA_TEXT_BYTES = 1500
 class Parcel(Protocol):
     """One thing to be delivered, under a key that has a number.
 
-    Number 1 is the plain key; a higher one was chosen because another object has the lower ones; 0 asks for the key with
-    the thing's own id, which cannot collide, for stores that would replace what they have.
+    Number 1 is the plain key; a higher one was chosen because another object has the lower ones.
+    Number 0 asks for the key with the thing's own id, which cannot collide, for stores that would replace what they have.
     """
 
     path: Path
@@ -142,9 +142,7 @@ class ReceivedFile:
 
     def _metadata(self) -> tuple[dict[str, str], bool]:
         """The metadata, and whether it says all of it."""
-        texts, complete = names.metadata_texts(
-            {"user": self._sidecar.user, "uri": self._sidecar.uri}, MAX_METADATA_TEXT_BYTES
-        )
+        texts, complete = names.metadata_texts({"user": self._sidecar.user, "uri": self._sidecar.uri}, MAX_METADATA_TEXT_BYTES)
         return {
             "id": self._sidecar.id,
             **texts,

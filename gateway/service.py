@@ -244,6 +244,14 @@ class Service:
     def _start_delivery(self) -> None:
         runs = [*(batcher.run() for batcher in self._batchers), *(lane.run() for lane in self._lanes.values())]
         self._tasks = [asyncio.create_task(run) for run in runs]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Delivery ends when it is told to; if it ends by itself the process must not go on as if all were well."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("defect", where="delivery", reason=repr(error))
+            self._stop.set()
 
     # --- stop -----------------------------------------------------------------------------------------------------
 
@@ -269,12 +277,12 @@ class Service:
         for batcher in self._batchers:
             batcher.stop()
         sealing, sending = self._tasks[: len(self._batchers)], self._tasks[len(self._batchers) :]
-        await asyncio.gather(*sealing)
+        await asyncio.gather(*sealing, return_exceptions=True)
         await asyncio.gather(*(self._seal_everything(batcher) for batcher in self._batchers))
         # Only now is there nothing to come, so that a lane that finds nothing may end.
         for lane in self._lanes.values():
             lane.drain()
-        await asyncio.gather(*sending)
+        await asyncio.gather(*sending, return_exceptions=True)
 
     async def _answer_requests(self) -> None:
         """Let requests in flight come to their end before connections are closed: aiohttp reads nothing from a closing one."""

@@ -68,7 +68,7 @@ class Sidecar:
     sha256: str
 
     def to_json(self) -> bytes:
-        """One JSON object; text that is not Unicode survives as `\\udcXX` escapes."""
+        """One JSON object in one line of ASCII."""
         return json.dumps(asdict(self)).encode("ascii") + b"\n"
 
     @classmethod
@@ -134,9 +134,7 @@ class Spool:
     retire must not run at the same time as each other on the same files.
     """
 
-    def __init__(
-        self, root: Path, streams: tuple[Stream, ...], *, timestamps: Timestamps, log: Log, metrics: Metrics
-    ) -> None:
+    def __init__(self, root: Path, streams: tuple[Stream, ...], *, timestamps: Timestamps, log: Log, metrics: Metrics) -> None:
         self.root = root
         self.streams = streams
         self.timestamps = timestamps

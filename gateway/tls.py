@@ -38,8 +38,6 @@ def server_context(listen: Listen) -> ssl.SSLContext | None:
         context.load_cert_chain(listen.tls_certificate, listen.tls_key)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
-            [
-                f"listen.tls_certificate: {listen.tls_certificate} and {listen.tls_key} are no certificate and its key ({error})"
-            ]
+            [f"listen.tls_certificate: {listen.tls_certificate} and {listen.tls_key} are no certificate and its key ({error})"]
         ) from error
     return context

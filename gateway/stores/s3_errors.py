@@ -74,9 +74,7 @@ def explain(error: Exception, doing: str) -> StoreError:
         return error
     if isinstance(error, ClientError):
         message = error.response.get("Error", {}).get("Message", "")
-        return _kind(status_of(error), code_of(error))(
-            f"{doing}: {status_of(error)} {code_of(error)} {message}".rstrip()
-        )
+        return _kind(status_of(error), code_of(error))(f"{doing}: {status_of(error)} {code_of(error)} {message}".rstrip())
     if isinstance(error, ParamValidationError):
         return ObjectRefused(f"{doing}: {error}")
     if isinstance(error, _WITHOUT_CREDENTIALS):
