@@ -64,6 +64,7 @@ class Listen:
     host: str = key("0.0.0.0", text("an address or a host name", r"[!-~]+"), "Address to listen on.")
     tls_certificate: Path | None = key(None, file_path(optional=True), "PEM file with the certificates, for HTTPS.")
     tls_key: Path | None = key(None, file_path(optional=True), "PEM file with the private key of the certificate.")
+    fast_lane: bool = key(True, flag(), "Answer plain small reports by a shorter way; false only to look for a fault.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from aiohttp.web import RequestPayloadError
 
 from gateway.content import Decoder, decoder
 from gateway.drafts import Draft, FileDraft, ReportDraft, envelope_parts
-from gateway.errors import BadRequest, BodyTimeout, ClientGone
+from gateway.errors import BadRequest, BodyTimeout, ClientGone, GatewayError
 from gateway.guard import Ticket, too_large
 from gateway.journal import Journal
 from gateway.reportlines import DocumentFolder, NdjsonFolder, document_line, ndjson_lines
@@ -92,34 +92,72 @@ class Intake:
         """Commit the reports of a body, all or none, and return how many; a GatewayError says why not."""
         limit = min(self._segment_report_limit, incoming.stream.max_body_bytes)
         if incoming.length is not None and incoming.length <= limit and incoming.undo is None:
-            return await self._commit_small(incoming, await self._read_small(incoming))
-        folder = NdjsonFolder() if _is_ndjson(incoming) else DocumentFolder()
+            body = self._at_hand(incoming)
+            if body is None:
+                body = b"".join([chunk async for chunk in self._chunks(incoming)])
+            count, synced = self._commit_small(incoming, body)
+            await synced
+            return count
+        folder = NdjsonFolder() if _is_ndjson(incoming.content_type) else DocumentFolder()
         draft = ReportDraft(self._spool, _decoder(incoming), folder, limit)
 
         def finish(rest: list[bytes]) -> bytes | int:
             return draft.finish(rest, incoming.stream, incoming.user, envelope=self._envelope)
 
         result = await self._receive(incoming, draft, finish)
-        return await self._commit_small(incoming, result) if isinstance(result, bytes) else result
+        if isinstance(result, int):
+            return result
+        count, synced = self._commit_small(incoming, result)
+        await synced
+        return count
 
-    async def _read_small(self, incoming: Incoming) -> bytes:
+    @staticmethod
+    def _at_hand(incoming: Incoming) -> bytes | None:
+        """The body if it came with the head, as small bodies do: then there is nothing to wait for, and no timeout to set."""
         body = incoming.body
-        if body.is_eof() and body.exception() is None:
-            # It came with the head, as small bodies do: nothing to wait for, and no timeout to set.
-            data = body.read_nowait(-1)
-            incoming.received_bytes = len(data)
-            return data
-        return b"".join([chunk async for chunk in self._chunks(incoming)])
+        if not body.is_eof() or body.exception() is not None:
+            return None
+        data = body.read_nowait(-1)
+        incoming.received_bytes = len(data)
+        return data
 
-    async def _commit_small(self, incoming: Incoming, body: bytes) -> int:
-        lines = ndjson_lines(body) if _is_ndjson(incoming) else [document_line(body)]
+    def _commit_small(self, incoming: Incoming, body: bytes) -> tuple[int, asyncio.Future[None]]:
+        """The number of reports, and what is done when they are synced."""
+        synced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: GatewayError | None) -> None:
+            if synced.cancelled():
+                return
+            if error is None:
+                synced.set_result(None)
+            else:
+                synced.set_exception(error)
+
+        return self.commit_at_once(incoming.stream, incoming.user, incoming.content_type, body, done), synced
+
+    def commit_at_once(
+        self, stream: Stream, user: str, content_type: str, body: bytes, done: Callable[[GatewayError | None], None]
+    ) -> int:
+        """Have the reports of a whole small body written, and return how many.
+
+        Args:
+            stream: where they go.
+            user: who sends them.
+            content_type: as claimed; tells one document from many lines.
+            body: decoded.
+            done: called in the event loop's thread once they are synced, or with what kept them out.
+
+        Raises:
+            BadRequest, Overloaded, SpoolFull, SpoolBroken: nothing was taken, and `done` is not called.
+        """
+        lines = ndjson_lines(body) if _is_ndjson(content_type) else [document_line(body)]
         # One instant decides the segment, the key and `received_at`. Nothing is awaited between here and the append, so
         # that instants increase along the segment.
         instant = self._spool.timestamps.next()
         if self._envelope:
-            prefix, suffix = envelope_parts(incoming.user, instant)
+            prefix, suffix = envelope_parts(user, instant)
             lines = [prefix + line[:-1] + suffix + b"\n" for line in lines]
-        await self._journals[incoming.stream.name].commit(instant, b"".join(lines))
+        self._journals[stream.name].append(instant, lines[0] if len(lines) == 1 else b"".join(lines), done)
         return len(lines)
 
     # --- files ----------------------------------------------------------------------------------------------------
@@ -212,5 +250,5 @@ def _decoder(incoming: Incoming) -> Decoder:
     return incoming.undo or decoder("", incoming.stream.max_body_bytes)
 
 
-def _is_ndjson(incoming: Incoming) -> bool:
-    return incoming.content_type.partition(";")[0].strip().lower() == NDJSON
+def _is_ndjson(claimed: str) -> bool:
+    return "ndjson" in claimed.lower() and claimed.partition(";")[0].strip().lower() == NDJSON

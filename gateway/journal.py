@@ -125,21 +125,6 @@ class Journal:
         self._pending_bytes += len(data)
         self._queue.put(_Entry(instant, data, done))
 
-    async def commit(self, instant: int, data: bytes) -> None:
-        """Like `append`, and return when the lines are synced."""
-        future: asyncio.Future[None] = self._loop.create_future()
-
-        def done(error: GatewayError | None) -> None:
-            if future.cancelled():
-                return
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-
-        self.append(instant, data, done)
-        await future
-
     async def cut(self) -> None:
         """Return once everything appended before stands in cut segments, or the log has said why it cannot be cut."""
         await self._ask(last=False)

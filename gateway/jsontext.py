@@ -99,9 +99,7 @@ _LOOK: Final = 4
 _DEEP = _WS + _value(_LOOK) + _WS
 # As many as there are, each with its comma or before the end of its container; then perhaps a name.
 _ELEMENTS = re.compile(_repeated(_DEEP + rb"(?:,|(?=\]))"))
-_MEMBERS = re.compile(
-    _repeated(_WS + _NAME + _DEEP + rb"(?:,|(?=\}))") + _repeated(_WS + _NAME, b"?+"),
-)
+_MEMBERS = re.compile(_repeated(_WS + _NAME + _DEEP + rb"(?:,|(?=\}))") + _repeated(_WS + _NAME, b"?+"))
 _MEMBER_VALUE = re.compile(_DEEP + rb"(?:,|(?=\}))")
 
 # Many containers opened, or closed, one after the other, with flat values between them. Without these, each byte of

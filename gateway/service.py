@@ -174,6 +174,7 @@ class Service:
             probes,
             log=self._log,
             metrics=self._metrics,
+            fast_lane_bytes=config.spool.segment_report_limit if config.listen.fast_lane else 0,
             delay_s=config.response_delay_ms / 1000,
         )
 

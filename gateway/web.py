@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
-import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,7 +11,6 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from gateway import names
 from gateway.content import decoder
@@ -31,10 +27,12 @@ from gateway.errors import (
     Unauthorized,
     UnsupportedEncoding,
 )
+from gateway.fastlane import SERVER, FastLane, PlainHead, Server
 from gateway.guard import Guard
 from gateway.intake import Incoming, Intake
 from gateway.log import Log
 from gateway.metrics import Metrics
+from gateway.requestid import request_id_of
 from gateway.streams import Kind, Stream
 
 STATUSES: tuple[tuple[type[GatewayError], int, str], ...] = (
@@ -49,14 +47,9 @@ STATUSES: tuple[tuple[type[GatewayError], int, str], ...] = (
     (SpoolFull, 507, "spool_full"),
     (ClientGone, 400, "client_gone"),
 )
-SERVER = "lightfile6-insights-gateway"
 RETRY_AFTER_S = 5
 # After these the rest of the body may still be on its way, or the client is to go elsewhere.
 _CLOSING_STATUSES = frozenset({408, 413, 503, 507})
-# A request's id is this process's random part and a number: the kernel's randomness for each costs 7% of a small request.
-_PROCESS_ID = os.urandom(7).hex()
-_REQUEST_NUMBERS = itertools.count(1)
-_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # A uri of 4,000 characters may take 36,000 bytes percent-encoded, a token of as many 16,000.
 MAX_LINE_BYTES = 64 * 1024
 MAX_FIELD_BYTES = 32 * 1024
@@ -100,6 +93,7 @@ class Web:
         guard: decides before the body is read.
         intake: takes the body.
         probes: see `Probes`.
+        fast_lane_bytes: the largest body that takes the fast lane; 0 closes it.
         delay_s: a wait before each answer, for tests.
     """
 
@@ -112,6 +106,7 @@ class Web:
         *,
         log: Log,
         metrics: Metrics,
+        fast_lane_bytes: int = 0,
         delay_s: float = 0.0,
     ) -> None:
         self._guard = guard
@@ -127,16 +122,30 @@ class Web:
             "/ready": {"GET": self._ready, "HEAD": self._ready},
             "/metrics": {"GET": self._metrics_page, "HEAD": self._metrics_page},
         }
+        self._received = {stream.name: metrics.received.labels(stream.name) for stream in streams}
+        self._received_bytes = {stream.name: metrics.received_bytes.labels(stream.name) for stream in streams}
         for stream in streams:
             handler = self._receiver(stream)
             self._routes[f"/{stream.name}"] = {"PUT": handler, "POST": handler}
         self._seconds = {path: metrics.request_seconds.labels(path) for path in self._routes}
         self._other_seconds = metrics.request_seconds.labels("other")
+        self._lane: FastLane | None = None
+        if fast_lane_bytes and not delay_s:
+            self._lane = FastLane(
+                streams,
+                guard,
+                intake,
+                self._tell_fast,
+                max_length=fast_lane_bytes,
+                on_begin=self._begin,
+                on_end=self._end,
+            )
 
     def server(self, keepalive_timeout_s: float) -> web.Server:
         """The protocol factory to listen with."""
         return Server(
             self.handle,
+            lane=self._lane,
             tell_malformed=self._tell_malformed,
             access_log=None,
             auto_decompress=False,
@@ -155,11 +164,17 @@ class Web:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, log it and count it."""
         begun = time.perf_counter()
-        self._in_flight += 1
+        self._begin()
         path, _, query = request.raw_path.partition("?")
         exchange = Exchange(request, path, query, request_id_of(request.headers.get("X-Request-ID")))
         try:
-            response = await self._answer(exchange)
+            try:
+                response = await self._handler_for(exchange)(exchange)
+            except GatewayError as error:
+                response = response_for(error)
+            except Exception as error:  # noqa: BLE001 (a defect of ours is told in the log, not in a traceback to the client)
+                self._log.error("defect", where=f"request {exchange.request_id}", reason=repr(error))
+                response = error_response(500, "internal", "the gateway failed; its log has more under this request's id")
             if self._delay_s:
                 await asyncio.sleep(self._delay_s)
             response.headers["X-Request-ID"] = exchange.request_id
@@ -169,27 +184,21 @@ class Web:
             self._tell(exchange, response.status, time.perf_counter() - begun)
             return response
         finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
+            self._end()
 
-    async def _answer(self, exchange: Exchange) -> web.Response:
+    def _begin(self) -> None:
+        self._in_flight += 1
+
+    def _end(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+    def _handler_for(self, exchange: Exchange) -> Handler:
         methods = self._routes.get(exchange.path)
         if methods is None:
-            return error_response(404, "not_found", f"there is nothing here; try {', '.join(self._routes)}")
-        handler = methods.get(exchange.request.method)
-        if handler is None:
-            allowed = ", ".join(methods)
-            response = error_response(405, "method_not_allowed", f"{exchange.path} takes {allowed}")
-            response.headers["Allow"] = allowed
-            return response
-        try:
-            return await handler(exchange)
-        except GatewayError as error:
-            return response_for(error)
-        except Exception as error:  # noqa: BLE001 (a defect of ours is told in the log, not in a traceback to the client)
-            self._log.error("defect", where=f"request {exchange.request_id}", reason=repr(error))
-            return error_response(500, "internal", "the gateway failed; its log has more under this request's id")
+            return self._not_found
+        return methods.get(exchange.request.method, self._wrong_method)
 
     def _tell(self, exchange: Exchange, status: int, seconds: float) -> None:
         self._seconds.get(exchange.path, self._other_seconds).observe(seconds)
@@ -207,6 +216,12 @@ class Web:
             request.remote,
         )
 
+    def _tell_fast(self, head: PlainHead, request_id: str, seconds: float, count: int, remote: str | None) -> None:
+        self._seconds[head.path].observe(seconds)
+        self._received[head.stream.name].inc(count)
+        self._received_bytes[head.stream.name].inc(head.length)
+        self._log.access(head.method, head.path, 204, seconds, head.length, head.user, request_id, remote)
+
     def _tell_malformed(self, request: web.BaseRequest, status: int, reason: str) -> web.Response:
         """A request that is no HTTP: the parser's error in our form."""
         request_id = request_id_of(None)
@@ -222,8 +237,7 @@ class Web:
     def _receiver(self, stream: Stream) -> Handler:
         receive = self._intake.receive_reports if stream.kind is Kind.REPORTS else self._intake.receive_file
         is_named = stream.kind is Kind.FILES
-        received = self._metrics.received.labels(stream.name)
-        received_bytes = self._metrics.received_bytes.labels(stream.name)
+        received, received_bytes = self._received[stream.name], self._received_bytes[stream.name]
 
         async def handler(exchange: Exchange) -> web.Response:
             request = exchange.request
@@ -234,7 +248,8 @@ class Web:
             encoding = headers.get("Content-Encoding", "")
             undo = decoder(encoding, stream.max_body_bytes) if encoding else None
             with self._guard.admit(stream, length) as ticket:
-                await answer_expectation(request)
+                if "Expect" in headers:
+                    answer_expectation(request)
                 incoming = Incoming(
                     stream=stream,
                     user=user,
@@ -255,6 +270,15 @@ class Web:
 
         return handler
 
+    async def _not_found(self, _: Exchange) -> web.Response:
+        return error_response(404, "not_found", f"there is nothing here; try {', '.join(self._routes)}")
+
+    async def _wrong_method(self, exchange: Exchange) -> web.Response:
+        allowed = ", ".join(self._routes[exchange.path])
+        response = error_response(405, "method_not_allowed", f"{exchange.path} takes {allowed}")
+        response.headers["Allow"] = allowed
+        return response
+
     async def _health(self, _: Exchange) -> web.Response:
         return json_response(200, {"status": "healthy"})
 
@@ -274,13 +298,6 @@ class Web:
 # --- parts of requests --------------------------------------------------------------------------------------------
 
 
-def request_id_of(given: str | None) -> str:
-    """The client's request id if it is a sane one, else a new one."""
-    if given is not None and _SANE_REQUEST_ID.fullmatch(given):
-        return given
-    return f"{_PROCESS_ID}{next(_REQUEST_NUMBERS):010x}"
-
-
 def uri_of(query: str) -> str:
     """The parameter `uri` of a query string, decoded as a form is: BadRequest if it is missing or empty."""
     for pair in query.split("&"):
@@ -291,12 +308,9 @@ def uri_of(query: str) -> str:
     raise BadRequest("the query parameter uri is missing or empty; say what the file is: ?uri=https%3A%2F%2F...")
 
 
-async def answer_expectation(request: web.BaseRequest) -> None:
+def answer_expectation(request: web.BaseRequest) -> None:
     """Tell a client that asked first, now that it was let in, to send the body; BadRequest for any other expectation."""
-    expectation = request.headers.get("Expect")
-    if expectation is None:
-        return
-    if expectation.lower() != "100-continue":
+    if request.headers["Expect"].lower() != "100-continue":
         raise BadRequest("Expect knows 100-continue only")
     if request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -326,38 +340,3 @@ def response_for(error: GatewayError) -> web.Response:
         if isinstance(error, kind):
             return error_response(status, code, str(error))
     raise error
-
-
-# --- aiohttp ------------------------------------------------------------------------------------------------------
-
-
-class Connection(RequestHandler):
-    """A connection whose malformed requests are answered in our form."""
-
-    def __init__(self, manager: Server, *, tell_malformed: Any, **settings: Any) -> None:
-        super().__init__(manager, **settings)
-        self._tell_malformed = tell_malformed
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what never reached the handler."""
-        reason = (message or str(exc) or "the request is not HTTP").splitlines()[0]
-        response: web.StreamResponse = self._tell_malformed(request, status, reason)
-        return response
-
-
-class Server(web.Server):
-    """Makes a `Connection` for each that comes."""
-
-    def __init__(self, handler: Any, *, tell_malformed: Any, **settings: Any) -> None:
-        super().__init__(handler)
-        self._settings = settings | {"tell_malformed": tell_malformed}
-
-    def __call__(self) -> Connection:
-        """A new connection."""
-        return Connection(self, loop=self._loop, **self._settings)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import tracemalloc
 from itertools import pairwise
+from unittest.mock import patch
 
 import orjson
 import pytest
@@ -63,6 +65,8 @@ BAD = {
     "a trailing comma in an array": (b"[1,]", 3, "a value was expected"),
     "a trailing comma in an object": (b'{"a":1,}', 7, "a name was expected"),
     "a trailing comma before space": (b'[[1, ],{"a":1 , }]', 5, "a value was expected"),
+    "a trailing comma in an inner array": (b"[[1 , ], 2]", 6, "a value was expected"),
+    "a trailing comma in an inner object": (b'[{"a":1 , }, 2]', 10, "a name was expected"),
     "a leading comma": (b"[,1]", 1, "a value or ']' was expected"),
     "two commas": (b"[1,,2]", 3, "a value was expected"),
     "no comma": (b"[1 2]", 3, "',' or ']' was expected"),
@@ -73,6 +77,7 @@ BAD = {
     "a number that ends in a point": (b"[1.]", 3, "a digit was expected"),
     "a number that ends in a point before a comma": (b"[1., 2]", 3, "a digit was expected"),
     "a number that ends in e": (b"[1e]", 3, "a digit, + or - was expected"),
+    "a number that ends in e before a comma": (b"[1e,1]", 3, "a digit, + or - was expected"),
     "a number that ends in e+": (b"[1e+]", 4, "a digit was expected"),
     "a lone minus": (b"-", 1, "a digit was expected"),
     "a hexadecimal number": (b"0x10", 1, "nothing more was expected"),
@@ -83,6 +88,8 @@ BAD = {
     "a closing bracket too many": (b"[[1]]]", 5, "nothing more was expected"),
     "the wrong closing bracket": (b'[{"a":[1}]', 8, "',' or ']' was expected"),
     "the wrong closing bracket far out": (b"[[[[[[1]]]}]]", 10, "',' or ']' was expected"),
+    "an array closed as an object": (b"[}", 1, "a value or ']' was expected"),
+    "an object closed as an array": (b"{]", 1, "a name or '}' was expected"),
     "an open array": (b"[1", 2, "',' or ']' was expected"),
     "an open object": (b'{"a"', 4, "':' was expected"),
     "an open string": (b'"text', 5, "the rest of a string was expected"),
@@ -280,6 +287,9 @@ def test_check_agrees_with_the_recognizer(document: bytes) -> None:
 
 
 @given(anything, places)
+@example(b'[12,"a":1]', [2])
+@example(b'{"a":12,3}', [6])
+@example(b"[[12],3}", [3])
 def test_chunks_make_no_difference(document: bytes, where: list[int]) -> None:
     """Verdict, position and reason are the same however a document is cut."""
     whole = fault([document])
@@ -287,12 +297,32 @@ def test_chunks_make_no_difference(document: bytes, where: list[int]) -> None:
     assert fault(bytewise(document)) == whole
 
 
-@pytest.mark.parametrize("unit", [b"[]", b"[1", b'{"":0', b'{"":[]'])
-@pytest.mark.parametrize("depth", range(MAX_DEPTH - 6, MAX_DEPTH + 2))
-def test_counts_depth_the_same_in_any_chunks(unit: bytes, depth: int) -> None:
-    """At the limit of nesting a run of containers is judged the same whole and byte by byte."""
-    document = b"[" * depth + b",".join([b"[[1]]", unit, b"[[[[]]]]", b'{"a":{}}', b"]"]) + b"]" * depth
-    assert fault([document]) == fault(bytewise(document))
+@given(anything, st.integers(1, 8), places)
+@example(b"[[[],[[]]]]", 3, [])
+@example(b"[[[1]],[[[0]]],2]", 3, [])
+@example(b"[[[[1]]],[[[[0]]]],2]", 4, [])
+@example(b"[[12,[0]]]", 2, [3])
+@example(b'{"a":12,[],3]', 8, [6])
+def test_depth_is_counted_the_same_in_any_chunks(document: bytes, limit: int, where: list[int]) -> None:
+    """Whatever the limit is, the byte that passes it is found whether a match swallows it or a single token."""
+    with patch("gateway.jsontext.MAX_DEPTH", limit):
+        expected = fault(bytewise(document))
+        assert fault([document]) == expected
+        assert fault(cut(document, where)) == expected
+
+
+@given(documents(), st.integers(1, 8))
+def test_the_first_bracket_too_deep_is_found(document: bytes, limit: int) -> None:
+    """Of a good document that is nested too deep the first bracket past the limit is named."""
+    depth, position = 0, None
+    for found in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', document):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
+        if depth > limit:
+            position = found.start()
+            break
+    with patch("gateway.jsontext.MAX_DEPTH", limit):
+        refusal = fault([document])
+    assert (refusal and refusal[0]) == position
 
 
 @pytest.mark.parametrize(
