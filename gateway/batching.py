@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
-from gateway import aggregate
+from gateway import aggregate, disk
 from gateway.log import Log, Repeated
 from gateway.spool import Claimed, Spool
 from gateway.streams import Stream
@@ -15,6 +16,7 @@ from gateway.streams import Stream
 # How many archives' summaries are kept for the delivery; what is older is read from the archive again.
 KEPT_SUMMARIES = 1000
 FAILURE_PAUSE_S = 5.0
+SEAL_PAUSE_S = 1.0
 
 
 class Summaries:
@@ -38,6 +40,14 @@ class Summaries:
         self._kept.pop(batch, None)
 
 
+class OnSealed(Protocol):
+    """Told of each seal."""
+
+    def __call__(self, batch: str, *, is_new: bool) -> None:
+        """`is_new` says that nobody can have tried to deliver the batch before."""
+        ...
+
+
 class Batcher:
     """Cuts the batches of one report stream.
 
@@ -59,7 +69,7 @@ class Batcher:
         max_batch_bytes: int,
         gzip_level: int,
         summaries: Summaries,
-        on_sealed: Callable[[str], None],
+        on_sealed: OnSealed,
         log: Log,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,9 +99,11 @@ class Batcher:
     async def run(self) -> None:
         """Cut batches until stopped: when the interval is over, or as soon as there is enough for one."""
         next_tick = self._monotonic() + self._stream.interval_s
-        await self._attempt(self._resume)
+        not_before = self._monotonic()
+        if not await self._attempt(self._resume):
+            not_before += FAILURE_PAUSE_S
         while True:
-            tick_is_due = await self._wait(next_tick)
+            tick_is_due = await self._wait(next_tick, not_before)
             if self._stopping:
                 return
             if tick_is_due:
@@ -100,24 +112,41 @@ class Batcher:
             else:
                 done = await self._attempt(self._batch_full_ones)
             if not done:
-                next_tick = min(next_tick, self._monotonic() + FAILURE_PAUSE_S)
+                not_before = self._monotonic() + FAILURE_PAUSE_S
+                next_tick = min(next_tick, not_before)
 
     async def batch_everything(self) -> None:
-        """Seal all that was committed so far; OSError if the disk does not let it."""
+        """Seal all that was committed so far; OSError, once the rest is done, if the disk does not let all of it."""
         await self._spool.cut(self._stream)
         async with self._busy:
-            await self._resume_claimed()
+            stuck = await self._resume_claimed()
             while claimed := await asyncio.to_thread(self._claim):
-                await self._aggregate(claimed)
+                await self._aggregate(claimed, is_new=True)
+            if stuck is not None:
+                raise stuck
+
+    async def seal_everything(self) -> None:
+        """Like `batch_everything`, as often as it takes."""
+        while True:
+            if await self._attempt(self.batch_everything):
+                return
+            await asyncio.sleep(SEAL_PAUSE_S)
 
     async def _resume(self) -> None:
         async with self._busy:
-            await self._resume_claimed()
+            stuck = await self._resume_claimed()
+            if stuck is not None:
+                raise stuck
 
     async def _batch_full_ones(self) -> None:
         async with self._busy:
-            while self._is_enough() and (claimed := await asyncio.to_thread(self._claim)):
-                await self._aggregate(claimed)
+            while self._is_enough():
+                claimed = await asyncio.to_thread(self._claim)
+                if claimed is None:
+                    # Someone took files away: a count that stays too high would have us look for ever.
+                    await asyncio.to_thread(self._spool.recount_claimable, self._stream)
+                    return
+                await self._aggregate(claimed, is_new=True)
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> bool:
         """Take a step; a disk that refuses is told in the log, and nothing is lost: every state is found again."""
@@ -132,17 +161,17 @@ class Batcher:
         self._failures.ended(stream=self._stream.name)
         return True
 
-    async def _wait(self, next_tick: float) -> bool:
-        """Wait for the tick or for enough to cut; true for the tick."""
-        while (left := next_tick - self._monotonic()) > 0:
+    async def _wait(self, next_tick: float, not_before: float) -> bool:
+        """Wait for the tick, or from `not_before` on for enough to cut; true for the tick."""
+        while (left := next_tick - (now := self._monotonic())) > 0:
             self._wake.clear()
-            if self._stopping or self._is_enough():
+            if self._stopping or (now >= not_before and self._is_enough()):
                 return False
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(min(left, not_before - now) if now < not_before else left):
                     await self._wake.wait()
             except TimeoutError:
-                break
+                continue
         return True
 
     def _is_enough(self) -> bool:
@@ -151,17 +180,31 @@ class Batcher:
     def _claim(self) -> Claimed | None:
         return self._spool.claim(self._stream, self._max_batch_bytes, self._host)
 
-    async def _resume_claimed(self) -> None:
-        """Finish the batches that a crash or a failure left between claim and seal."""
-        for claimed in await asyncio.to_thread(self._spool.claimed, self._stream):
-            await asyncio.to_thread(self._spool.settle, claimed)
-            await self._aggregate(claimed)
+    async def _resume_claimed(self) -> OSError | None:
+        """Finish the batches that a crash or a failure left between claim and seal.
 
-    async def _aggregate(self, claimed: Claimed) -> None:
-        summary = await asyncio.to_thread(self._aggregate_and_seal, claimed)
-        if summary is not None:
-            self._summaries.keep(str(claimed.batch), summary)
-        self._on_sealed(str(claimed.batch))
+        One that cannot be finished, for a source on a bad sector say, holds up no other; its error is returned.
+        """
+        stuck: OSError | None = None
+        for claimed in await asyncio.to_thread(self._spool.claimed, self._stream):
+            try:
+                await asyncio.to_thread(self._spool.settle, claimed)
+                await self._aggregate(claimed, is_new=False)
+            except OSError as error:
+                stuck = error
+        return stuck
+
+    async def _aggregate(self, claimed: Claimed, *, is_new: bool) -> None:
+        try:
+            summary = await asyncio.to_thread(self._aggregate_and_seal, claimed)
+            if summary is not None:
+                self._summaries.keep(str(claimed.batch), summary)
+        except OSError:
+            if not claimed.directory.exists():
+                # Sealed all the same, its sources gone: no later look at what is claimed will find it.
+                self._on_sealed(str(claimed.batch), is_new=False)
+            raise
+        self._on_sealed(str(claimed.batch), is_new=is_new)
 
     def _aggregate_and_seal(self, claimed: Claimed) -> aggregate.Summary | None:
         if self._spool.sealed_as(self._stream, claimed.batch) is not None:
@@ -174,5 +217,9 @@ class Batcher:
             return None
         archive = self._spool.new_tmp()
         summary = aggregate.aggregate(sources, archive, self._gzip_level)
-        self._spool.seal(claimed, archive)
+        try:
+            self._spool.seal(claimed, archive)
+        finally:
+            # What was not put in place must not fill the disk, try after try.
+            disk.remove(archive)
         return summary

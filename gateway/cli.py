@@ -10,8 +10,8 @@ import sys
 
 
 def _stop_before_start(*_: object) -> None:
-    """A signal before anything was received: there is nothing to drain."""
-    sys.exit(0)
+    """A signal before anything was received: nothing is drained, and an earlier run may have left data in the spool."""
+    sys.exit(3)
 
 
 def main() -> None:

@@ -11,12 +11,16 @@ from pathlib import Path
 import uvloop
 
 from gateway import __version__
-from gateway.config import Config, load, to_yaml
+from gateway.config import Config
+from gateway.configload import load
+from gateway.configprint import to_yaml
 from gateway.errors import ConfigError, StartError, StoreError
+from gateway.healthcheck import healthcheck
 from gateway.log import Log
 from gateway.service import Service
-from gateway.stores.s3 import has_credentials, s3_store
+from gateway.stores.s3_client import has_credentials, s3_store
 from gateway.streams import streams_of
+from gateway.tls import server_context
 
 PROGRAM = "lightfile6-insights-gateway"
 DEFAULT_CONFIG = Path("/etc/lightfile6/config.yml")
@@ -45,6 +49,8 @@ exit codes:
 def run(arguments: list[str]) -> int:
     """Run what the arguments ask for and return the exit code."""
     options = _parse(arguments)
+    if options.command == "healthcheck":
+        return healthcheck([] if options.port is None else ["-p", str(options.port)])
     if options.command == "version":
         _say(f"{PROGRAM} {__version__}")
         return 0
@@ -96,7 +102,8 @@ def _config(options: argparse.Namespace) -> Config:
     overrides: dict[str, object] = {}
     path: Path | None = options.config or DEFAULT_CONFIG
     if options.local is not None:
-        environ = LOCAL_DEFAULTS | environ
+        if options.config is None:
+            environ = LOCAL_DEFAULTS | environ
         overrides["cache_dir"] = options.local.absolute() / "spool"
         path = options.config
     return load(
@@ -139,14 +146,20 @@ def _welcome(port: int, objects: Path) -> str:
 async def _check_config(config: Config, *, local: bool) -> int:
     """Print what is in effect, then try what cannot be seen in a file: the credentials and the buckets."""
     _say(to_yaml(config).rstrip())
+    server_context(config.listen)
     if local:
         return 0
     faults = []
-    if not await has_credentials(config):
+    try:
+        is_nobody = not await has_credentials(config)
+    except StoreError as error:
+        faults.append(f"aws: {error}")
+        is_nobody = False
+    if is_nobody:
         faults.append(
             "aws: no credentials: set aws.access_key_id and aws.secret_access_key, or AWS_PROFILE, or give the machine a role"
         )
-    else:
+    elif not faults:
         store = s3_store(config, 1)
         try:
             for stream in streams_of(config):

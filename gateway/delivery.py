@@ -28,6 +28,12 @@ from gateway.stores import Object, Outcome, Store
 from gateway.streams import Stream
 
 GREETING = "greeting"
+# So many refusals in a row end a drain: one alone may concern one object.
+DRAIN_REFUSALS = 3
+# A stop has little time, and the store may be back at any moment of it.
+DRAIN_PAUSE_S = 1.0
+# Past so many things that are refused one by one, the refusal is the stream's.
+MAX_HELD = 1000
 # The next number to try is remembered for so many hours and hosts of a stream.
 KEPT_NUMBERS = 100
 
@@ -100,9 +106,10 @@ class Lane:
         self._look_again = True
         self._wake.set()
 
-    def sealed(self, batch: str) -> None:
-        """A batch was sealed by this process and never tried, so any free number will do for it."""
-        self._fresh.add(batch)
+    def sealed(self, batch: str, *, is_new: bool) -> None:
+        """A batch was sealed; if it is new nobody tried to send it, so any free number will do for it."""
+        if is_new:
+            self._fresh.add(batch)
         self.wake()
 
     @property
@@ -113,6 +120,7 @@ class Lane:
     def drain(self) -> None:
         """From now on `run` ends as soon as nothing is left that can be sent without a person's help."""
         self._draining = True
+        self._failures = 0
         self._resume_at = -math.inf
         # What was held is found by the next look and tried once more.
         self._held.clear()
@@ -183,7 +191,7 @@ class Lane:
     async def _wait(self) -> None:
         """Wait for something new, for the end of an attempt, or for the end of a pause."""
         now = self._monotonic()
-        ends = [held.due_at for identity, held in self._held.items() if identity not in self._running]
+        ends = [held.due_at for identity, held in self._held.items() if identity not in self._running and not self._draining]
         if self._resume_at > now:
             ends = [self._resume_at]
         elif self._running and len(self._running) >= (1 if self._failures else self._parallel):
@@ -219,7 +227,9 @@ class Lane:
         begun = self._monotonic()
         parcel: Parcel | None = None
         try:
-            parcel = await asyncio.to_thread(open_parcel, self._spool, self._stream, path, self._summaries.get(identity))
+            parcel = await self._open(path, identity)
+            if parcel is None:
+                return
             outcome = await self._put(parcel, identity)
             delivered = parcel.object()
             await asyncio.to_thread(self._spool.retire, self._stream, parcel.path)
@@ -229,9 +239,6 @@ class Lane:
             # Retired, or renumbered, after it was listed: it is listed again if it is still there.
             self._held.pop(identity, None)
             self._look_again = True
-        except Unreadable as error:
-            self._held.pop(identity, None)
-            await asyncio.to_thread(self._spool.set_aside, self._stream, path, str(error))
         except ObjectRefused as error:
             self._hold(parcel.path if parcel else path, identity, error)
         except (StoreError, OSError) as error:
@@ -243,9 +250,19 @@ class Lane:
             del self._running[identity]
             self._wake.set()
 
+    async def _open(self, path: Path, identity: str) -> Parcel | None:
+        """Read what is to be delivered; None if it cannot be read and was set aside."""
+        try:
+            return await asyncio.to_thread(open_parcel, self._spool, self._stream, path, self._summaries.get(identity))
+        except Unreadable as error:
+            await asyncio.to_thread(self._spool.set_aside, self._stream, path, error.reason)
+            self._held.pop(identity, None)
+            return None
+
     async def _put(self, parcel: Parcel, identity: str) -> Outcome:
         """Put under the first number that is free, or that this parcel has already."""
         if not await self._store.honours_condition(self._stream.bucket, self._stream.prefix):
+            self._fresh.discard(identity)
             return await self._put_under_id(parcel)
         if identity in self._fresh:
             self._fresh.discard(identity)
@@ -266,7 +283,10 @@ class Lane:
                 if await self._store.holds(parcel.object()):
                     return Outcome.PRESENT
             await asyncio.to_thread(parcel.renumber, 0)
-        return await self._put_once(parcel)
+        outcome = await self._put_once(parcel)
+        if outcome is Outcome.TAKEN:
+            raise ObjectRefused(f"{parcel.object().key} has its own id and holds something else")
+        return outcome
 
     async def _put_once(self, parcel: Parcel) -> Outcome:
         companion = parcel.companion()
@@ -329,16 +349,20 @@ class Lane:
             self._failures += 1
         self._failed_at = self._monotonic()
         self._last_error = error
-        self._resume_at = self._failed_at + self._retry.wait_s(self._failures, error, self._jitter)
+        wait_s = self._retry.wait_s(self._failures, error, self._jitter)
+        self._resume_at = self._failed_at + (min(wait_s, DRAIN_PAUSE_S) if self._draining else wait_s)
         self._metrics.refusing.labels(self._stream.name).set(int(kind == "refused"))
         self._metrics.retries.labels(self._stream.name, kind).inc()
         self._told.failed(kind=kind, reason=str(error))
-        if self._draining and kind == "refused":
+        if self._draining and kind == "refused" and self._failures >= DRAIN_REFUSALS:
             # A person has to change something, and waiting for that would only hold up the stop.
             self._gave_up = True
 
     def _hold(self, path: Path, identity: str, error: ObjectRefused) -> None:
         """The store takes others and not this one: it waits by itself, and the stream goes on."""
+        if len(self._held) >= MAX_HELD and identity not in self._held:
+            self._later(path, identity, error, self._monotonic())
+            return
         failures = self._held[identity].failures + 1 if identity in self._held else 1
         due_at = self._monotonic() + self._retry.wait_s(failures, error, self._jitter)
         self._held[identity] = _Held(path, due_at, failures)

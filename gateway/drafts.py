@@ -38,11 +38,14 @@ class _File:
     def __init__(self, spool: Spool) -> None:
         self.path = spool.new_tmp()
         self.size = 0
+        self._spool = spool
         self._descriptor: int | None = disk.create(self.path)
 
     def write(self, data: bytes) -> None:
         assert self._descriptor is not None  # nothing is written after `finish`
-        self.size += disk.write_all(self._descriptor, [data])
+        written = disk.write_all(self._descriptor, [data])
+        self.size += written
+        self._spool.drafted.add(0, written)
 
     def finish(self) -> None:
         """Sync and close."""
@@ -50,14 +53,22 @@ class _File:
             disk.sync(self._descriptor)
             self._close()
 
+    def committed(self) -> None:
+        """It is counted as what it has become."""
+        self._spool.drafted.add(0, -self.size)
+        self.size = 0
+
     def discard(self) -> None:
-        self._close()
-        disk.remove(self.path)
+        self.committed()
+        try:
+            self._close()
+        finally:
+            disk.remove(self.path)
 
     def _close(self) -> None:
         if self._descriptor is not None:
-            disk.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            disk.close(descriptor)
 
 
 class ReportDraft:
@@ -121,6 +132,7 @@ class ReportDraft:
             self._file = self._enveloped(self._file, envelope_parts(user, instant))
         self._file.finish()
         self._spool.commit_report(stream, self._file.path, instant, user)
+        self._file.committed()
         self._file = None
 
     def _enveloped(self, bare: _File, parts: tuple[bytes, bytes]) -> _File:
@@ -195,6 +207,7 @@ class FileDraft:
             self._spool.commit_file(stream, self._file.path, sidecar)
         except OSError as error:
             raise refusal(error) from error
+        self._file.committed()
         self._file = None
 
     def discard(self) -> None:

@@ -23,6 +23,11 @@ class StartError(GatewayError):
     """The gateway cannot start here: the spool is locked, newer than this version, or not writable."""
 
 
+def again(error: GatewayError) -> GatewayError:
+    """The same error as a new object: one that is raised many times keeps the frames of each, and all that they hold."""
+    return type(error)(*error.args)
+
+
 # --- what a client did -------------------------------------------------------------------------------------------
 
 
@@ -48,6 +53,10 @@ class BodyTimeout(GatewayError):
 
 class ClientGone(GatewayError):
     """The client went away in the middle of a body; nobody reads the answer."""
+
+
+class Unanswerable(GatewayError):
+    """It is not known whether what was sent stays, so the connection is closed without an answer."""
 
 
 # --- what the gateway cannot do now ------------------------------------------------------------------------------

@@ -17,11 +17,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
+from yarl import URL
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Unanswerable
 from gateway.guard import Guard, Ticket
 from gateway.intake import Intake
 from gateway.requestid import request_id_of
@@ -86,7 +89,7 @@ def parse_head(head: bytes, streams: Mapping[str, Stream], max_length: int) -> P
         return None
     content_type = fields.get(b"content-type", "")
     user = _user(fields)
-    if user is None or "ndjson" in content_type.lower():
+    if b"host" not in fields or user is None or "ndjson" in content_type.lower():
         return None
     return PlainHead(
         line[1].decode("ascii"),
@@ -192,15 +195,21 @@ class Connection(RequestHandler):
         # What came while a report was being synced.
         self._behind = b""
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A connection whose task ends is closed, however it ends: nobody else would ever answer on it."""
+        super().connection_made(transport)
+        if self._task_handler is not None:
+            self._task_handler.add_done_callback(lambda _: self.force_close())
+
     # --- bytes ----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Take bytes: into the fast lane, behind the report that is in it, or to aiohttp."""
         if self._lane is None:
             super().data_received(data)
-        elif self._fast is None:
+        elif self._fast is None and not self._behind:
             self._begin(data)
-        elif self._fast.hold is not None:
+        elif self._fast is not None and self._fast.hold is not None:
             self._go_on(self._fast, data)
         else:
             self._behind += data
@@ -254,12 +263,16 @@ class Connection(RequestHandler):
                 request.data[head.size :],
                 lambda error: self._committed(request, error),
             )
-        except GatewayError:
+        except Exception:  # noqa: BLE001 (the ordinary lane meets the same error, and has the means to tell it)
             self._abandon(request)
 
     def _committed(self, request: _Request, error: GatewayError | None) -> None:
         """The report is synced, or kept out of the spool."""
         lane = self._lane
+        if isinstance(error, Unanswerable):
+            self._end(request)
+            self.force_close()
+            return
         if error is not None or lane is None:
             # The ordinary lane tries once more, and says what is wrong if it is still so.
             self._abandon(request)
@@ -276,9 +289,16 @@ class Connection(RequestHandler):
             self.force_close()
             return
         if self._behind:
-            behind, self._behind = self._behind, b""
+            # In a turn of its own: the journal has other requests to answer.
+            self._loop.call_soon(self._take_behind)
+
+    def _take_behind(self) -> None:
+        behind, self._behind = self._behind, b""
+        if behind and self._fast is None and self.transport is not None:
             self.transport.resume_reading()
             self.data_received(behind)
+        else:
+            self._behind = behind
 
     def _remote(self) -> str | None:
         peer = self.peername
@@ -349,6 +369,20 @@ class Server(web.Server):
     def __init__(self, handler: Any, *, lane: FastLane | None, tell_malformed: Any, **settings: Any) -> None:
         super().__init__(handler)
         self._settings = settings | {"lane": lane, "tell_malformed": tell_malformed}
+
+    def _make_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        """Like aiohttp's, but for a target that it can parse and then cannot read: that becomes one no route has."""
+        try:
+            return super()._make_request(message, payload, protocol, writer, task)
+        except ValueError:
+            return super()._make_request(message._replace(path="", url=URL()), payload, protocol, writer, task)
 
     def __call__(self) -> Connection:
         """A new connection."""

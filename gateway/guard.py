@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gateway import disk, names
-from gateway.errors import GatewayError, Overloaded, SpoolFull, Stopping, TooLarge, Unauthorized
+from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge, Unauthorized, again
 from gateway.spool import Spool
 from gateway.streams import Stream
 
@@ -24,13 +24,15 @@ class Room:
         quota: bytes of received data in the spool, 0 for no bound.
         reserve: bytes of the disk that only aggregation may use.
         pending_bytes: bytes of memory for bodies on their way to the disk.
-        body_memory: bytes of memory that one body takes at most.
+        held_bytes: up to this size a body is held in memory whole.
+        streamed_bytes: what a larger one, or one of unknown size, takes on its way to the disk.
     """
 
     quota: int
     reserve: int
     pending_bytes: int
-    body_memory: int
+    held_bytes: int
+    streamed_bytes: int
 
 
 class Ticket:
@@ -121,10 +123,11 @@ class Guard:
             raise Stopping("the gateway is stopping; send it to another, or again in a moment")
         fault_of = self._faults.get(stream.name)
         if fault_of is not None and (fault := fault_of()) is not None:
-            raise fault
+            raise again(fault)
         if length is not None and length > stream.max_body_bytes:
             raise too_large(stream.max_body_bytes)
-        memory = self._room.body_memory if length is None else min(length, self._room.body_memory)
+        is_held = length is not None and length <= self._room.held_bytes
+        memory = (length or 0) if is_held else self._room.streamed_bytes
         if self.memory_bytes and self.memory_bytes + memory > self._room.pending_bytes:
             raise Overloaded("too many bodies are being received")
         self.check_room(length or 0)
@@ -137,7 +140,10 @@ class Guard:
             raise SpoolFull("the spool has reached its quota")
         now = self._monotonic()
         if now - self._looked_at > ROOM_LOOK_S:
-            self._free = self._free_bytes()
+            try:
+                self._free = self._free_bytes()
+            except OSError as error:
+                raise SpoolBroken(f"the disk cannot be asked for its room ({error.strerror or error})") from error
             self._looked_at = now
         if self._free - self._room.reserve < max(wanted, 1):
             raise SpoolFull("the disk has no room")
@@ -153,7 +159,7 @@ class Guard:
                 reasons.append(f"{name}: {error}")
         try:
             self.check_room(1)
-        except (SpoolFull, OSError) as error:
+        except (SpoolFull, SpoolBroken) as error:
             reasons.append(str(error))
         return reasons
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
@@ -28,6 +29,8 @@ NDJSON = "application/x-ndjson"
 # How much is handed to a thread at a time. Two such pieces of a body are in memory: one on its way to the disk, and one
 # that gathers meanwhile.
 PIECE_BYTES = 256 * 1024
+# With what aiohttp reads ahead.
+STREAMED_BODY_BYTES = 2 * PIECE_BYTES + 256 * 1024
 
 
 @dataclass(slots=True)
@@ -242,7 +245,10 @@ class Intake:
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            await asyncio.wait([running])
+            while not running.done():
+                # Cancelled again, as a stop does, it waits again.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([running])
             raise
 
 

@@ -15,6 +15,7 @@ The queue is fed by the event loop's thread alone; `done` is called there too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import disk, names
-from gateway.errors import GatewayError, Overloaded, SpoolBroken, Stopping
+from gateway.errors import GatewayError, Overloaded, SpoolBroken, Stopping, Unanswerable, again
 from gateway.log import Repeated
 from gateway.spool import Spool, refusal
 from gateway.streams import Stream
@@ -95,6 +96,7 @@ class Journal:
         self._failed_sync = False
         self._is_dead = False
         self._failures = Repeated(spool.log, "spool failed", "spool recovered", level="error")
+        self._uncut = Repeated(spool.log, "segment not cut", "segment cut again", level="error")
         self._thread = threading.Thread(target=self._run, name=f"journal-{stream.name}", daemon=True)
         self._thread.start()
 
@@ -117,7 +119,7 @@ class Journal:
             SpoolFull, SpoolBroken: the segment cannot be written at the moment.
         """
         if self.fault is not None:
-            raise self.fault
+            raise again(self.fault)
         if self._closed:
             raise Stopping("the gateway is stopping")
         if self._pending_bytes and self._pending_bytes + len(data) > self._limits.pending_bytes:
@@ -134,7 +136,7 @@ class Journal:
         if not self._closed:
             self._closed = True
             await self._ask(last=True)
-            self._thread.join()
+            await asyncio.to_thread(self._thread.join)
 
     async def _ask(self, *, last: bool) -> None:
         if not self._thread.is_alive():
@@ -151,7 +153,10 @@ class Journal:
     def _answer(self, entries: list[_Entry], error: GatewayError | None) -> None:
         self._pending_bytes -= sum(len(entry.data) for entry in entries)
         for entry in entries:
-            entry.done(error)
+            try:
+                entry.done(again(error) if error is not None else None)
+            except Exception as defect:  # noqa: BLE001 (the other requests of the round wait for their answers)
+                self._spool.log.error("defect", where=f"answers of {self._stream.name}", reason=repr(defect))
 
     def _answer_soon(self, entries: list[_Entry], error: GatewayError | None) -> None:
         try:
@@ -171,10 +176,29 @@ class Journal:
                 self._spool.log.error("defect", where=f"journal of {self._stream.name}", reason=repr(error))
                 self.fault = SpoolBroken("the writer failed; the gateway has to be started again")
                 self._is_dead = True
+                cuts += self._bury(entries)
             for cut in cuts:
                 cut.done()
             if self._is_dead or any(cut.last for cut in cuts):
                 return
+
+    def _bury(self, entries: list[_Entry]) -> list[_Cut]:
+        """Answer all that nobody will write any more, and return the cuts that were asked for.
+
+        Of what the writer had in hand it is not known whether it stays.
+        """
+        self._answer_soon(entries, Unanswerable("the writer failed with these reports in hand"))
+        behind: list[_Entry] = []
+        cuts: list[_Cut] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                item = self._queue.get_nowait()
+                if isinstance(item, _Cut):
+                    cuts.append(item)
+                else:
+                    behind.append(item)
+        self._answer_soon(behind, self.fault)
+        return cuts
 
     def _work(self, entries: list[_Entry], *, ask_cut: bool) -> None:
         if self.fault is not None:
@@ -267,9 +291,11 @@ class Journal:
             self._cut()
         except OSError as error:
             # It stays open, is written to as before, and is tried again at its next age.
-            self._spool.log.error("segment not cut", stream=self._stream.name, reason=str(error))
+            self._uncut.failed(stream=self._stream.name, reason=str(error))
             if self._segment is not None:
                 self._segment.opened_at = self._monotonic()
+        else:
+            self._uncut.ended(stream=self._stream.name)
 
     def _cut(self) -> None:
         """End the open segment. A crash at any line leaves it open, to be cut at the next start."""
@@ -281,8 +307,9 @@ class Journal:
         self._segment = None
         disk.close(segment.descriptor)
         self._spool.now_claimable(self._stream, segment.synced)
-        # Every line is synced under one of the two names, and a claim syncs the directory again before it reads.
-        disk.sync_directory(directory)
+        with contextlib.suppress(OSError):
+            # Every line is synced under one of the two names, and a claim syncs the directory again before it reads.
+            disk.sync_directory(directory)
 
     # --- after a failed round -------------------------------------------------------------------------------------
 
@@ -311,9 +338,9 @@ class Journal:
         if segment.synced == 0:
             disk.remove(segment.path)
             disk.sync_directory(segment.path.parent)
-            disk.close(segment.descriptor)
             self._segment = None
             self._spool.tallies[self._stream.name].add(-1, 0)
+            disk.close(segment.descriptor)
         elif self._failed_sync:
             self._copy_to_trusted(segment)
         else:
@@ -328,9 +355,10 @@ class Journal:
         disk.copy_part(segment.path, draft, 0, segment.synced)
         disk.replace(draft, segment.path)
         disk.sync_directory(segment.path.parent)
-        disk.close(segment.descriptor)
-        segment.descriptor = disk.reopen(segment.path)
+        # In this order: a number that was closed may by now be the descriptor of another file.
+        old, segment.descriptor = segment.descriptor, disk.reopen(segment.path)
         segment.written = segment.synced
+        disk.close(old)
 
     def _hide_unsynced(self, cause: OSError) -> None:
         """The disk does not let us restore yet: at least cut the failed lines off, so that their senders can be told.

@@ -5,21 +5,33 @@ each), which token it is in, and at most three bytes of a cut character: its mem
 
 It is quick because it leaps: one match of a regular expression swallows a whole run of elements or members, each with
 what is nested in it to a few levels. Where a leap ends (deeper nesting, the edge of a chunk, a fault) single tokens are
-taken, and inside a token a small automaton goes from byte to byte. All repeats in the patterns are possessive, so
-nothing is ever tried a second way, and `re` keeps no memory of the way it came.
+taken, and inside a token a small automaton goes from byte to byte. The patterns are those of `jsongrammar.py`.
 """
 
 from __future__ import annotations
 
 import codecs
-import re
-import sys
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
 from gateway.errors import BadRequest
+from gateway.jsongrammar import (
+    BEGINNINGS,
+    BLANKS,
+    CLOSING,
+    DOWN,
+    ELEMENTS,
+    LOOK,
+    MEMBER_VALUE,
+    MEMBERS,
+    PLACES,
+    STRING_OR_BRACKET,
+    UP,
+    brackets_of,
+    lone,
+    nesting,
+)
 
 MAX_DEPTH = 1000
 # A fast parse holds the interpreter until it is done and builds every value: some 30 ms and 10 MiB for this size.
@@ -42,7 +54,7 @@ class NotJson(BadRequest):
         self.reason = reason
 
 
-def check(document: bytes) -> None:
+def check(document: bytes, max_depth: int | None = None) -> None:
     """Raise `NotJson` unless `document` is one JSON document; quick for small ones.
 
     The fast parser's yes is taken when no nesting can be too deep. Its no is not: it refuses some numbers and lone
@@ -54,142 +66,12 @@ def check(document: bytes) -> None:
         except orjson.JSONDecodeError:
             pass
         else:
-            if document.count(b"[") + document.count(b"{") <= MAX_DEPTH:
+            if document.count(b"[") + document.count(b"{") <= (MAX_DEPTH if max_depth is None else max_depth):
                 return
-    recognizer = Recognizer()
+    recognizer = Recognizer(max_depth)
     recognizer.feed(document)
     recognizer.finish()
 
-
-# --- what a leap swallows ----------------------------------------------------------------------------------------
-
-
-def _repeated(pattern: bytes, repeat: bytes = b"*+") -> bytes:
-    """Repeat a pattern possessively.
-
-    Before 3.11.5 a last repetition that fails half way leaves the match where it failed (gh-106052). An alternative
-    that always fails puts it back.
-    """
-    return rb"(?:" + pattern + rb"|(?!))" + repeat if sys.version_info < (3, 11, 5) else rb"(?:" + pattern + rb")" + repeat
-
-
-_WS = rb"[ \t\n\r]*+"
-_PLAIN = rb'[^"\\\x00-\x1f]*+'
-_REST = _PLAIN + _repeated(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}+)' + _PLAIN)
-_STRING = rb'"' + _REST + rb'"'
-_FRACTION, _EXPONENT = _repeated(rb"\.[0-9]++", b"?+"), _repeated(rb"[eE][-+]?+[0-9]++", b"?+")
-_SCALAR = rb"(?:" + _STRING + rb"|true|false|null|-?+(?:0|[1-9][0-9]*+)" + _FRACTION + _EXPONENT + rb")"
-_NAME = _STRING + _WS + rb":"
-
-
-def _value(levels: int) -> bytes:
-    """Give the pattern of a value with containers nested at most `levels` deep."""
-    if levels == 0:
-        return _SCALAR
-    value = _value(levels - 1) + _WS
-    # One copy of the inner pattern serves first, middle and last: what follows it is a comma that does not end the
-    # container, or the end.
-    elements = rb"\[" + _WS + _repeated(value + rb"(?:," + _WS + rb"(?!\])|(?=\]))") + rb"\]"
-    members = rb"\{" + _WS + _repeated(_NAME + _WS + value + rb"(?:," + _WS + rb"(?!\})|(?=\}))") + rb"\}"
-    return rb"(?:" + _SCALAR + rb"|" + members + rb"|" + elements + rb")"
-
-
-# How many levels one match looks into a value; each one more doubles the pattern.
-_LOOK: Final = 4
-_DEEP = _WS + _value(_LOOK) + _WS
-# As many as there are, each with its comma or before the end of its container; then perhaps a name.
-_ELEMENTS = re.compile(_repeated(_DEEP + rb"(?:,|(?=\]))"))
-_MEMBERS = re.compile(_repeated(_WS + _NAME + _DEEP + rb"(?:,|(?=\}))") + _repeated(_WS + _NAME, b"?+"))
-_MEMBER_VALUE = re.compile(_DEEP + rb"(?:,|(?=\}))")
-
-# Many containers opened, or closed, one after the other, with flat values between them. Without these, each byte of
-# such a run would be looked at once for every level that a match looks into.
-_FLAT = _WS + _value(1)
-_OPEN_ARRAY = rb"\[" + _repeated(_FLAT + _WS + rb",")
-_OPEN_OBJECT = rb"\{" + _repeated(_WS + _NAME + _FLAT + _WS + rb",") + _WS + _NAME
-_DOWN = re.compile(_repeated(_WS + rb"(?:" + _OPEN_ARRAY + rb"|" + _OPEN_OBJECT + rb")"))
-_CLOSE_ARRAY = _repeated(_WS + rb"," + _FLAT) + _WS + rb"\]"
-_CLOSE_OBJECT = _repeated(_WS + rb"," + _WS + _NAME + _FLAT) + _WS + rb"\}"
-_UP = re.compile(_repeated(_CLOSE_ARRAY + rb"|" + _CLOSE_OBJECT) + _repeated(_WS + rb",", b"?+"))
-
-_BLANKS = re.compile(_WS)
-_STRINGS = re.compile(_STRING)
-_STRING_OR_BRACKET = re.compile(_STRING + rb"|([\[\]{}])")
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_SQUARE = bytes.maketrans(b"{}", b"[]")
-_CLOSING = bytes.maketrans(b"[{", b"]}")
-
-
-def _brackets(run: bytes) -> bytes:
-    """Give the brackets of a run in their order, without those that stand in strings."""
-    if b'"' in run:
-        run = _STRINGS.sub(b"", run)
-    return run.translate(None, _NOT_BRACKETS)
-
-
-def _lone(brackets: bytes) -> bytes:
-    """Drop the brackets of flat values: what stays has no partner in its run."""
-    return brackets.replace(b"[]", b"").replace(b"{}", b"")
-
-
-def _nesting(run: bytes) -> int:
-    """Tell how deep the values of a run are nested."""
-    levels, brackets = 0, _brackets(run).translate(_SQUARE)
-    while brackets:
-        levels, brackets = levels + 1, brackets.replace(b"[]", b"")
-    return levels
-
-
-# --- inside a token ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A place in a token: where each byte leads ("" is the end of the token), and what else is known here."""
-
-    wanted: str
-    ways: dict[int, str]
-    run: re.Pattern[bytes] | None = None
-    # A number has no last byte of its own: in these places it may be over.
-    whole: bool = False
-
-
-def _places() -> dict[str, _Place]:
-    digits = re.compile(rb"[0-9]*+")
-    digit = "a digit was expected"
-    exponent, point = dict.fromkeys(b"eE", "exponent"), {ord("."): "point"}
-
-    def to(place: str, characters: bytes = b"0123456789") -> dict[int, str]:
-        return dict.fromkeys(characters, place)
-
-    places = {
-        "string": _Place("the rest of a string was expected", to("", b'"') | to("escape", b"\\"), re.compile(_REST)),
-        "escape": _Place("an escape was expected", to("string", b'"\\/bfnrt') | to("hex4", b"u")),
-        "minus": _Place(digit, to("integer") | to("zero", b"0")),
-        "zero": _Place("", point | exponent, whole=True),
-        "integer": _Place("", point | exponent, digits, whole=True),
-        "point": _Place(digit, to("fraction")),
-        "fraction": _Place("", exponent, digits, whole=True),
-        "exponent": _Place("a digit, + or - was expected", to("power") | to("sign", b"+-")),
-        "sign": _Place(digit, to("power")),
-        "power": _Place("", {}, digits, whole=True),
-    }
-    for left in range(1, 5):
-        after = f"hex{left - 1}" if left > 1 else "string"
-        places[f"hex{left}"] = _Place("a hexadecimal digit was expected", to(after, b"0123456789abcdefABCDEF"))
-    for word in ("true", "false", "null"):
-        for taken in range(1, len(word)):
-            after = word[: taken + 1] if taken + 1 < len(word) else ""
-            places[word[:taken]] = _Place("true, false or null was expected", {ord(word[taken]): after})
-    return places
-
-
-_PLACES: Final = _places()
-_BEGINNINGS: Final = (
-    {ord('"'): "string", ord("-"): "minus", ord("0"): "zero"}
-    | dict.fromkeys(b"123456789", "integer")
-    | {ord(letter): letter for letter in "tfn"}
-)
 
 # --- between tokens ----------------------------------------------------------------------------------------------
 
@@ -206,9 +88,14 @@ _TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH:,}"
 
 
 class Recognizer:
-    """Says of a document that comes in chunks whether it is JSON; after a fault only `reset` may follow."""
+    """Says of a document that comes in chunks whether it is JSON; after a fault only `reset` may follow.
 
-    def __init__(self) -> None:
+    Args:
+        max_depth: how many containers may stand in each other, `MAX_DEPTH` if it is not given.
+    """
+
+    def __init__(self, max_depth: int | None = None) -> None:
+        self._max_depth = MAX_DEPTH if max_depth is None else max_depth
         self.reset()
 
     def reset(self) -> None:
@@ -237,8 +124,8 @@ class Recognizer:
         if self.blank:
             raise NotJson(self._before, "the document is empty")
         if self._place:
-            if not _PLACES[self._place].whole:
-                raise NotJson(self._before, _PLACES[self._place].wanted)
+            if not PLACES[self._place].whole:
+                raise NotJson(self._before, PLACES[self._place].wanted)
             self._end_token()
         if self._state is not _END:
             raise NotJson(self._before, self._state)
@@ -282,10 +169,10 @@ class Recognizer:
         named = state is _NAME_NEXT or state is _FIRST_NAME
         if self._closers:
             in_array = self._closers.endswith(b"]")
-            found = (_MEMBERS if named else _ELEMENTS if in_array else _MEMBER_VALUE).match(piece, at)
+            found = (MEMBERS if named else ELEMENTS if in_array else MEMBER_VALUE).match(piece, at)
             if found and found.end() > at:
-                room = MAX_DEPTH - len(self._closers)
-                if room < _LOOK and _nesting(found[0]) > room:
+                room = self._max_depth - len(self._closers)
+                if room < LOOK and nesting(found[0]) > room:
                     self._walk(found[0], at)
                 return self._landed(piece, found.end())
         return at if named else self._leap_down(piece, at)
@@ -304,25 +191,25 @@ class Recognizer:
         return end
 
     def _leap_down(self, piece: bytes, at: int) -> int:
-        found = _DOWN.match(piece, at)
+        found = DOWN.match(piece, at)
         if not found or found.end() == at:
             return at
-        brackets = _brackets(found[0])
-        opened = _lone(brackets)
+        brackets = brackets_of(found[0])
+        opened = lone(brackets)
         # Flat values on the way are one level deeper than what they stand in.
-        if len(self._closers) + len(opened) + (opened != brackets) <= MAX_DEPTH:
-            self._closers += opened.translate(_CLOSING)
+        if len(self._closers) + len(opened) + (opened != brackets) <= self._max_depth:
+            self._closers += opened.translate(CLOSING)
         else:
             self._walk(found[0], at)
         return self._landed(piece, found.end())
 
     def _leap_up(self, piece: bytes, at: int) -> int:
-        found = _UP.match(piece, at)
+        found = UP.match(piece, at)
         # At the limit even a flat value is too deep, and only single tokens tell whether it could stand here at all.
-        if not found or found.end() == at or len(self._closers) == MAX_DEPTH:
+        if not found or found.end() == at or len(self._closers) == self._max_depth:
             return at
         run = found[0]
-        closed = _lone(_brackets(run))
+        closed = lone(brackets_of(run))
         if closed and closed != self._closers[: -len(closed) - 1 : -1]:
             end = self._walk(run, at)
         else:
@@ -341,12 +228,12 @@ class Recognizer:
         Gives where the last one ends that closed a container which was open before the run.
         """
         end, inner = at, 0
-        for found in _STRING_OR_BRACKET.finditer(run):
+        for found in STRING_OR_BRACKET.finditer(run):
             bracket = found[1]
             if bracket is None:
                 continue
             if bracket in b"[{":
-                self._open(bracket.translate(_CLOSING), at + found.start())
+                self._open(bracket.translate(CLOSING), at + found.start())
                 inner += 1
             elif not self._closers.endswith(bracket):
                 break
@@ -361,7 +248,7 @@ class Recognizer:
 
     def _step(self, piece: bytes, at: int) -> int:
         """Take whitespace and one token, or its beginning; give where it ends."""
-        blank = _BLANKS.match(piece, at)
+        blank = BLANKS.match(piece, at)
         at = blank.end() if blank else at
         if at == len(piece):
             return at
@@ -380,8 +267,8 @@ class Recognizer:
         return at + 1
 
     def _begin_value(self, byte: int, at: int) -> bool:
-        if byte in _BEGINNINGS:
-            self._place = _BEGINNINGS[byte]
+        if byte in BEGINNINGS:
+            self._place = BEGINNINGS[byte]
         elif byte == 0x5B:
             self._open(b"]", at)
             self._state = _FIRST_VALUE
@@ -406,7 +293,7 @@ class Recognizer:
         return self._close(byte)
 
     def _open(self, closer: bytes, at: int) -> None:
-        if len(self._closers) == MAX_DEPTH:
+        if len(self._closers) == self._max_depth:
             raise NotJson(self._before + at, _TOO_DEEP)
         self._closers += closer
 
@@ -420,7 +307,7 @@ class Recognizer:
     def _inside(self, piece: bytes, at: int) -> int:
         """Go on in a token; give where it ends, or the end of the piece."""
         while at < len(piece):
-            place = _PLACES[self._place]
+            place = PLACES[self._place]
             if place.run and (found := place.run.match(piece, at)) and found.end() > at:
                 at = found.end()
                 continue

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import logging
 import os
 import queue
-import re
 import select
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import orjson
+from gateway.logline import json_value, text_value
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FORMATS: Final = ("text", "json")
@@ -33,8 +31,10 @@ EVENTS: Final[dict[str, str]] = {
     "spool failed": "The disk does not keep reports; clients get 503 or 507 until it does.",
     "spool recovered": "The disk keeps reports again; the line says how often and how long it failed.",
     "segment not cut": "A segment could not be renamed; it is written to further and tried again.",
+    "segment cut again": "Segments are closed again; the line says how often and how long it failed.",
     "aggregation failed": "A batch could not be claimed, aggregated or sealed; nothing is lost and it is tried again.",
     "aggregation recovered": "Aggregation works again; the line says how often and how long it failed.",
+    "request not answered": "The disk would neither keep a body nor let it go; the connection was closed without an answer.",
     "requests abandoned": "Requests were not finished within shutdown.request_timeout; their senders got no answer.",
     "drain timed out": "shutdown.drain_timeout passed with data left to send; it is sent after the next start.",
     "defect": "The gateway met an error that it has no rule for; please report the line. Nothing acknowledged is lost.",
@@ -301,86 +301,6 @@ class Repeated:
             fields |= {"count": self._count, "duration_s": self._clock() - self._began_s}
             self._log.event("info", self._ended_event, fields)
             self._count = 0
-
-
-class LibraryMessages(logging.Handler):
-    """Forwards what libraries say through `logging`, from warning on, as the event `library message`."""
-
-    def __init__(self, log: Log) -> None:
-        super().__init__(logging.WARNING)
-        self._log = log
-
-    def install(self) -> None:
-        """Take the place of the root logger's handlers; Python's own warnings come this way too."""
-        logging.root.handlers[:] = [self]
-        logging.root.setLevel(logging.WARNING)
-        logging.captureWarnings(True)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Forward one record, its exception and the line that raised it as fields."""
-        try:
-            text = record.getMessage()
-        except Exception:  # noqa: BLE001 (a library's arguments may not fit its own format)
-            text = str(record.msg)
-        fields: dict[str, object] = {"logger": record.name, "text": text}
-        if record.exc_info and (error := record.exc_info[1]):
-            fields["error"] = error
-            if place := error.__traceback__:
-                while place.tb_next:
-                    place = place.tb_next
-                fields["at"] = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
-        self._log.event("error" if record.levelno >= logging.ERROR else "warning", "library message", fields)
-
-
-# --- values in a line --------------------------------------------------------------------------------------------
-
-_SUSPECT = re.compile(r"[^!#-<>-\[\]-~]")
-_AMBIGUOUS = re.compile(r'[ "=\\]')
-_ESCAPED = re.compile(r"[^ !#-\[\]-~]")
-
-
-def text_value(value: object) -> str:
-    """Render a value for behind an `=`: bare where that cannot mislead, else quoted and escaped; always in one line."""
-    if value is None:
-        return "-"
-    if not isinstance(value, str):
-        if isinstance(value, float):
-            return str(round(value, 3))
-        value = json_value(value) if isinstance(value, bool | list | tuple | dict) else _as_text(value)
-    bare = not _SUSPECT.search(value) or (value.isprintable() and not _AMBIGUOUS.search(value))
-    if bare and value not in ("", "-"):
-        return value
-    return f'"{_ESCAPED.sub(_escape, value)}"'
-
-
-def _escape(found: re.Match[str]) -> str:
-    char = found[0]
-    if char == '"':
-        return '\\"'
-    return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode("ascii")
-
-
-def json_value(value: object) -> str:
-    """Render a value as JSON in one line; what JSON has no form for becomes a string."""
-    try:
-        return orjson.dumps(value, default=_as_text).decode()
-    except TypeError:
-        return orjson.dumps(_json_able(value)).decode()
-
-
-def _as_text(value: object) -> str:
-    return f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
-
-
-def _json_able(value: object) -> object:
-    if isinstance(value, dict):
-        return {str(_json_able(str(key))): _json_able(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_able(one) for one in value]
-    if value is None or isinstance(value, bool | float):
-        return value
-    # A lone surrogate, which is a byte of a header that was not UTF-8, or an integer beyond 64 bits.
-    return _as_text(value).encode("utf-8", "backslashreplace").decode()
 
 
 # --- the descriptor ----------------------------------------------------------------------------------------------

@@ -60,6 +60,16 @@ class Metrics:
             "stream",
         )
 
+    def prepare(self, streams: Iterable[str]) -> None:
+        """Have every series of these streams begin at 0: a series that appears with its first event hides that event."""
+        for stream in streams:
+            for metric in (self.received, self.received_bytes, self.delivered, self.delivered_objects, self.delivered_bytes):
+                metric.labels(stream)
+            self.quarantined.labels(stream)
+            self.refusing.labels(stream)
+            for kind in ("transient", "refused", "object"):
+                self.retries.labels(stream, kind)
+
     def watch(self, waiting: Callable[[], Iterable[Waiting]], free_bytes: Callable[[], int]) -> None:
         """Have the state of the spool asked at each scrape."""
         self.registry.register(SpoolCollector(waiting, free_bytes))

@@ -7,6 +7,7 @@ receipt, never from the clock, the pid or the host at the moment of sending: a s
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -52,6 +53,11 @@ def _cut(encoded: str, max_bytes: int) -> str:
     kept = encoded[: max_bytes - len(digest) - len(_CUT_MARK)]
     # An escape that the cut went through is dropped whole.
     return re.sub(r"%[0-9A-F]?$", "", kept) + _CUT_MARK + digest
+
+
+def cut_bytes(name: str, max_bytes: int) -> str:
+    """The beginning of a file's name that fits so many bytes, cut between characters."""
+    return os.fsencode(name)[:max_bytes].decode("utf-8", "ignore") if len(os.fsencode(name)) > max_bytes else name
 
 
 def decode(encoded: str) -> str:

@@ -63,6 +63,7 @@ class SealedBatch:
             size=self.path.stat().st_size,
             content_type=GZIP,
             metadata={
+                "stream": self._stream.name,
                 "batch": self.batch.unique,
                 "lines": str(self._summary.lines),
                 "sha256": self._summary.sha256,

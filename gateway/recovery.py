@@ -17,6 +17,7 @@ Every step can be repeated: a crash during recovery is followed by a recovery.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Found:
     batches_sealed: int = 0
     waiting_files: int = 0
     quarantined: int = 0
+    # How far the newest spooled name is ahead of the clock: until then new reports are dated after it, in its hour.
+    ahead_s: int = 0
 
 
 def recover(spool: Spool) -> Found:
@@ -54,6 +57,8 @@ def recover(spool: Spool) -> Found:
         recovery.run()
         newest = max(newest, recovery.newest)
     spool.timestamps.start_above(newest)
+    found.ahead_s = max(0, newest - time.time_ns()) // names.NANOSECONDS
+    found.waiting_files = sum(tally.files for tally in spool.tallies.values())
     return found
 
 
@@ -101,7 +106,6 @@ class _StreamRecovery:
 
     def _count(self, path: Path) -> None:
         size = path.stat().st_size
-        self._found.waiting_files += 1
         self._spool.tallies[self._stream.name].add(1, size)
         if self._stream.kind is Kind.REPORTS:
             self._spool.claimable[self._stream.name].add(1, size)
@@ -123,6 +127,9 @@ class _StreamRecovery:
         if sound.size == 0:
             disk.remove(path)
             return
+        # Lines that nobody was promised may be whole for every reader and yet not on the disk. A cut segment is not checked
+        # again, so they have to be.
+        disk.sync_files([path])
         disk.place(path, path.with_name(path.name.removesuffix(".open")))
         self._found.segments_cut += 1
 
@@ -160,8 +167,6 @@ class _StreamRecovery:
         for path in sources:
             # Counted first, because the removal takes it off the count.
             self._spool.tallies[self._stream.name].add(1, path.stat().st_size)
-        # The archive's name may not be durable yet, and without it the sources are all there is.
-        disk.sync_directory(self._spool.uploading(self._stream))
         self._spool.remove_sources(claimed)
 
     def _sealed_batches(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway import jsontext
 from gateway.errors import BadRequest
 from gateway.jsontext import NotJson, Recognizer, check
 
@@ -237,7 +238,9 @@ def sound_prefix(chunks: Iterable[bytes]) -> SoundPrefix:
     Nothing is read past the chunk with the fault. A blank line is a fault: the gateway never writes one.
     """
     lines = size = begun = 0
-    recognizer = Recognizer()
+    # What was let in at the limit stands one level deeper in its envelope.
+    max_depth = jsontext.MAX_DEPTH + 1
+    recognizer = Recognizer(max_depth)
     try:
         for chunk in chunks:
             *ended, last = chunk.split(b"\n")
@@ -247,7 +250,7 @@ def sound_prefix(chunks: Iterable[bytes]) -> SoundPrefix:
                     recognizer.finish()
                     recognizer.reset()
                 else:
-                    check(part)
+                    check(part, max_depth)
                 lines += 1
                 size += begun + len(part) + 1
                 begun = 0

@@ -29,31 +29,34 @@ from typing import Any
 from gateway import __version__, names
 from gateway.adoption import adopt, needs_adoption
 from gateway.batching import Batcher, Summaries
-from gateway.config import Config, describe
+from gateway.config import Config
+from gateway.configprint import describe
 from gateway.delivery import Lane
 from gateway.disk import free_bytes
 from gateway.errors import StartError
 from gateway.guard import Guard, Room
-from gateway.intake import Intake
+from gateway.intake import STREAMED_BODY_BYTES, Intake
 from gateway.journal import Journal, SegmentLimits
-from gateway.log import LibraryMessages, Log
+from gateway.librarylog import LibraryMessages
+from gateway.log import Log
 from gateway.metrics import Metrics, Waiting
 from gateway.recovery import recover
 from gateway.retry import RetryPolicy
 from gateway.spool import Spool
 from gateway.stores import Store
 from gateway.stores.local import LocalStore
-from gateway.stores.s3 import s3_store
+from gateway.stores.s3_client import s3_store
 from gateway.streams import Kind, streams_of
 from gateway.timestamps import Timestamps
 from gateway.tls import server_context
 from gateway.web import Probes, Web
 
 DRAINED = 0
+FAILED = 1
 LEFT_DATA = 3
 DRAFT_THREADS = 8
 LISTEN_BACKLOG = 4096
-SEAL_PAUSE_S = 1.0
+SAME_SIGNAL_S = 1.0
 
 
 class Service:
@@ -82,9 +85,12 @@ class Service:
         self._log = log
         self._on_listening = on_listening
         self._stop = asyncio.Event()
-        self._signals = 0
+        self._signalled_at = 0.0
+        self._defect = False
+        self._timed_out = False
         self._metrics = Metrics()
         self._streams = streams_of(config)
+        self._metrics.prepare(stream.name for stream in self._streams)
         self._spool = Spool(config.cache_dir, self._streams, timestamps=Timestamps(), log=log, metrics=self._metrics)
         self._tls = server_context(config.listen)
         self._store: Store
@@ -113,7 +119,9 @@ class Service:
             await self._stop.wait()
             return await self._drain(listener)
         finally:
-            self._spool.release()
+            if not self._timed_out:
+                # Else a thread may still be at work on the spool: the lock goes with the process.
+                self._spool.release()
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -153,7 +161,8 @@ class Service:
                 quota=config.spool.quota,
                 reserve=config.spool.reserve,
                 pending_bytes=config.limits.pending_bytes,
-                body_memory=max(config.spool.segment_report_limit, 1),
+                held_bytes=config.spool.segment_report_limit,
+                streamed_bytes=STREAMED_BODY_BYTES,
             ),
             {name: journal.current_fault for name, journal in self._journals.items()},
         )
@@ -233,14 +242,18 @@ class Service:
             loop.add_signal_handler(number, self._signalled, number)
 
     def _signalled(self, number: signal.Signals) -> None:
-        self._signals += 1
-        if self._signals == 1:
+        now = time.monotonic()
+        if self._stop.is_set() and now - self._signalled_at < SAME_SIGNAL_S:
+            # Ctrl-C reaches every process of a group, and some tools signal both the group and the process.
+            return
+        self._signalled_at, is_first = now, not self._stop.is_set()
+        if is_first:
             self._log.info("stopping begun", signal=number.name, waiting_files=self._waiting_files())
             self._stop.set()
             return
         self._log.warning("stopped", reason="second signal", waiting_files=self._waiting_files())
         self._log.close()
-        os._exit(LEFT_DATA if self._waiting_files() else 1)
+        os._exit(LEFT_DATA if self._waiting_files() else FAILED)
 
     def _start_delivery(self) -> None:
         runs = [*(batcher.run() for batcher in self._batchers), *(lane.run() for lane in self._lanes.values())]
@@ -252,6 +265,7 @@ class Service:
         """Delivery ends when it is told to; if it ends by itself the process must not go on as if all were well."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("defect", where="delivery", reason=repr(error))
+            self._defect = True
             self._stop.set()
 
     # --- stop -----------------------------------------------------------------------------------------------------
@@ -261,12 +275,11 @@ class Service:
         self._guard.stopping = True
         listener.close()
         await self._answer_requests()
-        for journal in self._journals.values():
-            await journal.close()
         try:
             async with asyncio.timeout(self._config.shutdown.drain_timeout):
                 await self._send_everything()
         except TimeoutError:
+            self._timed_out = True
             self._log.warning("drain timed out", timeout_s=self._config.shutdown.drain_timeout)
         for task in self._tasks:
             task.cancel()
@@ -275,11 +288,13 @@ class Service:
         return self._stopped(begun)
 
     async def _send_everything(self) -> None:
+        for journal in self._journals.values():
+            await journal.close()
         for batcher in self._batchers:
             batcher.stop()
         sealing, sending = self._tasks[: len(self._batchers)], self._tasks[len(self._batchers) :]
         await asyncio.gather(*sealing, return_exceptions=True)
-        await asyncio.gather(*(self._seal_everything(batcher) for batcher in self._batchers))
+        await asyncio.gather(*(batcher.seal_everything() for batcher in self._batchers))
         # Only now is there nothing to come, so that a lane that finds nothing may end.
         for lane in self._lanes.values():
             lane.drain()
@@ -295,16 +310,6 @@ class Service:
             self._log.warning("requests abandoned", reason=f"not finished within {timeout_s:g} seconds")
         await self._protocols.shutdown(1.0)
 
-    async def _seal_everything(self, batcher: Batcher) -> None:
-        while True:
-            try:
-                await batcher.batch_everything()
-            except OSError as error:
-                self._log.error("aggregation failed", reason=str(error))
-                await asyncio.sleep(SEAL_PAUSE_S)
-            else:
-                return
-
     def _stopped(self, begun: float) -> int:
         waiting = self._waiting_files()
         fields = {"waiting_files": waiting, "duration_s": time.monotonic() - begun}
@@ -312,7 +317,7 @@ class Service:
             self._log.warning("stopped", reason="data left in the spool, delivered after the next start", **fields)
             return LEFT_DATA
         self._log.info("stopped", reason="drained", **fields)
-        return DRAINED
+        return FAILED if self._defect else DRAINED
 
     # --- what others ask ------------------------------------------------------------------------------------------
 

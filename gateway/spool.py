@@ -23,6 +23,7 @@ The state of a thing is its name alone, so a crash on any line leaves a state th
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import heapq
 import json
@@ -34,7 +35,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway import disk, names
-from gateway.errors import GatewayError, SpoolBroken, SpoolFull, StartError
+from gateway.errors import GatewayError, SpoolBroken, SpoolFull, StartError, Unanswerable
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.streams import Kind, Stream
@@ -144,7 +145,10 @@ class Spool:
         self.tallies = {stream.name: Tally() for stream in streams}
         # Of these, what a claim would find.
         self.claimable = {stream.name: Tally() for stream in streams}
+        # Bytes under `tmp/` of bodies that are being received.
+        self.drafted = Tally()
         self.writers: dict[str, Cuttable] = {}
+        self._committing: set[str] = set()
         self.tmp = root / "tmp"
         self.quarantine_directory = root / "quarantine"
         self._listeners: dict[str, Callable[[], None]] = {}
@@ -204,6 +208,8 @@ class Spool:
                 disk.make_directory(self.uploading(stream))
         if self.format_version() is None:
             draft = self.new_tmp()
+            # A start that crashed here, at the same instant of a coarse clock, may have left one of this name.
+            disk.remove(draft)
             disk.write_file(draft, f"{FORMAT_VERSION}\n".encode("ascii"))
             disk.place(draft, self.root / "FORMAT")
             disk.sync_directory(self.root)
@@ -227,9 +233,10 @@ class Spool:
         """
         size = source.stat().st_size
         target = self.directory(stream) / names.spool_name(instant, self.pid, names.WHOLE_REPORT, user)
-        disk.place(source, target)
-        self._acknowledgeable(target, self.directory(stream))
-        self.tallies[stream.name].add(1, size)
+        with self._unseen(target.name):
+            disk.place(source, target)
+            self._acknowledgeable(target, self.directory(stream))
+            self.tallies[stream.name].add(1, size)
         self.now_claimable(stream, size)
 
     def now_claimable(self, stream: Stream, size: int) -> None:
@@ -249,22 +256,38 @@ class Spool:
         draft = self.new_tmp()
         disk.write_file(draft, sidecar.to_json())
         disk.place(draft, meta)
-        try:
-            disk.sync_directory(directory)
-            disk.place(source, body)
-        except OSError:
-            disk.remove(meta)
-            raise
-        self._acknowledgeable(body, directory)
-        self.tallies[stream.name].add(1, sidecar.size)
+        with self._unseen(body.name):
+            try:
+                disk.sync_directory(directory)
+                disk.place(source, body)
+                self._acknowledgeable(body, directory)
+            except OSError:
+                disk.remove(meta)
+                raise
+            self.tallies[stream.name].add(1, sidecar.size)
         self.committed(stream)
 
+    @contextlib.contextmanager
+    def _unseen(self, name: str) -> Iterator[None]:
+        """Keep a name from being claimed or delivered before it is durable: until then it may have to be taken back."""
+        self._committing.add(name)
+        try:
+            yield
+        finally:
+            self._committing.discard(name)
+
     def _acknowledgeable(self, target: Path, directory: Path) -> None:
-        """Sync the directory entry, or take the entry back: what is answered with an error must not appear later."""
+        """Sync the directory entry, or take the entry back: what is answered with an error must not appear later.
+
+        Where it cannot be taken back either, nobody may be answered at all.
+        """
         try:
             disk.sync_directory(directory)
         except OSError:
-            disk.remove(target)
+            try:
+                disk.remove(target)
+            except OSError as error:
+                raise Unanswerable(f"{target} was neither synced nor removed: {error}") from error
             raise
 
     def committed(self, stream: Stream) -> None:
@@ -308,12 +331,19 @@ class Spool:
         disk.sync_directory(claimed.directory)
         disk.sync_directory(self.directory(claimed.stream))
 
+    def recount_claimable(self, stream: Stream) -> None:
+        """Count anew what a claim would find, where a claim found nothing: a person may have taken files away."""
+        with self.claimable[stream.name].lock:
+            found = list(_of_kinds(self.directory(stream), (names.CUT_SEGMENT, names.WHOLE_REPORT)))
+            self.claimable[stream.name].files = len(found)
+            self.claimable[stream.name].bytes = sum((self.directory(stream) / name).stat().st_size for name in found)
+
     def _pick(self, stream: Stream, max_bytes: int) -> tuple[str, list[tuple[Path, int]]]:
         """The hour of the oldest file, and the files of that hour with their sizes."""
         picked: list[tuple[Path, int]] = []
         first_hour = ""
         room = max_bytes
-        for name in oldest(self.directory(stream), (names.CUT_SEGMENT, names.WHOLE_REPORT)):
+        for name in oldest(self.directory(stream), (names.CUT_SEGMENT, names.WHOLE_REPORT), set(self._committing)):
             hour = names.hour_of(int(name.partition(".")[0]))
             path = self.directory(stream) / name
             size = path.stat().st_size
@@ -350,13 +380,14 @@ class Spool:
         target = directory / claimed.batch.sealed(1)
         size = archive.stat().st_size
         disk.place(archive, target)
-        disk.sync_directory(directory)
         self.tallies[claimed.stream.name].add(1, size)
         self.remove_sources(claimed)
         return target
 
     def remove_sources(self, claimed: Claimed) -> None:
         """Remove the sources of a sealed batch, durably: what came back after the delivery would be delivered twice."""
+        # Without a durable name of the archive the sources are all there is; an earlier call may have failed just here.
+        disk.sync_directory(self.uploading(claimed.stream))
         for path in claimed.sources():
             size = path.stat().st_size
             disk.remove(path)
@@ -375,16 +406,18 @@ class Spool:
             except_for: the identities (`names.identity_of`) of files that are being delivered or held already.
         """
         if stream.kind is Kind.FILES:
-            found = oldest(self.directory(stream), (names.BODY,), except_for)
+            found = oldest(self.directory(stream), (names.BODY,), except_for | self._committing)
             return [self.directory(stream) / name for name in found]
-        # The sealed file of a batch whose sources are still there must not be sent yet: see `remove_sources`.
-        blocked = {claimed.batch for claimed in self.claimed(stream)}
         sealed = (
             name
             for name in disk.names(self.uploading(stream))
-            if (parsed := names.parse_sealed(name)) and parsed[0] not in blocked and str(parsed[0]) not in except_for
+            if names.parse_sealed(name) and names.identity_of(name) not in except_for
         )
-        return [self.uploading(stream) / name for name in heapq.nsmallest(PICKED_FILES, sealed)]
+        picked = heapq.nsmallest(PICKED_FILES, sealed)
+        # The sealed file of a batch whose sources are still there must not be sent yet: see `remove_sources`. They are
+        # looked for after the sealed files: the other way round a batch could be claimed and sealed between the looks.
+        blocked = {str(claimed.batch) for claimed in self.claimed(stream)}
+        return [self.uploading(stream) / name for name in picked if names.identity_of(name) not in blocked]
 
     def renumber(self, sealed: Path, number: int) -> Path:
         """Have a sealed file tried under another number, durably: a retry begins where this attempt stands."""
@@ -399,11 +432,11 @@ class Spool:
         """Remove what the store has confirmed. A crash before it is durable has it delivered again, to the same key."""
         size = path.stat().st_size
         disk.remove(path)
+        self.tallies[stream.name].add(-1, -size)
         disk.sync_directory(path.parent)
         if stream.kind is Kind.FILES:
             # After the body, durably: the other way round a crash would leave a body that nobody can name.
             disk.remove(path.with_suffix(f".{names.SIDECAR}"))
-        self.tallies[stream.name].add(-1, -size)
 
     def read_sidecar(self, body: Path) -> Sidecar:
         """Read the sidecar of a body; ValueError or FileNotFoundError if there is none that can be read."""
@@ -431,11 +464,12 @@ class Spool:
 
     def quarantine_target(self, stream_name: str, name: str) -> Path:
         """A free name in the quarantine that still says what it was."""
-        target = self.quarantine_directory / f"{stream_name}.{name}"[: names.MAX_NAME_BYTES]
+        whole = f"{stream_name}.{name}"
+        target = self.quarantine_directory / names.cut_bytes(whole, names.MAX_NAME_BYTES)
         if not os.path.lexists(target):
             return target
         suffix = f".{self.timestamps.next()}"
-        return target.with_name(target.name[: names.MAX_NAME_BYTES - len(suffix)] + suffix)
+        return self.quarantine_directory / (names.cut_bytes(whole, names.MAX_NAME_BYTES - len(suffix)) + suffix)
 
     def told_quarantined(self, stream_name: str, target: Path, reason: str) -> None:
         """Log and count one quarantined thing."""
@@ -446,7 +480,7 @@ class Spool:
 
     def used_bytes(self) -> int:
         """Bytes of received data in the spool."""
-        return sum(tally.bytes for tally in self.tallies.values())
+        return self.drafted.bytes + sum(tally.bytes for tally in self.tallies.values())
 
     def oldest_instant(self, stream: Stream) -> int | None:
         """When the oldest thing that waits was received, in nanoseconds; to the hour for claimed and sealed batches."""

@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from gateway import names
-from gateway.content import decoder
+from gateway.content import ACCEPT_ENCODING, decoder
 from gateway.errors import (
     BadRequest,
     BodyTimeout,
@@ -24,6 +24,7 @@ from gateway.errors import (
     SpoolFull,
     Stopping,
     TooLarge,
+    Unanswerable,
     Unauthorized,
     UnsupportedEncoding,
 )
@@ -165,11 +166,16 @@ class Web:
         """Answer one request, log it and count it."""
         begun = time.perf_counter()
         self._begin()
-        path, _, query = request.raw_path.partition("?")
+        path, _, query = target_of(request).partition("?")
         exchange = Exchange(request, path, query, request_id_of(request.headers.get("X-Request-ID")))
         try:
             try:
                 response = await self._handler_for(exchange)(exchange)
+            except Unanswerable as error:
+                self._log.error("request not answered", request_id=exchange.request_id, reason=str(error))
+                if request.transport is not None:
+                    request.transport.abort()
+                raise ConnectionResetError(str(error)) from error
             except GatewayError as error:
                 response = response_for(error)
             except Exception as error:  # noqa: BLE001 (a defect of ours is told in the log, not in a traceback to the client)
@@ -197,7 +203,7 @@ class Web:
     def _handler_for(self, exchange: Exchange) -> Handler:
         methods = self._routes.get(exchange.path)
         if methods is None:
-            return self._not_found
+            return self._not_found if exchange.path else self._no_target
         return methods.get(exchange.request.method, self._wrong_method)
 
     def _tell(self, exchange: Exchange, status: int, seconds: float) -> None:
@@ -227,6 +233,7 @@ class Web:
         request_id = request_id_of(None)
         response = error_response(status, "malformed_request", reason)
         response.headers["X-Request-ID"] = request_id
+        response.headers["Server"] = SERVER
         response.force_close()
         self._metrics.refused.labels(status).inc()
         self._log.access("-", "-", status, 0.0, 0, None, request_id, request.remote)
@@ -270,6 +277,9 @@ class Web:
 
         return handler
 
+    async def _no_target(self, _: Exchange) -> web.Response:
+        return error_response(400, "bad_request", "the request's target is no path of this server")
+
     async def _not_found(self, _: Exchange) -> web.Response:
         return error_response(404, "not_found", f"there is nothing here; try {', '.join(self._routes)}")
 
@@ -296,6 +306,16 @@ class Web:
 
 
 # --- parts of requests --------------------------------------------------------------------------------------------
+
+
+def target_of(request: web.BaseRequest) -> str:
+    """The path and query as sent, also where a client sends the whole address as clients of proxies do; else empty."""
+    target = request.raw_path
+    if target.startswith("/"):
+        return target
+    _, slashes, rest = target.partition("://")
+    _, slash, path = rest.partition("/")
+    return slash + path if slashes else ""
 
 
 def uri_of(query: str) -> str:
@@ -338,5 +358,8 @@ def response_for(error: GatewayError) -> web.Response:
     """The answer that the table has for an error."""
     for kind, status, code in STATUSES:
         if isinstance(error, kind):
-            return error_response(status, code, str(error))
+            response = error_response(status, code, str(error))
+            if status == 415:
+                response.headers["Accept-Encoding"] = ACCEPT_ENCODING
+            return response
     raise error

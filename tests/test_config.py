@@ -16,7 +16,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import KEYS, SECTIONS, Aws, Config, describe, environment_name, example, load, to_yaml
+from gateway.config import KEYS, SECTIONS, Aws, Config, environment_name
+from gateway.configload import load
+from gateway.configprint import describe, example, to_yaml
 from gateway.errors import ConfigError
 from gateway.units import format_duration, format_size, parse_duration, parse_size
 
@@ -50,14 +52,14 @@ def read(
     return load(file, required_file=required_file, environ=environ or {}, overrides=overrides or {}, local=local)
 
 
-def faults(*args: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401  # the arguments of read()
+def faults(*args: Any, **kwargs: Any) -> list[str]:  # the arguments of read()
     """Return the faults that loading tells."""
     with pytest.raises(ConfigError) as caught:
         read(*args, **kwargs)
     return caught.value.faults
 
 
-def fault(*args: Any, **kwargs: Any) -> str:  # noqa: ANN401  # as above
+def fault(*args: Any, **kwargs: Any) -> str:
     """Return the only fault that loading tells."""
     told = faults(*args, **kwargs)
     assert len(told) == 1, told
@@ -513,7 +515,7 @@ def test_a_printed_configuration_is_plain() -> None:
 def test_the_example_is_the_one_that_the_records_give() -> None:
     """config.yml.example shows the keys, defaults and reasons of this version."""
     assert EXAMPLE.read_text(encoding="utf-8") == example(), (
-        "python -c 'from gateway.config import example; print(example(), end=\"\")' > config.yml.example"
+        "python -c 'from gateway.configprint import example; print(example(), end=\"\")' > config.yml.example"
     )
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import disk
-from gateway.config import load
+from gateway.configload import load
 from gateway.fastlane import Connection, parse_head
 from gateway.log import Log
 from gateway.service import Service

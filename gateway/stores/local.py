@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._making = threading.Lock()
 
     async def honours_condition(self, bucket: str, prefix: str) -> bool:
         """Always: the kernel refuses to link over a name."""
@@ -55,8 +57,10 @@ class LocalStore:
 
     def _put(self, target: Object) -> Outcome:
         path, metadata_path = self._path(target), self._metadata_path(target)
-        for directory in (self._drafts(), path.parent, metadata_path.parent):
-            disk.make_directory(directory)
+        with self._making:
+            # One at a time: who finds a directory must not rely on a name that another still has to sync.
+            for directory in (self._drafts(), path.parent, metadata_path.parent):
+                disk.make_directory(directory)
         found = self._found(metadata_path)
         if found is None:
             if os.path.lexists(path) or not self._claim_key(target, metadata_path):

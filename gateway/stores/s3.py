@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiobotocore.session
 import orjson
-from aiobotocore.config import AioConfig
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, NoCredentialsError
 
 from gateway import disk, names
-from gateway.config import Config
 from gateway.errors import ObjectRefused, Refused, StoreError, Transient
 from gateway.stores import Object, Outcome
+from gateway.stores.file_slice import body_of
 from gateway.stores.s3_errors import code_of, explain, status_of
-from gateway.tls import ca_bundle
 
 MAX_PARTS = 10_000
 # A name that Athena, Hive and Spark pass over, as they do with every name that begins with a dot.
@@ -61,45 +58,60 @@ class S3Store:
         self._connecting = asyncio.Lock()
         self._client: Any = None
         self._proved: dict[str, bool] = {}
-        self._proving = asyncio.Lock()
+        self._proving: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def connect(self) -> Any:
-        """The client, made at the first call; making it takes some 70 ms and no network."""
+        """The client, made at the first call; making it takes some 70 ms and no network. StoreError if it cannot be made."""
         async with self._connecting:
             if self._client is None:
-                self._client = await self._exits.enter_async_context(self._connect())
+                try:
+                    self._client = await self._exits.enter_async_context(self._connect())
+                except Exception as error:
+                    raise explain(error, "preparing to talk to S3") from error
         return self._client
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._exits.aclose()
+        self._client = None
+        exits, self._exits = self._exits, contextlib.AsyncExitStack()
+        await exits.aclose()
+
+    async def _explained(self, error: Exception, doing: str) -> StoreError:
+        """What an error means. A client that found no credentials never looks for them again, so it is given up."""
+        if isinstance(error, NoCredentialsError):
+            await self.close()
+        return explain(error, doing)
 
     # --- does the store honour If-None-Match ------------------------------------------------------------------------
 
     async def honours_condition(self, bucket: str, prefix: str) -> bool:
         """See `Store.honours_condition`. The proof puts one small object of the gateway's own twice."""
-        if self._options.conditional_put != "auto":
-            return self._options.conditional_put == "on"
-        async with self._proving:
-            if bucket not in self._proved:
-                self._proved[bucket] = await self._prove(bucket, prefix + PROOF_KEY)
-        return self._proved[bucket]
+        known = self._proved.get(bucket)
+        if known is None:
+            # A lock for each bucket: one that hangs must not hold up the others.
+            async with self._proving[bucket]:
+                known = self._proved.get(bucket)
+                if known is None:
+                    known = self._proved[bucket] = await self._prove(bucket, prefix + PROOF_KEY)
+        return known if self._options.conditional_put == "auto" else self._options.conditional_put == "on"
 
     async def _prove(self, bucket: str, key: str) -> bool:
-        """The second put at the latest finds the key taken; a store that takes it again does not honour the condition."""
+        """The second put at the latest finds the key taken; a store that takes it again does not honour the condition.
+
+        Where the operator has decided, the first put still shows what is wrong with credentials and bucket.
+        """
         client = await self.connect()
+        condition = {} if self._options.conditional_put == "off" else {"IfNoneMatch": "*"}
         for _ in range(2):
             try:
-                await client.put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*", **self._options.extra)
-            except ClientError as error:
+                await client.put_object(Bucket=bucket, Key=key, Body=b"", **condition, **self._options.extra)
+            except Exception as error:
                 if status_of(error) == 412:
                     return True
-                if status_of(error) == 501:
+                if status_of(error) == 501 and condition:
                     # "Not implemented" is said of the condition: the header is all that is special in this request.
                     return False
-                raise explain(error, f"proving If-None-Match in bucket {bucket}") from error
-            except Exception as error:
-                raise explain(error, f"proving If-None-Match in bucket {bucket}") from error
+                raise await self._explained(error, f"proving If-None-Match in bucket {bucket}") from error
         return False
 
     # --- put --------------------------------------------------------------------------------------------------------
@@ -112,7 +124,7 @@ class S3Store:
 
     async def _put_whole(self, target: Object) -> Outcome:
         client = await self.connect()
-        with _body(target.source, 0, target.size) as body:
+        with body_of(target.source, 0, target.size) as body:
             try:
                 await client.put_object(
                     Body=body, ContentLength=target.size, **self._condition(target), **self._described(target)
@@ -120,7 +132,7 @@ class S3Store:
             except Exception as error:
                 if status_of(error) == 412:
                     return await self._whose(target)
-                raise explain(error, f"putting {target.key}") from error
+                raise await self._explained(error, f"putting {target.key}") from error
         return Outcome.STORED
 
     def _condition(self, target: Object) -> dict[str, str]:
@@ -168,7 +180,7 @@ class S3Store:
                     f"{target.key} is taken and cannot be looked at, so it is not known whether it is ours: "
                     "the role needs s3:GetObject (and s3:ListBucket, to be told what is missing)"
                 ) from error
-            raise explain(error, f"looking at {target.key}") from error
+            raise await self._explained(error, f"looking at {target.key}") from error
         return {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
 
     # --- in parts ---------------------------------------------------------------------------------------------------
@@ -204,7 +216,7 @@ class S3Store:
         try:
             answer = await client.create_multipart_upload(**self._described(target))
         except Exception as error:
-            raise explain(error, f"beginning the upload of {target.key}") from error
+            raise await self._explained(error, f"beginning the upload of {target.key}") from error
         upload_id: str = answer["UploadId"]
         noted = {"bucket": target.bucket, "key": target.key, "upload_id": upload_id}
         try:
@@ -221,7 +233,7 @@ class S3Store:
         parts = []
         for number, start in enumerate(range(0, target.size, part_size), 1):
             size = min(part_size, target.size - start)
-            with _body(source, start, size) as body:
+            with body_of(source, start, size) as body:
                 answer = await client.upload_part(
                     Bucket=target.bucket,
                     Key=target.key,
@@ -297,96 +309,3 @@ def _read_note(note: Path) -> dict[str, str] | None:
 def _forget(note: Path) -> None:
     disk.remove(note)
     disk.sync_directory(note.parent)
-
-
-class FileSlice(io.RawIOBase):
-    """A part of a file that reads, seeks and ends like a file of its own, so that no part is ever held in memory."""
-
-    def __init__(self, path: Path, start: int, size: int) -> None:
-        super().__init__()
-        self._file = path.open("rb", buffering=0)
-        self._start = start
-        self._size = size
-        self._file.seek(start)
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True: botocore reads a body once to sign it and once to send it."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a position within the slice and return it."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}[whence]
-        return self._file.seek(self._start + max(0, base + offset)) - self._start
-
-    def tell(self) -> int:
-        """The position within the slice."""
-        return self._file.tell() - self._start
-
-    def readinto(self, buffer: Any) -> int:
-        """Read what is left of the slice, at most the buffer's size."""
-        left = max(0, self._size - self.tell())
-        return self._file.readinto(memoryview(buffer)[:left]) or 0
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-        super().close()
-
-
-def _body(source: Path | bytes, start: int, size: int) -> io.IOBase:
-    return io.BytesIO(source) if isinstance(source, bytes) else FileSlice(source, start, size)
-
-
-# --- from the configuration ---------------------------------------------------------------------------------------
-
-
-def s3_store(config: Config, streams: int) -> S3Store:
-    """Build the store that the configuration asks for.
-
-    Args:
-        config: the whole configuration.
-        streams: how many streams send at the same time, each `delivery.parallel_uploads`.
-    """
-    aws, s3 = config.aws, config.s3
-    client_config = AioConfig(
-        connect_timeout=s3.connect_timeout,
-        read_timeout=s3.read_timeout,
-        max_pool_connections=config.delivery.parallel_uploads * streams,
-        # Every failure comes to delivery, which alone decides when to try again.
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        request_checksum_calculation=s3.checksums,
-        response_checksum_validation=s3.checksums,
-        s3={"addressing_style": "path" if aws.endpoint else "auto"},
-    )
-    arguments: dict[str, Any] = {
-        "region_name": aws.region,
-        "endpoint_url": aws.endpoint or None,
-        "config": client_config,
-        "verify": ca_bundle(),
-    }
-    if aws.access_key_id:
-        arguments["aws_access_key_id"] = aws.access_key_id
-        arguments["aws_secret_access_key"] = aws.secret_access_key
-        arguments["aws_session_token"] = aws.session_token or None
-    return S3Store(lambda: aiobotocore.session.get_session().create_client("s3", **arguments), _options(config))
-
-
-def _options(config: Config) -> S3Options:
-    s3 = config.s3
-    extra = {
-        "StorageClass": s3.storage_class,
-        "ServerSideEncryption": s3.server_side_encryption,
-        "SSEKMSKeyId": s3.kms_key_id,
-    }
-    return S3Options(s3.part_size, s3.conditional_put, {name: value for name, value in extra.items() if value})
-
-
-async def has_credentials(config: Config) -> bool:
-    """Whether static keys, or anything in the standard AWS chain, give credentials now."""
-    if config.aws.access_key_id:
-        return True
-    return await aiobotocore.session.get_session().get_credentials() is not None

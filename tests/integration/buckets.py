@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import minio as s3
 import urllib3
+from minio.deleteobjects import DeleteObject
 
 from integration.minio import TIMEOUT_FACTOR, Minio
 
@@ -96,9 +97,13 @@ class Buckets:
     def remove(self) -> None:
         """Delete the buckets with what is in them."""
         for bucket in self.all:
-            for key in self.keys(bucket):
-                self.client.remove_object(bucket, key)
-            self.client.remove_bucket(bucket)
+            self.remove_bucket(bucket)
+
+    def remove_bucket(self, bucket: str) -> None:
+        """Delete one bucket with what is in it."""
+        wanted = (DeleteObject(key) for key in self.keys(bucket))
+        assert list(self.client.remove_objects(bucket, wanted)) == [], "objects that cannot be deleted"
+        self.client.remove_bucket(bucket)
 
     def close(self) -> None:
         """Close the client's connections."""

@@ -1,0 +1,64 @@
+"""The S3 store that the configuration asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiobotocore.session
+from aiobotocore.config import AioConfig
+
+from gateway.config import Config
+from gateway.stores.s3 import S3Options, S3Store
+from gateway.stores.s3_errors import explain
+from gateway.tls import ca_bundle
+
+
+def s3_store(config: Config, streams: int) -> S3Store:
+    """Build the store that the configuration asks for.
+
+    Args:
+        config: the whole configuration.
+        streams: how many streams send at the same time, each `delivery.parallel_uploads`.
+    """
+    aws, s3 = config.aws, config.s3
+    client_config = AioConfig(
+        connect_timeout=s3.connect_timeout,
+        read_timeout=s3.read_timeout,
+        max_pool_connections=config.delivery.parallel_uploads * streams,
+        # Every failure comes to delivery, which alone decides when to try again.
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        request_checksum_calculation=s3.checksums,
+        response_checksum_validation=s3.checksums,
+        s3={"addressing_style": "path" if aws.endpoint else "auto"},
+    )
+    arguments: dict[str, Any] = {
+        "region_name": aws.region,
+        "endpoint_url": aws.endpoint or None,
+        "config": client_config,
+        "verify": ca_bundle(),
+    }
+    if aws.access_key_id:
+        arguments["aws_access_key_id"] = aws.access_key_id
+        arguments["aws_secret_access_key"] = aws.secret_access_key
+        arguments["aws_session_token"] = aws.session_token or None
+    return S3Store(lambda: aiobotocore.session.get_session().create_client("s3", **arguments), _options(config))
+
+
+def _options(config: Config) -> S3Options:
+    s3 = config.s3
+    extra = {
+        "StorageClass": s3.storage_class,
+        "ServerSideEncryption": s3.server_side_encryption,
+        "SSEKMSKeyId": s3.kms_key_id,
+    }
+    return S3Options(s3.part_size, s3.conditional_put, {name: value for name, value in extra.items() if value})
+
+
+async def has_credentials(config: Config) -> bool:
+    """Whether static keys, or anything in the standard AWS chain, give credentials now; StoreError for a chain that is broken."""
+    if config.aws.access_key_id:
+        return True
+    try:
+        return await aiobotocore.session.get_session().get_credentials() is not None
+    except Exception as error:
+        raise explain(error, "looking for credentials") from error

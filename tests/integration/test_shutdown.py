@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import hashlib
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from integration.buckets import Buckets
+from integration.conftest import MakeGateway
+from integration.deadlines import until
+from integration.gateway_process import Gateway, settings_for
+from integration.ledger import Fate, Ledger
+from integration.load import SEGMENT_REPORT_LIMIT, Load
+from integration.minio import TIMEOUT_FACTOR
+from integration.stored import files
+
+PIECES = 20
+# Longer than any second that a server may give its connections to end by themselves.
+DELAY_MS = 1500
+
+
+def test_shutdown_under_load_loses_nothing(buckets: Buckets, make_gateway: MakeGateway) -> None:
+    """SIGTERM under load: every request is answered, what was acknowledged is stored once, no file is left, and it exits 0."""
+    ledger = Ledger()
+    gateway = make_gateway(
+        settings_for(buckets, spool={"segment_report_limit": SEGMENT_REPORT_LIMIT}), LIGHTFILE6_RESPONSE_DELAY_MS=str(DELAY_MS)
+    )
+    gateway.start()
+    load = Load(gateway, ledger)
+    with load.running():
+        # Every client is connected, so that from now on nothing can be left in the queue of the listening socket.
+        until(lambda: min(load.answers) >= 1, "each client to have been answered")
+        gateway.signal(signal.SIGTERM)
+        code = gateway.wait()
+    assert code == 0, gateway.said()
+    assert ledger.requests(Fate.UNANSWERED) == 0
+    assert set(ledger.statuses) <= {204, 503}
+    assert gateway.left() == []
+    ledger.check(buckets)
+
+
+def head(path: str, length: int) -> bytes:
+    """The head of a PUT."""
+    return f"PUT {path} HTTP/1.1\r\nHost: gateway\r\nUSER_TOKEN: alice\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+class SlowUpload:
+    """An upload that stops in the middle of its body and goes on, piece by piece, when it is told to."""
+
+    def __init__(self, gateway: Gateway, path: str, body: bytes) -> None:
+        self._rest = body[len(body) // 2 :]
+        self._socket = socket.create_connection(("127.0.0.1", gateway.port), timeout=30 * TIMEOUT_FACTOR)
+        self._socket.sendall(head(path, len(body)) + body[: len(body) // 2])
+
+    def abandon(self) -> None:
+        """Go away."""
+        self._socket.close()
+
+    def finish(self) -> bytes:
+        """Send the rest slowly, and return the answer up to the end of the connection."""
+        with self._socket:
+            size = -(-len(self._rest) // PIECES)
+            for start in range(0, len(self._rest), size):
+                self._socket.sendall(self._rest[start : start + size])
+                # The slowness of a client, which is what is tested.
+                time.sleep(0.02)
+            answer = b""
+            while chunk := self._socket.recv(65536):
+                answer += chunk
+            return answer
+
+
+def test_uploads_under_way_are_received(buckets: Buckets, make_gateway: MakeGateway) -> None:
+    """Uploads in the middle of their bodies at SIGTERM are received to the end, acknowledged and delivered."""
+    gateway = make_gateway(settings_for(buckets))
+    gateway.start()
+    specimen = b"0123456789abcdef" * 320_000
+    report = b'{"text":"' + b"y" * 5_000_000 + b'"}'
+    uploads = [SlowUpload(gateway, "/specimen?uri=slow.bin", specimen), SlowUpload(gateway, "/usage", report)]
+    until(lambda: len(gateway.left()) == 2, "both uploads to reach the disk")
+    gateway.signal(signal.SIGTERM)
+    until(lambda: gateway.events("stopping begun"), "the gateway to begin to stop")
+    with ThreadPoolExecutor() as clients:
+        answers = list(clients.map(SlowUpload.finish, uploads))
+    assert [answer.split(b" ")[1] for answer in answers] == [b"204", b"204"]
+    assert all(b"connection: close" in answer.lower() for answer in answers)
+    assert gateway.wait() == 0
+    assert [hashlib.sha256(one.body).digest() for one in files(buckets, buckets.specimen)] == [hashlib.sha256(specimen).digest()]
+    assert buckets.lines(buckets.usage) == [report]
+    assert gateway.left() == []
+
+
+def test_a_second_signal_ends_at_once(buckets: Buckets, make_gateway: MakeGateway) -> None:
+    """A second signal does not wait for a slow client, and what was acknowledged is delivered after the next start."""
+    gateway = make_gateway(settings_for(buckets, aggregation={"usage_interval": "1h"}))
+    gateway.start()
+    assert gateway.put("/usage", b'{"n":1}') == 204
+    slow = SlowUpload(gateway, "/specimen?uri=slow.bin", b"z" * 2_000_000)
+    until(lambda: len(gateway.left()) == 2, "the report and the begun upload to be on the disk")
+    gateway.signal(signal.SIGTERM)
+    until(lambda: gateway.events("stopping begun"), "the gateway to begin to stop")
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait(5) == 3
+    slow.abandon()
+    gateway.start()
+    assert gateway.stop() == 0
+    assert buckets.lines(buckets.usage) == [b'{"n":1}']
+    assert files(buckets, buckets.specimen) == []
+    assert gateway.left() == []

@@ -1,0 +1,279 @@
+"""Bodies on their way to the disk: what they become, and that nothing of them stays when they fail."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures_spool import PID, SPECIMEN, START_NS, USAGE, Bench, Trace, open_bench
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway import disk, drafts, names
+from gateway.content import decoder
+from gateway.drafts import FileDraft, ReportDraft, envelope_parts
+from gateway.errors import BadRequest, GatewayError, SpoolBroken, SpoolFull, TooLarge
+from gateway.reportlines import DocumentFolder, NdjsonFolder
+
+MEMORY = 100
+LARGE = b'["%b"]' % (b"x" * MEMORY)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Give a real spool."""
+    with open_bench(tmp_path) as made:
+        yield made
+
+
+def report_draft(bench: Bench, encoding: str = "", *, many: bool = False, memory: int = MEMORY) -> ReportDraft:
+    """A draft for a document, or for many lines."""
+    folder = NdjsonFolder() if many else DocumentFolder()
+    return ReportDraft(bench.spool, decoder(encoding, USAGE.max_body_bytes), folder, memory)
+
+
+def file_draft(bench: Bench, encoding: str = "") -> FileDraft:
+    """A draft for a specimen."""
+    return FileDraft(bench.spool, decoder(encoding, SPECIMEN.max_body_bytes))
+
+
+def finish_file(draft: FileDraft, rest: Sequence[bytes], *, claimed_type: str = "") -> None:
+    """End the draft of a specimen."""
+    draft.finish(rest, SPECIMEN, identity="1" * 32, user="u", uri="a.b", claimed_type=claimed_type)
+
+
+def tmp_files(bench: Bench) -> list[str]:
+    """What is being received."""
+    return os.listdir(bench.spool.tmp)
+
+
+def waiting(bench: Bench, stream: str = "usage") -> list[bytes]:
+    """The bytes of what was committed."""
+    return [path.read_bytes() for path in sorted((bench.spool.root / stream).iterdir()) if path.is_file()]
+
+
+# --- reports -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_a_small_body_stays_in_memory(encoding: str, bench: Bench) -> None:
+    """A body of at most the bound, decoded, comes back as it is, and no file was made for it."""
+    body = b'"%b"' % (b"x" * (MEMORY - 2))
+    sent = gzip.compress(body) if encoding else body
+    draft = report_draft(bench, encoding)
+    draft.feed([sent[:10], sent[10:]])
+    assert draft.finish([], USAGE, "u", envelope=True) == body
+    assert (tmp_files(bench), waiting(bench)) == ([], [])
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_a_large_body_becomes_a_file(encoding: str, bench: Bench) -> None:
+    """A body over the bound is committed as a file of its own, under its user, and counted."""
+    sent = gzip.compress(LARGE) if encoding else LARGE
+    draft = report_draft(bench, encoding)
+    draft.feed([sent[:10]])
+    assert draft.finish([sent[10:]], USAGE, "us/er", envelope=False) == 1
+    (name,) = [name for name in os.listdir(bench.spool.root / "usage") if name.endswith(".json")]
+    assert name.endswith(f".{PID}.us%2Fer.json")
+    assert waiting(bench) == [LARGE + b"\n"]
+    assert tmp_files(bench) == []
+    assert bench.spool.used_bytes() == len(LARGE) + 1
+    # There is nothing left to discard, and what was committed stays.
+    draft.discard()
+    assert waiting(bench) == [LARGE + b"\n"]
+
+
+def test_without_memory_every_body_becomes_a_file(bench: Bench) -> None:
+    """A bound of nothing gives every report a file of its own."""
+    assert report_draft(bench, memory=0).finish([b"{}"], USAGE, "u", envelope=False) == 1
+    assert waiting(bench) == [b"{}\n"]
+    with pytest.raises(BadRequest):
+        report_draft(bench, memory=0).finish([b""], USAGE, "u", envelope=False)
+
+
+def test_many_lines_become_one_file(bench: Bench) -> None:
+    """A large body of many lines is one file of as many reports."""
+    body = b"\n\r\n".join(b'{"n":%d}' % number for number in range(50))
+    assert report_draft(bench, many=True).finish([body], USAGE, "u", envelope=False) == 50
+    assert waiting(bench) == [b"".join(b'{"n":%d}\n' % number for number in range(50))]
+
+
+@pytest.mark.parametrize("chunk", [7, 64, 1 << 16])
+def test_each_line_gets_its_envelope(chunk: int, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every line of a large body is put into its envelope, wherever the copy is cut, and only the copy stays."""
+    monkeypatch.setattr(drafts, "ENVELOPE_CHUNK_BYTES", chunk)
+    body = b"".join(b'{"n":%d}\n' % number for number in range(50))
+    assert report_draft(bench, many=True).finish([body], USAGE, 'a"b\n名', envelope=True) == 50
+    (stored,) = waiting(bench)
+    lines = [json.loads(line) for line in stored.splitlines()]
+    assert lines == [{"user": 'a"b\n名', "received_at": lines[0]["received_at"], "report": {"n": number}} for number in range(50)]
+    assert tmp_files(bench) == []
+    assert bench.spool.used_bytes() == len(stored)
+
+
+def test_an_envelope_is_ascii() -> None:
+    """An envelope names the user and the instant of the commit, in ASCII whatever the user is called."""
+    prefix, suffix = envelope_parts('"\\日\n', START_NS + 5)
+    assert prefix == b'{"user":"\\"\\\\\\u65e5\\n","received_at":"2026-11-21T13:59:00.000000005Z","report":'
+    assert suffix == b"}"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lines=st.lists(st.sampled_from([b"", b"1", b'{"a":[1,2]}', b'"%b"' % (b"y" * 60), b"  [ ]\r", b"no json"]), max_size=8),
+    cuts=st.lists(st.integers(0, 300), max_size=6),
+    memory=st.sampled_from([0, 1, 50, 1000]),
+)
+def test_however_a_body_is_cut(
+    lines: list[bytes], cuts: list[int], memory: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The chunks in which a body comes, and where memory ends, change nothing about what becomes of it."""
+    body = b"\n".join(lines)
+    edges = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
+    chunks = [body[start:end] for start, end in pairwise(edges)]
+
+    def outcome(pieces: list[bytes]) -> object:
+        with open_bench(tmp_path_factory.mktemp("spool")) as bench:
+            draft = report_draft(bench, many=True, memory=memory)
+            try:
+                for piece in pieces:
+                    draft.feed([piece])
+                result = draft.finish([], USAGE, "u", envelope=False)
+            except GatewayError as error:
+                draft.discard()
+                assert (tmp_files(bench), waiting(bench)) == ([], [])
+                return str(error)
+            return result, waiting(bench)
+
+    assert outcome(chunks) == outcome([body])
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_a_file_is_kept_with_its_sidecar(encoding: str, size: int, bench: Bench) -> None:
+    """A file is kept as decoded, with the hash, the size and the type of that, in pieces of any size."""
+    body = b"\x89PNG\r\n\x1a\n" + b"0123456789" * 30
+    sent = gzip.compress(body) if encoding else body
+    draft = file_draft(bench, encoding)
+    for at in range(0, len(sent), size):
+        draft.feed([sent[at : at + size]])
+    finish_file(draft, [])
+    (path,) = (bench.spool.root / "specimen").glob("*.body")
+    sidecar = bench.spool.read_sidecar(path)
+    assert path.read_bytes() == body
+    assert (sidecar.size, sidecar.sha256) == (len(body), hashlib.sha256(body).hexdigest())
+    assert (sidecar.type, sidecar.user, sidecar.uri, sidecar.id) == ("image/png", "u", "a.b", "1" * 32)
+    assert names.parse_spool_name(path.name) == names.SpoolName(sidecar.received, PID, "a%2Eb", "body")
+    assert tmp_files(bench) == []
+    assert bench.spool.used_bytes() == len(body)
+
+
+def test_the_claimed_type_counts(bench: Bench) -> None:
+    """A type that the sender claims is kept, whatever the first bytes look like."""
+    finish_file(file_draft(bench), [b"%PDF-1.7"], claimed_type="Text/Plain; charset=utf-8")
+    (path,) = (bench.spool.root / "specimen").glob("*.body")
+    assert bench.spool.read_sidecar(path).type == "text/plain"
+
+
+def test_an_empty_file_is_a_file(bench: Bench) -> None:
+    """Nothing at all is a specimen of no bytes."""
+    finish_file(file_draft(bench), [])
+    (path,) = (bench.spool.root / "specimen").glob("*.body")
+    assert (path.read_bytes(), bench.spool.read_sidecar(path).size) == (b"", 0)
+
+
+# --- what fails --------------------------------------------------------------------------------------------------
+
+
+def test_a_draft_is_counted_until_it_is_gone(bench: Bench) -> None:
+    """What is on disk of a body counts as used while it comes, and no more when it is discarded, twice too."""
+    draft = file_draft(bench)
+    draft.feed([b"x" * 500])
+    assert bench.spool.used_bytes() == 500
+    assert len(tmp_files(bench)) == 1
+    draft.discard()
+    draft.discard()
+    assert bench.spool.used_bytes() == 0
+    assert tmp_files(bench) == []
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, SpoolFull), (errno.EDQUOT, SpoolFull), (errno.EIO, SpoolBroken)])
+@pytest.mark.parametrize("step", ["create", "write_all", "sync", "place", "sync_directory"])
+@pytest.mark.parametrize("kept", ["report", "enveloped report", "file"])
+def test_a_disk_that_fails_keeps_nothing(
+    kept: str, step: str, code: int, kind: type[GatewayError], bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the disk refuses, the client is told whether it was full, and neither body nor draft stays."""
+
+    def failing(*_: Any) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    draft: ReportDraft | FileDraft
+    if kept == "file":
+        draft = file_draft(bench)
+        finish = partial(finish_file, draft, [b"data"])
+    else:
+        draft = report_draft(bench)
+        finish = partial(draft.finish, [LARGE], USAGE, "u", envelope=kept != "report")
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, step, failing)
+        with pytest.raises(kind):
+            finish()
+    draft.discard()
+    assert tmp_files(bench) == []
+    assert (waiting(bench), waiting(bench, "specimen")) == ([], [])
+    assert bench.spool.used_bytes() == 0
+
+
+@pytest.mark.parametrize("sent", [gzip.compress(LARGE)[:-3], b"no gzip at all", gzip.compress(LARGE) + b"more"])
+def test_a_corrupt_body_is_refused(sent: bytes, bench: Bench) -> None:
+    """A body that cannot be decoded to its end is refused, and nothing of it stays."""
+    for draft in (report_draft(bench, "gzip"), report_draft(bench, "gzip", memory=0)):
+        with pytest.raises(BadRequest):
+            draft.finish([sent], USAGE, "u", envelope=False)
+        draft.discard()
+    file = file_draft(bench, "gzip")
+    with pytest.raises(BadRequest):
+        finish_file(file, [sent])
+    file.discard()
+    assert (tmp_files(bench), waiting(bench), waiting(bench, "specimen")) == ([], [], [])
+
+
+def test_a_body_that_decodes_to_too_much_is_refused(bench: Bench) -> None:
+    """A body over its limit once decoded is refused, and nothing of it stays."""
+    draft = ReportDraft(bench.spool, decoder("gzip", 1000), DocumentFolder(), MEMORY)
+    with pytest.raises(TooLarge):
+        draft.feed([gzip.compress(b" " * 1001)])
+    draft.discard()
+    assert tmp_files(bench) == []
+
+
+def test_a_body_is_synced_before_it_has_its_name(bench: Bench) -> None:
+    """The bytes are synced, then named, then the name is synced, and only then does the draft end."""
+    with pytest.MonkeyPatch.context() as patch:
+        trace = Trace(patch, bench.spool.root)
+        report_draft(bench).finish([LARGE], USAGE, "u", envelope=True)
+        order = [trace.last("sync tmp/"), trace.first("place tmp/"), trace.first("sync_directory usage")]
+        assert order == sorted(order)
+        trace.steps.clear()
+        finish_file(file_draft(bench), [b"data"])
+        order = [
+            trace.first("sync tmp/"),
+            trace.first("place tmp/"),
+            trace.first("sync_directory specimen"),
+            trace.last("place tmp/"),
+            trace.last("sync_directory specimen"),
+        ]
+        assert order == sorted(set(order))

@@ -1,0 +1,266 @@
+"""Who may enter, and whether there is room, is decided from the head of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from fixtures_spool import SPECIMEN, USAGE, Bench, open_bench
+from multidict import CIMultiDict
+
+from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge, Unauthorized
+from gateway.guard import ROOM_LOOK_S, Guard, Room
+
+HELD, STREAMED = 1000, 700
+
+
+class Door:
+    """A guard of a real spool, on a disk whose free space a test decides."""
+
+    def __init__(self, bench: Bench, *, quota: int = 0, reserve: int = 0, pending: int = 1 << 30, free: int = 1 << 40) -> None:
+        self.free = free
+        self.now_s = 0.0
+        self.looks = 0
+        self.fault: GatewayError | None = None
+        self.guard = Guard(
+            bench.spool,
+            Room(quota=quota, reserve=reserve, pending_bytes=pending, held_bytes=HELD, streamed_bytes=STREAMED),
+            {USAGE.name: lambda: self.fault},
+            free_bytes=self._look,
+            monotonic=lambda: self.now_s,
+        )
+
+    def _look(self) -> int:
+        self.looks += 1
+        return self.free
+
+    def later(self) -> None:
+        """Let the last look at the disk become old."""
+        self.now_s += ROOM_LOOK_S * 2
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Give a real spool."""
+    with open_bench(tmp_path) as made:
+        yield made
+
+
+# --- who ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "user"),
+    [
+        ({"USER_TOKEN": "machine-1"}, "machine-1"),
+        ({"user_token": "machine-1"}, "machine-1"),
+        ({"Authorization": "Bearer machine-1"}, "machine-1"),
+        ({"authorization": "bEARER  machine-1 "}, "machine-1"),
+        ({"USER_TOKEN": "one", "Authorization": "Bearer other"}, "one"),
+        ({"USER_TOKEN": "", "Authorization": "Bearer other"}, "other"),
+        ({"USER_TOKEN": "../../etc/passwd"}, "../../etc/passwd"),
+        ({"USER_TOKEN": "日本"}, "日本"),
+        ({"USER_TOKEN": "a\udcff%"}, "a%FF%"),
+        ({"Authorization": "Bearer \udcc3("}, "%C3("),
+        ({"USER_TOKEN": "u" * 4000}, "u" * 4000),
+    ],
+)
+def test_a_token_names_the_user(headers: Mapping[str, str], user: str) -> None:
+    """The token is the user's name, from either header; bytes that are not UTF-8 are percent-encoded."""
+    assert Guard.user_of(CIMultiDict(headers)) == user
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"USER_TOKEN": ""},
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer "},
+        {"Authorization": "Bearer    "},
+        {"Authorization": "Basic bWFjaGluZQ=="},
+        {"Authorization": "machine-1"},
+    ],
+)
+def test_no_token_is_refused(headers: Mapping[str, str]) -> None:
+    """A request that names no user is refused, with the headers that would name one."""
+    with pytest.raises(Unauthorized, match="USER_TOKEN"):
+        Guard.user_of(CIMultiDict(headers))
+
+
+# --- how much ----------------------------------------------------------------------------------------------------
+
+
+def test_a_length_over_the_limit_is_refused(bench: Bench) -> None:
+    """A body whose length is over its stream's limit is refused, one of exactly the limit is not."""
+    guard = Door(bench).guard
+    guard.admit(USAGE, USAGE.max_body_bytes)
+    with pytest.raises(TooLarge, match=str(USAGE.max_body_bytes)):
+        guard.admit(USAGE, USAGE.max_body_bytes + 1)
+
+
+def test_a_length_that_is_not_known_is_let_in(bench: Bench) -> None:
+    """A body of unknown length is let in, for the memory that a body takes on its way to the disk."""
+    guard = Door(bench).guard
+    with guard.admit(USAGE, None):
+        assert guard.memory_bytes == STREAMED
+
+
+@pytest.mark.parametrize(("length", "memory"), [(0, 0), (1, 1), (HELD, HELD), (HELD + 1, STREAMED), (1 << 20, STREAMED)])
+def test_memory_is_counted_by_what_a_body_takes(bench: Bench, length: int, memory: int) -> None:
+    """A small body takes its own size, a larger one only what stands between the socket and the disk."""
+    guard = Door(bench).guard
+    with guard.admit(USAGE, length):
+        assert (guard.memory_bytes, guard.promised_bytes) == (memory, length)
+
+
+def test_pending_bodies_are_bounded(bench: Bench) -> None:
+    """What all the bodies on their way take of memory is bounded, and each gives back what it took."""
+    guard = Door(bench, pending=2500).guard
+    with ExitStack() as bodies:
+        bodies.enter_context(guard.admit(USAGE, 600))
+        bodies.enter_context(guard.admit(SPECIMEN, 5000))
+        bodies.enter_context(guard.admit(USAGE, None))
+        assert (guard.memory_bytes, guard.bodies) == (2000, 3)
+        with pytest.raises(Overloaded):
+            guard.admit(USAGE, None)
+        bodies.enter_context(guard.admit(USAGE, 500))
+    assert (guard.memory_bytes, guard.promised_bytes, guard.bodies) == (0, 0, 0)
+
+
+def test_a_single_body_is_always_let_in(bench: Bench) -> None:
+    """A bound that is smaller than one body does not keep every body out."""
+    guard = Door(bench, pending=10).guard
+    with guard.admit(USAGE, None), pytest.raises(Overloaded):
+        guard.admit(USAGE, 1)
+
+
+def test_a_body_that_fails_gives_back_what_it_took(bench: Bench) -> None:
+    """An error in the middle of a body frees its memory and its promised bytes, whatever of it was written."""
+    guard = Door(bench).guard
+
+    def fail() -> None:
+        with guard.admit(USAGE, 500) as ticket:
+            ticket.written(200)
+            assert guard.promised_bytes == 300
+            ticket.written(9999)
+            assert guard.promised_bytes == 0
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (guard.memory_bytes, guard.promised_bytes, guard.bodies) == (0, 0, 0)
+
+
+# --- room --------------------------------------------------------------------------------------------------------
+
+
+def test_the_quota_is_kept(bench: Bench) -> None:
+    """What waits in the spool and what was promised to bodies on their way may not pass the quota together."""
+    guard = Door(bench, quota=1000).guard
+    bench.report(b"x" * 399)
+    guard.admit(USAGE, 600)
+    with pytest.raises(SpoolFull, match="quota"):
+        guard.admit(USAGE, 601)
+    with guard.admit(USAGE, 500), pytest.raises(SpoolFull):
+        guard.admit(USAGE, 101)
+    guard.admit(USAGE, 600)
+
+
+def test_a_quota_of_nothing_is_none(bench: Bench) -> None:
+    """Without a quota only the disk bounds the spool."""
+    guard = Door(bench, quota=0).guard
+    bench.report(b"x" * 5000)
+    guard.admit(SPECIMEN, 1 << 30)
+
+
+def test_the_reserve_is_kept(bench: Bench) -> None:
+    """The reserve is not given to received data, to the byte, and not to data of unknown length either."""
+    door = Door(bench, reserve=1000, free=1500)
+    door.guard.admit(USAGE, 500)
+    with pytest.raises(SpoolFull):
+        door.guard.admit(USAGE, 501)
+    with door.guard.admit(USAGE, 500), pytest.raises(SpoolFull):
+        door.guard.admit(USAGE, 1)
+    door.free = 1000
+    door.later()
+    with pytest.raises(SpoolFull):
+        door.guard.admit(USAGE, None)
+
+
+def test_a_body_of_unknown_length_is_stopped_when_the_disk_is_full(bench: Bench) -> None:
+    """In the middle of a body the room is asked again."""
+    door = Door(bench, reserve=1000, free=5000)
+    with door.guard.admit(USAGE, None) as ticket:
+        ticket.check_room()
+        door.free = 1000
+        door.later()
+        with pytest.raises(SpoolFull):
+            ticket.check_room()
+
+
+def test_the_disk_is_not_asked_for_every_request(bench: Bench) -> None:
+    """A look at the free space is good for a moment, and no longer."""
+    door = Door(bench)
+    for _ in range(100):
+        door.guard.admit(USAGE, 1)
+    assert door.looks == 1
+    door.later()
+    door.guard.admit(USAGE, 1)
+    assert door.looks == 2
+
+
+def test_the_free_space_is_that_of_the_spools_disk(bench: Bench) -> None:
+    """Without being told otherwise the guard asks the disk that holds the spool."""
+    room = Room(quota=0, reserve=1 << 62, pending_bytes=1 << 20, held_bytes=HELD, streamed_bytes=STREAMED)
+    with pytest.raises(SpoolFull):
+        Guard(bench.spool, room, {}).admit(USAGE, 1)
+
+
+# --- the state of the gateway ------------------------------------------------------------------------------------
+
+
+def test_nobody_enters_while_stopping(bench: Bench) -> None:
+    """Once stopping has begun every body is refused, and readiness says why."""
+    guard = Door(bench).guard
+    assert guard.refusal() == []
+    guard.stopping = True
+    with pytest.raises(Stopping):
+        guard.admit(USAGE, 1)
+    assert guard.refusal() == ["stopping"]
+
+
+def test_a_broken_writer_keeps_only_its_own_stream_out(bench: Bench) -> None:
+    """While a stream's writer is broken its bodies are refused with the writer's error, and those of others are not."""
+    door = Door(bench)
+    door.fault = SpoolBroken("the disk did not keep it")
+    with pytest.raises(SpoolBroken):
+        door.guard.admit(USAGE, 1)
+    door.guard.admit(SPECIMEN, 1)
+    assert door.guard.refusal() == [f"{USAGE.name}: the disk did not keep it"]
+    door.fault = None
+    door.guard.admit(USAGE, 1)
+
+
+def test_readiness_says_that_there_is_no_room(bench: Bench) -> None:
+    """While a small body would be refused for want of room, readiness says so."""
+    assert Door(bench, reserve=10, free=10).guard.refusal() == ["the disk has no room"]
+    bench.report(b"1" * 99)
+    assert Door(bench, quota=100).guard.refusal() == ["the spool has reached its quota"]
+
+
+def test_readiness_says_that_the_disk_cannot_be_asked(bench: Bench) -> None:
+    """A disk that does not answer is a reason and not a crash, and lets nobody in."""
+    guard = Door(bench).guard
+
+    def gone() -> int:
+        raise OSError("no such device")
+
+    guard._free_bytes = gone
+    (reason,) = guard.refusal()
+    assert "no such device" in reason
+    with pytest.raises(SpoolBroken):
+        guard.admit(USAGE, 1)

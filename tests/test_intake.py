@@ -1,0 +1,411 @@
+"""From an admitted request to a commit."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gzip
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from aiohttp.web import RequestPayloadError
+from fixtures_spool import SPECIMEN, USAGE, WAIT_S, Bench, open_bench, soon
+
+from gateway import disk, intake, names
+from gateway.content import decoder
+from gateway.errors import (
+    BadRequest,
+    BodyTimeout,
+    ClientGone,
+    GatewayError,
+    Overloaded,
+    SpoolBroken,
+    SpoolFull,
+    TooLarge,
+)
+from gateway.guard import Guard, Room
+from gateway.intake import Incoming, Intake
+from gateway.journal import Journal, SegmentLimits
+from gateway.streams import Stream
+
+LIMIT = 1000
+SMALL, LARGE = b'{"small":1}', b'["%b"]' % (b"x" * LIMIT)
+
+
+class Body(aiohttp.StreamReader):
+    """A body whose chunks a test gives, one after the other, and at last its end or a fault."""
+
+    def __init__(self) -> None:
+        super().__init__(cast("Any", _Protocol()), 1 << 16, loop=asyncio.get_running_loop())
+
+    def end(self, *chunks: bytes) -> Body:
+        """Give these chunks and the end."""
+        for chunk in chunks:
+            self.feed_data(chunk)
+        self.feed_eof()
+        return self
+
+
+class _Protocol:
+    """What a stream reader asks to pause and to go on."""
+
+    _reading_paused = False
+    connected = True
+
+    def pause_reading(self) -> None:
+        """Not needed: a test gives what it gives."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Not needed either."""
+
+
+@dataclass
+class Door:
+    """An intake with the spool behind it."""
+
+    bench: Bench
+    journal: Journal
+    guard: Guard
+    intake: Intake
+    executor: ThreadPoolExecutor
+
+    def incoming(self, body: Body, stream: Stream = USAGE, **fields: Any) -> Incoming:
+        """An admitted body."""
+        ticket = self.guard.admit(stream, fields.get("length"))
+        ticket.__enter__()
+        plain = Incoming(
+            stream=stream, user="alice", uri="a/b.png", content_type="", undo=None, length=None, body=body, ticket=ticket
+        )
+        return replace(plain, **fields)
+
+    async def reports(self, *chunks: bytes, **fields: Any) -> int:
+        """Receive a whole body of reports."""
+        return await self.intake.receive_reports(self.incoming(Body().end(*chunks), **fields))
+
+    def kept(self) -> list[bytes]:
+        """Every committed line of reports."""
+        files = sorted(self.bench.spool.directory(USAGE).glob("*.json*"))
+        return [line for path in files for line in path.read_bytes().splitlines()]
+
+    def nothing_left(self) -> bool:
+        """Whether neither a report nor a file nor a draft is there."""
+        files = [path for path in self.bench.spool.directory(SPECIMEN).iterdir() if path.is_file()]
+        return self.kept() == [] and files == [] and os.listdir(self.bench.spool.tmp) == []
+
+
+async def turns_until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something has come about that tells nobody of itself."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 (what it waits for has no event, and a turn is no sleep)
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def make_door(tmp_path: Path) -> AsyncIterator[Callable[..., Door]]:
+    """Give what makes an intake with its own settings."""
+    with open_bench(tmp_path) as bench, ThreadPoolExecutor(2) as executor:
+        journals: list[Journal] = []
+
+        def make(**settings: Any) -> Door:
+            limits = SegmentLimits(max_bytes=1 << 20, max_age_s=3600.0, pending_bytes=settings.pop("pending", 1 << 20))
+            journal = Journal(bench.spool, USAGE, limits)
+            journals.append(journal)
+            room = Room(
+                quota=settings.pop("quota", 0),
+                reserve=0,
+                pending_bytes=1 << 30,
+                held_bytes=LIMIT,
+                streamed_bytes=intake.STREAMED_BODY_BYTES,
+            )
+            plain: dict[str, Any] = {"segment_report_limit": LIMIT, "envelope": False, "body_timeout_s": WAIT_S}
+            made = Intake(bench.spool, {"usage": journal}, executor=executor, **(plain | settings))
+            return Door(bench, journal, Guard(bench.spool, room, {}), made, executor)
+
+        yield make
+        for journal in journals:
+            await journal.close()
+
+
+@pytest.fixture
+async def door(make_door: Callable[..., Door]) -> Door:
+    """Give an intake."""
+    return make_door()
+
+
+# --- reports -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_report_is_synced_when_it_is_received(door: Door) -> None:
+    """A small report stands in a segment when its receipt ends, and was synced before."""
+    synced: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        sync = disk.sync
+
+        def noting(descriptor: int) -> None:
+            sync(descriptor)
+            synced.append(descriptor)
+
+        patch.setattr(disk, "sync", noting)
+        assert await door.reports(SMALL, length=len(SMALL)) == 1
+    assert synced
+    assert door.kept() == [SMALL]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+@pytest.mark.parametrize("size", [LIMIT - 1, LIMIT, LIMIT + 1, 300_000])
+async def test_the_decoded_size_decides(size: int, encoding: str, known: bool, door: Door) -> None:
+    """Up to the limit a report goes into a segment, above into a file of its own, however it comes."""
+    report = b'"%b"' % (b"x" * (size - 2))
+    sent = gzip.compress(report) if encoding else report
+    fields = {"length": len(sent)} if known else {}
+    undo = decoder(encoding, USAGE.max_body_bytes) if encoding else None
+    assert await door.reports(sent[: len(sent) // 2], sent[len(sent) // 2 :], undo=undo, **fields) == 1
+    assert door.kept() == [report]
+    own = list(door.bench.spool.directory(USAGE).glob("*.json"))
+    assert len(own) == (size > LIMIT)
+
+
+@pytest.mark.parametrize("limit", [0, 1, LIMIT])
+async def test_many_reports_are_taken_as_one(limit: int, make_door: Callable[..., Door]) -> None:
+    """Many lines are received all together, and counted each, wherever the limit is."""
+    door = make_door(segment_report_limit=limit)
+    body = b"1\n\n2\r\n" + b"3\n" * 1000
+    assert await door.reports(body, content_type="application/x-ndjson; charset=utf-8", length=len(body)) == 1002
+    assert door.kept() == [b"1", b"2"] + [b"3"] * 1000
+    with pytest.raises(BadRequest, match="line 2"):
+        await door.reports(b"1\n2,\n3\n", content_type="application/x-ndjson")
+    assert len(door.kept()) == 1002
+
+
+async def test_instants_increase_along_a_segment(make_door: Callable[..., Door]) -> None:
+    """Of reports that come together the one that stands first in the segment has the earlier instant."""
+    door = make_door(envelope=True)
+    reports = [b'{"n":%d}' % number for number in range(100)]
+    await asyncio.gather(*(door.reports(report, length=len(report)) for report in reports))
+    lines = [json.loads(line) for line in door.kept()]
+    instants = [line["received_at"] for line in lines]
+    assert instants == sorted(set(instants))
+    assert sorted(line["report"]["n"] for line in lines) == list(range(100))
+    assert {line["user"] for line in lines} == {"alice"}
+
+
+async def test_all_or_none_of_many_are_taken(make_door: Callable[..., Door]) -> None:
+    """Lines that do not fit into what may be pending are refused all together, and `done` is not called."""
+    door = make_door(pending=1000)
+    called: list[GatewayError | None] = []
+    gate = threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        sync = disk.sync
+
+        def slow(descriptor: int) -> None:
+            gate.wait(WAIT_S)
+            sync(descriptor)
+
+        patch.setattr(disk, "sync", slow)
+        first = asyncio.create_task(door.reports(b'"%b"' % (b"x" * 900), length=902))
+        await turns_until(lambda: door.journal._pending_bytes > 0)
+        with pytest.raises(Overloaded):
+            door.intake.commit_at_once(USAGE, "u", "application/x-ndjson", b"1\n" * 100, called.append)
+        gate.set()
+        assert await first == 1
+    assert called == []
+    assert len(door.kept()) == 1
+
+
+async def test_a_disk_that_fails_is_told(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report that could not be synced is an error, not a receipt."""
+
+    def failing(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync", failing)
+        with pytest.raises(SpoolFull):
+            await door.reports(SMALL, length=len(SMALL))
+    assert door.kept() == []
+
+
+async def test_an_unfinished_receipt_may_be_given_up(door: Door) -> None:
+    """A request that is cancelled while its report is being synced harms nobody: the report stays, unanswered."""
+    gate, reached = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with pytest.MonkeyPatch.context() as patch:
+        sync = disk.sync
+
+        def slow(descriptor: int) -> None:
+            loop.call_soon_threadsafe(reached.set)
+            gate.wait(WAIT_S)
+            sync(descriptor)
+
+        patch.setattr(disk, "sync", slow)
+        receiving = asyncio.create_task(door.reports(SMALL, length=len(SMALL)))
+        await soon(reached)
+        receiving.cancel()
+        gate.set()
+        await asyncio.wait([receiving])
+    assert receiving.cancelled()
+    assert await door.reports(b"2", length=1) == 1
+    assert door.kept() == [SMALL, b"2"]
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 10, 1_000_000])
+async def test_a_file_is_received(size: int, door: Door) -> None:
+    """A file is there with its sidecar when its receipt ends, each under an id of its own."""
+    body = bytes(range(250)) * (size // 250)
+    for _ in range(2):
+        incoming = door.incoming(Body().end(body), SPECIMEN, content_type="image/x-own")
+        assert await door.intake.receive_file(incoming) == 1
+        assert incoming.received_bytes == len(body)
+    sidecars = [door.bench.spool.read_sidecar(path) for path in door.bench.spool.directory(SPECIMEN).glob("*.body")]
+    assert [(one.user, one.uri, one.type, one.size) for one in sidecars] == [("alice", "a/b.png", "image/x-own", len(body))] * 2
+    assert len({one.id for one in sidecars}) == 2
+    assert os.listdir(door.bench.spool.tmp) == []
+
+
+# --- bodies that fail --------------------------------------------------------------------------------------------
+
+FAULTS = [
+    (RequestPayloadError("400"), BadRequest),
+    (aiohttp.ClientPayloadError("cut"), ClientGone),
+    (aiohttp.ClientConnectionError("gone"), ClientGone),
+    (ConnectionResetError("reset"), ClientGone),
+]
+
+
+@pytest.mark.parametrize(("fault", "kind"), FAULTS, ids=[type(fault).__name__ for fault, _ in FAULTS])
+@pytest.mark.parametrize("sent", [b"", b"x" * 700_000])
+@pytest.mark.parametrize("stream", [USAGE, SPECIMEN], ids=["usage", "specimen"])
+async def test_a_body_that_breaks_leaves_nothing(
+    stream: Stream, sent: bytes, fault: Exception, kind: type[GatewayError], door: Door
+) -> None:
+    """A body that breaks off is told apart: not as its head says, or its client gone; nothing of it stays."""
+    body = Body()
+    if sent:
+        body.feed_data(b'"' + sent)
+    incoming = door.incoming(body, stream)
+    receive = door.intake.receive_reports if stream is USAGE else door.intake.receive_file
+    receiving = asyncio.create_task(receive(incoming))
+    await turns_until(lambda: incoming.received_bytes >= len(sent))
+    body.set_exception(fault)
+    with pytest.raises(kind):
+        await receiving
+    assert door.nothing_left()
+
+
+@pytest.mark.parametrize("sent", [b"", b"1", b"x" * 700_000])
+@pytest.mark.parametrize("length", [None, 5, 999_999])
+async def test_a_silent_client_is_let_go(length: int | None, sent: bytes, make_door: Callable[..., Door]) -> None:
+    """A client that is silent in the middle of a body is let go after the timeout, and nothing of it stays."""
+    door = make_door(body_timeout_s=0.05)
+    for stream, receive in ((USAGE, door.intake.receive_reports), (SPECIMEN, door.intake.receive_file)):
+        body = Body()
+        if sent:
+            body.feed_data(b'"' + sent)
+        with pytest.raises(BodyTimeout, match=r"0\.05 seconds"):
+            await receive(door.incoming(body, stream, length=length))
+    assert door.nothing_left()
+
+
+@pytest.mark.parametrize("stream", [USAGE, SPECIMEN], ids=["usage", "specimen"])
+async def test_a_receipt_that_is_cancelled_leaves_nothing(stream: Stream, door: Door) -> None:
+    """A request that is cancelled in the middle of its body removes its draft before it ends."""
+    body = Body()
+    body.feed_data(b'"' + b"x" * 700_000)
+    receive = door.intake.receive_reports if stream is USAGE else door.intake.receive_file
+    receiving = asyncio.create_task(receive(door.incoming(body, stream)))
+    await turns_until(lambda: bool(os.listdir(door.bench.spool.tmp)))
+    receiving.cancel()
+    await asyncio.wait([receiving])
+    assert receiving.cancelled()
+    assert door.nothing_left()
+
+
+async def test_a_body_over_its_limit_is_stopped(door: Door) -> None:
+    """A body that is over its limit as it comes is stopped there, and not read to its end."""
+    stream = replace(SPECIMEN, max_body_bytes=1000)
+    body = Body()
+    body.feed_data(b"x" * 1001)
+    incoming = door.incoming(body, stream)
+    with pytest.raises(TooLarge, match="1000"):
+        await door.intake.receive_file(incoming)
+    assert door.nothing_left()
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, SpoolFull), (errno.EIO, SpoolBroken)])
+async def test_a_disk_that_fails_ends_the_body(
+    code: int, kind: type[GatewayError], door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the disk refuses a piece the body is refused in the middle, though more of it would come."""
+
+    def failing(*_: Any) -> int:
+        raise OSError(code, os.strerror(code))
+
+    body = Body()
+    for _ in range(4):
+        body.feed_data(b"x" * 300_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "write_all", failing)
+        receiving = asyncio.create_task(door.intake.receive_file(door.incoming(body, SPECIMEN)))
+
+        def is_over() -> bool:
+            body.feed_data(b"x" * 1000)
+            return receiving.done()
+
+        await turns_until(is_over)
+    with pytest.raises(kind):
+        await receiving
+    assert door.nothing_left()
+
+
+async def test_a_body_of_unknown_length_is_held_to_the_quota(make_door: Callable[..., Door]) -> None:
+    """A body of unknown length that passes the quota is stopped in the middle, and nothing of it stays."""
+    door = make_door(quota=1_000_000)
+    body = Body()
+    receiving = asyncio.create_task(door.intake.receive_file(door.incoming(body, SPECIMEN)))
+    fed = 0
+    async with asyncio.timeout(WAIT_S):
+        while not receiving.done():
+            body.feed_data(b"x" * 300_000)
+            fed += 1
+            await asyncio.wait([receiving], timeout=0.01)
+    with pytest.raises(SpoolFull, match="quota"):
+        await receiving
+    assert fed < 100
+    assert door.nothing_left()
+
+
+async def test_pieces_are_handed_on_as_they_come(door: Door) -> None:
+    """A large body is on its way to the disk while it still comes: memory holds pieces of it, never the whole."""
+    largest = 0
+    with pytest.MonkeyPatch.context() as patch:
+        write_all = disk.write_all
+
+        def measured(descriptor: int, buffers: list[bytes]) -> int:
+            nonlocal largest
+            largest = max(largest, sum(len(buffer) for buffer in buffers))
+            return write_all(descriptor, buffers)
+
+        patch.setattr(disk, "write_all", measured)
+        body = Body()
+        receiving = asyncio.create_task(door.intake.receive_file(door.incoming(body, SPECIMEN)))
+        for _ in range(100):
+            body.feed_data(b"x" * 100_000)
+            await turns_until(lambda: not body._size)
+        body.feed_eof()
+        await receiving
+    assert largest < 2 * intake.PIECE_BYTES
+    (path,) = door.bench.spool.directory(SPECIMEN).glob("*.body")
+    assert path.stat().st_size == 10_000_000
+    assert names.parse_spool_name(path.name) is not None

@@ -1,0 +1,623 @@
+"""A report is acknowledged once it is synced, many by one sync, and one answered with an error never appears."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from fixtures_spool import HOUR, NEXT_HOUR, USAGE, WAIT_S, Bench, Trace, open_bench, soon, until
+
+from gateway import disk, journal, names
+from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping
+from gateway.journal import Journal, SegmentLimits
+
+HUGE = 1 << 30
+MINUTE_NS = 60 * names.NANOSECONDS
+
+
+class Desk:
+    """A journal on a real spool."""
+
+    def __init__(self, bench: Bench, made: Journal) -> None:
+        self.bench = bench
+        self.journal = made
+
+    def send(self, line: bytes) -> asyncio.Future[None]:
+        """Begin to commit a line, and give what will say how that ended."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: GatewayError | None) -> None:
+            assert not future.done(), "answered twice"
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self.journal.append(self.bench.spool.timestamps.next(), line + b"\n", done)
+        return future
+
+    async def commit(self, *lines: bytes) -> None:
+        """Commit lines, one round each."""
+        for line in lines:
+            async with asyncio.timeout(WAIT_S):
+                await self.send(line)
+
+    def files(self) -> dict[str, bytes]:
+        """Give every segment with its bytes, by the name's ending behind the timestamp."""
+        found = sorted(path for path in self.bench.spool.directory(USAGE).iterdir() if path.is_file())
+        return {path.name: path.read_bytes() for path in found}
+
+    def lines(self) -> list[bytes]:
+        """Give every line that a reader finds in the stream's segments, in their order."""
+        return b"".join(self.files().values()).splitlines()
+
+    def open_segment(self) -> Path:
+        """Give the segment that is being written."""
+        (path,) = self.bench.spool.directory(USAGE).glob("*.open")
+        return path
+
+
+Start = Callable[..., Desk]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Give a real spool."""
+    with open_bench(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def start(bench: Bench) -> AsyncIterator[Start]:
+    """Give what starts a journal, and end it with the test."""
+    made: list[Journal] = []
+
+    def start(
+        *,
+        max_bytes: int = HUGE,
+        max_age_s: float = 3600.0,
+        pending: int = HUGE,
+        monotonic: Callable[[], float] | None = None,
+    ) -> Desk:
+        clock = {} if monotonic is None else {"monotonic": monotonic}
+        made.append(Journal(bench.spool, USAGE, SegmentLimits(max_bytes, max_age_s, pending), **clock))
+        return Desk(bench, made[-1])
+
+    yield start
+    for one in made:
+        async with asyncio.timeout(WAIT_S):
+            await one.close()
+
+
+class Fault:
+    """A function of `disk.py` that fails while it is told to."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, name: str, number: int = errno.EIO, times: int = 1 << 30) -> None:
+        self.left = times
+        self.calls = 0
+        self._number = number
+        self._real = getattr(disk, name)
+        patch.setattr(disk, name, self)
+
+    def __call__(self, *arguments: object) -> object:
+        """Fail, or do what the real function does."""
+        self.calls += 1
+        if self.left > 0:
+            self.left -= 1
+            raise OSError(self._number, os.strerror(self._number))
+        return self._real(*arguments)
+
+    def mend(self) -> None:
+        """Fail no more."""
+        self.left = 0
+
+
+class SlowSync:
+    """A sync that waits, each time it is called, until it is let go."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        self._begun = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._gate = threading.Event()
+        self._sync = disk.sync
+        patch.setattr(disk, "sync", self)
+
+    def __call__(self, descriptor: int) -> None:
+        """Say that a sync has begun, and wait."""
+        self.calls += 1
+        self._loop.call_soon_threadsafe(self._begun.set)
+        assert self._gate.wait(WAIT_S)
+        self._sync(descriptor)
+
+    async def begun(self) -> None:
+        """Wait until a sync is running."""
+        await soon(self._begun)
+
+    def go(self) -> None:
+        """Let this sync and all later ones run."""
+        self._gate.set()
+
+
+async def all_of(futures: Sequence[asyncio.Future[None]]) -> list[BaseException | None]:
+    """Wait for all of them, and give how each ended."""
+    async with asyncio.timeout(WAIT_S):
+        return await asyncio.gather(*futures, return_exceptions=True)
+
+
+def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(event.set)
+
+
+# --- the way of a line -------------------------------------------------------------------------------------------
+
+
+async def test_lines_stand_in_their_order(start: Start) -> None:
+    """What was committed stands in the segment in the order in which it came, byte for byte."""
+    desk = start()
+    lines = [b'{"n": %d}' % number for number in range(50)]
+    assert await all_of([desk.send(line) for line in lines]) == [None] * 50
+    assert desk.lines() == lines
+
+
+async def test_a_line_is_synced_before_it_is_acknowledged(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directory, write and sync come before the acknowledgement, in this order."""
+    trace = Trace(monkeypatch, bench.spool.root)
+    desk = start()
+    sent = desk.send(b"1")
+    sent.add_done_callback(lambda _: trace.note("done"))
+    await all_of([sent])
+    name = f"usage/{desk.open_segment().name}"
+    assert trace.steps == [f"create {name}", "sync_directory usage", f"write_all {name}", f"sync {name}", "done"]
+
+
+async def test_every_round_is_synced_before_it_is_acknowledged(
+    start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line of a later round is acknowledged on the strength of an earlier sync."""
+    trace = Trace(monkeypatch, bench.spool.root)
+    desk = start()
+    for number in range(5):
+        sent = desk.send(b"%d" % number)
+        sent.add_done_callback(lambda _: trace.note("done"))
+        await all_of([sent])
+    rounds = [step.split()[0] for step in trace.steps[2:]]
+    assert rounds == ["write_all", "sync", "done"] * 5
+
+
+async def test_one_sync_serves_all_that_came_meanwhile(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All the lines that come while a sync is running are made durable by one further sync."""
+    slow = SlowSync(monkeypatch)
+    desk = start()
+    first = desk.send(b"first")
+    await slow.begun()
+    others = [desk.send(b"%d" % number) for number in range(3000)]
+    assert not first.done()
+    slow.go()
+    assert await all_of([first, *others]) == [None] * 3001
+    assert slow.calls == 2
+    assert desk.lines() == [b"first", *(b"%d" % number for number in range(3000))]
+
+
+async def test_short_writes_lose_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes a few bytes at a time is written to until it has all."""
+    writev: Callable[[int, Sequence[bytes]], int] = os.writev
+    monkeypatch.setattr(os, "writev", lambda descriptor, buffers: writev(descriptor, [bytes(buffers[0])[:3]]))
+    desk = start()
+    lines = [b"%d" % number * 5 for number in range(50)]
+    assert await all_of([desk.send(line) for line in lines]) == [None] * 50
+    assert desk.lines() == lines
+
+
+async def test_lines_of_one_append_stay_together(start: Start, bench: Bench) -> None:
+    """Many lines that come as one are written side by side, and acknowledged once."""
+    desk = start()
+    sent = [desk.send(b"1\n2\n3"), desk.send(b"4")]
+    assert await all_of(sent) == [None, None]
+    assert desk.lines() == [b"1", b"2", b"3", b"4"]
+    assert bench.spool.tallies[USAGE.name].bytes == 8
+
+
+async def test_what_was_written_is_counted(start: Start, bench: Bench) -> None:
+    """The counts and the time of a sync follow each round."""
+    desk = start()
+    await desk.commit(b"1", b"22")
+    tally = bench.spool.tallies[USAGE.name]
+    assert (tally.files, tally.bytes) == (1, 5)
+    assert bench.spool.claimable[USAGE.name].files == 0
+    assert bench.metric("sync_seconds_count", stream="usage") == 2
+    await desk.journal.cut()
+    assert (bench.spool.claimable[USAGE.name].files, bench.spool.claimable[USAGE.name].bytes) == (1, 5)
+
+
+# --- cutting -----------------------------------------------------------------------------------------------------
+
+
+async def test_the_hour_turns(start: Start, bench: Bench) -> None:
+    """A line of the next hour goes into a segment of its own, which is named after its instant."""
+    desk = start()
+    await desk.commit(b"13h", b"13h too")
+    bench.clock.now_ns += MINUTE_NS
+    await desk.commit(b"14h")
+    (old, old_data), (new, new_data) = desk.files().items()
+    assert (names.hour_of(int(old.partition(".")[0])), old_data) == (HOUR, b"13h\n13h too\n")
+    assert (names.hour_of(int(new.partition(".")[0])), new_data) == (NEXT_HOUR, b"14h\n")
+    assert (old.endswith(".7.jsonl"), new.endswith(".7.jsonl.open")) == (True, True)
+
+
+async def test_the_hour_turns_within_a_round(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of several hours that wait together are parted by their hours, and all are acknowledged."""
+    slow = SlowSync(monkeypatch)
+    desk = start()
+    sent = [desk.send(b"first")]
+    await slow.begun()
+    for number in range(6):
+        sent.append(desk.send(b"%d" % number))
+        if number % 2:
+            bench.clock.now_ns += names.HOUR_NS
+    slow.go()
+    assert await all_of(sent) == [None] * 7
+    assert list(desk.files().values()) == [b"first\n0\n1\n", b"2\n3\n", b"4\n5\n"]
+    assert [name.endswith(".open") for name in desk.files()] == [False, False, True]
+
+
+async def test_a_segment_is_cut_at_its_size(start: Start) -> None:
+    """A segment that has reached its size is ended, and the next line begins another."""
+    desk = start(max_bytes=10)
+    await desk.commit(b"1234", b"56789", b"x")
+    await desk.journal.cut()
+    assert list(desk.files().values()) == [b"1234\n56789\n", b"x\n"]
+
+
+async def test_a_segment_is_cut_at_its_age(start: Start, bench: Bench) -> None:
+    """A segment that nobody writes to any more is ended by itself when it is old enough."""
+    cut = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    bench.spool.on_commit(USAGE, lambda: _set(loop, cut))
+    desk = start(max_age_s=0.05)
+    await desk.commit(b"1")
+    await soon(cut)
+    assert [(name.endswith(".jsonl"), data) for name, data in desk.files().items()] == [(True, b"1\n")]
+
+
+async def test_age_is_measured_by_the_monotonic_clock(start: Start, bench: Bench) -> None:
+    """A clock of the machine that is stepped forward within the hour cuts nothing, the monotonic one does."""
+    now = [0.0]
+    desk = start(max_age_s=1e6, monotonic=lambda: now[0])
+    await desk.commit(b"1")
+    bench.clock.now_ns += MINUTE_NS - 1000
+    now[0] = 5e5
+    await desk.commit(b"2")
+    assert desk.open_segment()
+    now[0] = 1e6
+    await desk.commit(b"3")
+    await until(lambda: any(name.endswith(".jsonl") for name in desk.files()))
+    await desk.commit(b"4")
+    assert desk.lines() == [b"1", b"2", b"3", b"4"]
+
+
+async def test_a_cut_is_asked_for(start: Start) -> None:
+    """When `cut` returns, everything appended before it stands in cut segments; with nothing to cut it does nothing."""
+    desk = start()
+    await desk.journal.cut()
+    sent = desk.send(b"1")
+    await desk.journal.cut()
+    assert await all_of([sent]) == [None]
+    await desk.journal.cut()
+    (name,) = desk.files()
+    assert name.endswith(".7.jsonl")
+
+
+async def test_close_cuts(start: Start) -> None:
+    """The end of a journal writes what waits and cuts; what comes after it is refused."""
+    desk = start()
+    sent = [desk.send(b"%d" % number) for number in range(100)]
+    async with asyncio.timeout(WAIT_S):
+        await desk.journal.close()
+        await desk.journal.close()
+        await desk.journal.cut()
+    assert await all_of(sent) == [None] * 100
+    assert [name.endswith(".jsonl") for name in desk.files()] == [True]
+    with pytest.raises(Stopping):
+        desk.send(b"late")
+
+
+async def test_a_segment_that_cannot_be_cut_is_written_on(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the rename fails, no line is lost or refused, and the next cut succeeds."""
+    desk = start(max_bytes=1)
+    with monkeypatch.context() as patch:
+        Fault(patch, "place")
+        await desk.commit(b"1", b"2")
+        await desk.journal.cut()
+    assert desk.open_segment()
+    await desk.journal.cut()
+    assert list(desk.files().values()) == [b"1\n2\n"]
+
+
+async def test_a_cut_that_keeps_failing_is_told_when_it_begins(
+    start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segment that cannot be cut for a while is told once and not with every line that is written to it."""
+    desk = start(max_bytes=1)
+    with monkeypatch.context() as patch:
+        Fault(patch, "place")
+        await desk.commit(*(b"%d" % number for number in range(20)))
+    await desk.journal.cut()
+    assert len(bench.told("segment not cut")) == 1
+
+
+# --- bounds ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_waits_is_bounded(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound of pending bytes a line is refused at once, and once the disk has caught up none is."""
+    slow = SlowSync(monkeypatch)
+    desk = start(pending=10)
+    sent = [desk.send(b"1234")]
+    await slow.begun()
+    sent.append(desk.send(b"6789"))
+    with pytest.raises(Overloaded):
+        desk.send(b"")
+    slow.go()
+    assert await all_of(sent) == [None, None]
+    await desk.commit(b"1234", b"5678")
+    assert desk.lines() == [b"1234", b"6789", b"1234", b"5678"]
+
+
+async def test_a_line_larger_than_the_bound_is_taken_alone(start: Start) -> None:
+    """Where nothing else waits, a line of any size is taken."""
+    desk = start(pending=10)
+    await desk.commit(b"x" * 1000)
+    assert desk.lines() == [b"x" * 1000]
+
+
+# --- a disk that fails -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.ENOSPC, SpoolFull), (errno.EDQUOT, SpoolFull), (errno.EIO, SpoolBroken)])
+@pytest.mark.parametrize("before", [[], [b"kept"]])
+async def test_nothing_of_a_failed_write_stays(
+    start: Start, monkeypatch: pytest.MonkeyPatch, number: int, refused: type[GatewayError], before: list[bytes]
+) -> None:
+    """When the disk is full in the middle of a line, no byte of the round is left, and later lines stand behind earlier ones."""
+    desk = start()
+    await desk.commit(*before)
+
+    def full(descriptor: int, buffers: Sequence[bytes]) -> int:
+        os.write(descriptor, b"".join(buffers)[:-2])
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "write_all", full)
+        with pytest.raises(refused):
+            await desk.commit(b"failed")
+    assert desk.lines() == before
+    await desk.commit(b"later")
+    assert desk.lines() == [*before, b"later"]
+    await desk.journal.cut()
+    assert desk.journal.current_fault() is None
+
+
+async def test_a_failed_round_fails_whole(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All the lines that shared a failed round are refused, and none of them appears."""
+    slow = SlowSync(monkeypatch)
+    desk = start()
+    first = desk.send(b"first")
+    await slow.begun()
+    with monkeypatch.context() as patch:
+        Fault(patch, "write_all", errno.ENOSPC, times=1)
+        others = [desk.send(b"%d" % number) for number in range(10)]
+        slow.go()
+        ends = await all_of([first, *others])
+    assert ends[0] is None
+    assert all(isinstance(end, SpoolFull) for end in ends[1:])
+    await desk.commit(b"last")
+    assert desk.lines() == [b"first", b"last"]
+
+
+async def test_after_a_failed_sync_the_file_is_not_trusted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The synced lines are copied to a file of their own, synced, before anything else is acknowledged.
+
+    The kernel may have dropped the pages that it could not write and call them clean: a second sync of the same file
+    would say yes to what is not on the disk.
+    """
+    desk = start()
+    await desk.commit(b"kept")
+    inode = desk.open_segment().stat().st_ino
+    with monkeypatch.context() as patch:
+        Fault(patch, "sync", times=1)
+        with pytest.raises(SpoolBroken):
+            await desk.commit(b"failed")
+    assert desk.lines() == [b"kept"]
+    assert desk.open_segment().stat().st_ino != inode
+    await desk.commit(b"later")
+    assert desk.lines() == [b"kept", b"later"]
+    assert list(desk.bench.spool.tmp.iterdir()) == []
+
+
+async def test_the_copy_is_durable_before_anything_is_acknowledged(
+    start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is synced, put in place, and its directory synced, before the failed lines are answered."""
+    desk = start()
+    await desk.commit(b"kept")
+    with monkeypatch.context() as patch:
+        Fault(patch, "sync", times=1)
+        trace = Trace(patch, bench.spool.root)
+        sent = desk.send(b"failed")
+        sent.add_done_callback(lambda _: trace.note("done"))
+        assert isinstance((await all_of([sent]))[0], SpoolBroken)
+    copied = trace.first("copy_part usage/")
+    assert trace.first("sync tmp/") < copied < trace.first("replace tmp/") < trace.first("sync_directory usage")
+    assert trace.first("sync_directory usage") < trace.first("done")
+
+
+async def test_a_failed_sync_of_the_first_line_leaves_no_segment(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segment none of whose lines was ever synced is removed."""
+    desk = start()
+    with monkeypatch.context() as patch:
+        Fault(patch, "sync", times=1)
+        with pytest.raises(SpoolBroken):
+            await desk.commit(b"failed")
+    assert desk.files() == {}
+    assert desk.bench.spool.tallies[USAGE.name].files == 0
+    await desk.commit(b"later")
+    assert desk.lines() == [b"later"]
+
+
+@pytest.mark.parametrize("step", ["create", "sync_directory"])
+async def test_a_segment_that_cannot_be_begun_is_no_segment(start: Start, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Where the new segment, or the entry that leads to it, cannot be made durable, nothing is acknowledged in it."""
+    desk = start()
+    with monkeypatch.context() as patch:
+        Fault(patch, step, times=1)
+        with pytest.raises(SpoolBroken):
+            await desk.commit(b"failed")
+    assert desk.files() == {}
+    await desk.commit(b"later")
+    assert desk.lines() == [b"later"]
+    assert desk.bench.spool.tallies[USAGE.name].files == 1
+
+
+@pytest.mark.parametrize("step", ["copy_part", "replace", "reopen", "sync_directory"])
+async def test_a_stream_that_cannot_be_restored_refuses_and_recovers(
+    start: Start, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """While the copy fails too, new lines are refused at once; when the disk is back the stream is, by itself."""
+    monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.005)
+    desk = start()
+    await desk.commit(b"kept")
+    with monkeypatch.context() as patch:
+        Fault(patch, "sync", times=1)
+        fault = Fault(patch, step)
+        with pytest.raises(SpoolBroken):
+            await desk.commit(b"failed")
+        fault_told = desk.journal.current_fault()
+        assert isinstance(fault_told, SpoolBroken)
+        with pytest.raises(SpoolBroken):
+            desk.send(b"refused")
+        assert desk.lines() == [b"kept"]
+        fault.mend()
+        # Nobody asks the writer for anything meanwhile.
+        await until(lambda: desk.journal.current_fault() is None)
+    await desk.commit(b"later")
+    assert desk.lines() == [b"kept", b"later"]
+    assert desk.bench.spool.tallies[USAGE.name].files == 1
+    await desk.journal.cut()
+    events = [line["event"] for line in desk.bench.told() if line["event"].startswith("spool ")]
+    assert events == ["spool failed", "spool recovered"]
+
+
+async def test_the_old_file_is_let_go_only_when_the_new_one_is_open(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the restored segment cannot be opened, no descriptor is used or closed that may be another file's by then."""
+    desk = start()
+    await desk.commit(b"kept")
+    stolen: list[int] = []
+    close = disk.close
+
+    def close_and_lose(descriptor: int) -> None:
+        """Close, and let another part of the program get the number, as it may at any time."""
+        close(descriptor)
+        stolen.append(os.open(desk.bench.spool.root / "FORMAT", os.O_RDWR))
+
+    with monkeypatch.context() as patch:
+        Fault(patch, "sync", times=1)
+        Fault(patch, "reopen", errno.EMFILE, times=1)
+        patch.setattr(disk, "close", close_and_lose)
+        with pytest.raises(SpoolBroken):
+            await desk.commit(b"failed")
+        await desk.journal.cut()
+    assert desk.bench.spool.format_version() == 1, "another file was cut off"
+    for descriptor in stolen:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    await desk.commit(b"later")
+    assert desk.lines() == [b"kept", b"later"]
+
+
+async def test_nobody_is_answered_while_the_lines_can_be_read(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even cutting the file back works, the senders wait: a line answered with an error must never appear."""
+    monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.005)
+    desk = start()
+    await desk.commit(b"kept")
+    with monkeypatch.context() as patch:
+        Fault(patch, "sync", times=1)
+        faults = [Fault(patch, "copy_part"), Fault(patch, "truncate_unsynced")]
+        sent = desk.send(b"failed")
+        await until(lambda: faults[1].calls >= 3)
+        assert not sent.done()
+        assert b"failed" in desk.lines()
+        for fault in faults:
+            fault.mend()
+        assert isinstance((await all_of([sent]))[0], SpoolBroken)
+    assert desk.lines() == [b"kept"]
+
+
+async def test_lines_that_waited_behind_a_failure_are_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was queued when the disk failed for good is refused and not written, and the hour's turn changes nothing of it."""
+    slow = SlowSync(monkeypatch)
+    desk = start()
+    first = desk.send(b"first")
+    await slow.begun()
+    with monkeypatch.context() as patch:
+        Fault(patch, "write_all")
+        Fault(patch, "truncate")
+        behind = [desk.send(b"behind")]
+        desk.bench.clock.now_ns += names.HOUR_NS
+        behind.append(desk.send(b"of the next hour"))
+        slow.go()
+        ends = await all_of([first, *behind])
+    assert ends[0] is None
+    assert [type(end) for end in ends[1:]] == [SpoolBroken, SpoolBroken]
+    await desk.journal.cut()
+    await desk.commit(b"last")
+    assert desk.lines() == [b"first", b"last"]
+
+
+async def test_a_close_with_a_broken_disk_ends(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway can stop with a disk that refuses everything; what was acknowledged is found at the next start."""
+    desk = start()
+    await desk.commit(b"kept")
+    with monkeypatch.context() as patch:
+        Fault(patch, "sync", times=1)
+        Fault(patch, "copy_part")
+        with pytest.raises(SpoolBroken):
+            await desk.commit(b"failed")
+        async with asyncio.timeout(WAIT_S):
+            await desk.journal.close()
+    assert desk.lines() == [b"kept"]
+    assert desk.open_segment()
+
+
+async def test_a_defect_of_the_writer_is_no_silence(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error that nobody foresaw, what waited and what comes is refused, and the gateway can still be stopped."""
+    desk = start()
+    await desk.commit(b"kept")
+    begun, gate = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def defect(*_: object) -> int:
+        _set(loop, begun)
+        assert gate.wait(WAIT_S)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "write_all", defect)
+        desk.send(b"hit")
+        await soon(begun)
+        behind = desk.send(b"behind")
+        closed = asyncio.create_task(desk.journal.close())
+        await asyncio.sleep(0)
+        gate.set()
+        async with asyncio.timeout(WAIT_S):
+            await closed
+        assert [type(end) for end in await all_of([behind])] == [SpoolBroken]
+    with pytest.raises(SpoolBroken):
+        desk.send(b"refused")
+    assert len(desk.bench.told("defect")) == 1

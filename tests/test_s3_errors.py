@@ -1,0 +1,134 @@
+"""What an error of S3 means for the one who waits to send."""
+
+from __future__ import annotations
+
+import aiohttp
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+)
+
+from gateway.errors import ObjectRefused, Refused, StoreError, Transient
+from gateway.stores.s3_errors import code_of, explain, status_of
+
+
+def answered(status: int, code: str, message: str = "") -> ClientError:
+    """An error as the client library raises it."""
+    return ClientError(
+        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}},
+        "PutObject",
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (500, "InternalError", Transient),
+        (502, "", Transient),
+        (503, "SlowDown", Transient),
+        (503, "ServiceUnavailable", Transient),
+        (200, "InternalError", Transient),
+        (200, "SlowDown", Transient),
+        (408, "RequestTimeout", Transient),
+        (409, "ConditionalRequestConflict", Transient),
+        (409, "OperationAborted", Transient),
+        (429, "TooManyRequests", Transient),
+        (400, "RequestTimeout", Transient),
+        (400, "IncompleteBody", Transient),
+        (400, "BadDigest", Transient),
+        (404, "NoSuchUpload", Transient),
+        (404, "NoSuchKey", Transient),
+        (404, "NoSuchBucket", Refused),
+        (401, "Unauthorized", Refused),
+        (403, "AccessDenied", Refused),
+        (403, "InvalidAccessKeyId", Refused),
+        (403, "SignatureDoesNotMatch", Refused),
+        (403, "RequestTimeTooSkewed", Refused),
+        (301, "PermanentRedirect", Refused),
+        (307, "TemporaryRedirect", Refused),
+        (400, "AuthorizationHeaderMalformed", Refused),
+        (400, "ExpiredToken", Refused),
+        (400, "InvalidToken", Refused),
+        (400, "KMS.DisabledException", Refused),
+        (400, "KMS.NotFoundException", Refused),
+        (400, "InvalidBucketName", Refused),
+        (400, "EntityTooLarge", ObjectRefused),
+        (400, "KeyTooLongError", ObjectRefused),
+        (400, "MetadataTooLarge", ObjectRefused),
+        (400, "InvalidArgument", ObjectRefused),
+        (413, "", ObjectRefused),
+    ],
+)
+def test_an_answer_has_its_meaning(status: int, code: str, kind: type[StoreError]) -> None:
+    """Each answer of a store is transient, refused, or refused for one object, and its text names all that was said."""
+    error = explain(answered(status, code, "why"), "putting a/b")
+    assert type(error) is kind
+    assert str(error) == f"putting a/b: {status} {code} why"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EndpointConnectionError(endpoint_url="http://127.0.0.1:1"),
+        ConnectTimeoutError(endpoint_url="http://127.0.0.1:1"),
+        ReadTimeoutError(endpoint_url="http://127.0.0.1:1"),
+        HTTPClientError(error=aiohttp.ClientPayloadError("cut")),
+        ConnectionResetError("reset"),
+        TimeoutError(),
+        OSError(5, "Input/output error"),
+    ],
+)
+def test_what_the_network_does_is_transient(error: Exception) -> None:
+    """No answer, or half of one, says nothing about the object; the text is never empty."""
+    explained = explain(error, "putting a/b")
+    assert type(explained) is Transient
+    assert len(str(explained)) > len("putting a/b: ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoCredentialsError(),
+        PartialCredentialsError(provider="env", cred_var="secret"),
+        ProfileNotFound(profile="missing"),
+    ],
+)
+def test_no_credentials_are_refused(error: Exception) -> None:
+    """Without credentials only a person can help, and the text says that it is about credentials."""
+    explained = explain(error, "putting a/b")
+    assert type(explained) is Refused
+    assert "credentials" in str(explained)
+
+
+def test_a_parameter_that_cannot_be_sent_is_the_objects_own() -> None:
+    """What the client library refuses to send concerns the one object."""
+    assert type(explain(ParamValidationError(report="bad metadata"), "putting a/b")) is ObjectRefused
+
+
+def test_a_store_error_stays_what_it_is() -> None:
+    """An error that was explained already is not explained again."""
+    error = Refused("no")
+    assert explain(error, "putting a/b") is error
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), AssertionError(), ValueError("v")])
+def test_a_defect_stays_a_defect(error: Exception) -> None:
+    """An exception that no store has caused is raised as it is."""
+    with pytest.raises(type(error)) as raised:
+        explain(error, "putting a/b")
+    assert raised.value is error
+
+
+def test_what_is_no_answer_has_no_status() -> None:
+    """Status and code are there only where the store answered."""
+    assert (status_of(answered(404, "NoSuchKey")), code_of(answered(404, "NoSuchKey"))) == (404, "NoSuchKey")
+    assert (status_of(OSError()), code_of(OSError())) == (0, "")
+    assert (status_of(ClientError({}, "PutObject")), code_of(ClientError({}, "PutObject"))) == (0, "")

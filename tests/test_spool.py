@@ -1,0 +1,562 @@
+"""What was committed is on disk, in one state at a time, and leaves only to the store or to a person."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fixtures_spool import (
+    ERROR,
+    HOST,
+    HOUR,
+    NEXT_HOUR,
+    SPECIMEN,
+    START_NS,
+    USAGE,
+    Bench,
+    Clock,
+    Crashing,
+    PowerCut,
+    Trace,
+    batch_and_deliver,
+    folder_in_memory,
+    open_bench,
+    stored_files,
+    stored_lines,
+    tree,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import aggregate, disk, names, spool
+from gateway.errors import SpoolBroken, SpoolFull, StartError, Transient
+from gateway.spool import FORMAT_VERSION, Claimed, Sidecar, oldest, refusal
+from gateway.stores.local import LocalStore
+
+MINUTE_NS = 60 * names.NANOSECONDS
+MANY = 1 << 30
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Give a real spool."""
+    with open_bench(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """Give a folder for very many starts."""
+    with folder_in_memory() as folder:
+        yield folder
+
+
+def claim(bench: Bench, max_bytes: int = MANY) -> Claimed:
+    """Claim a batch that is there to be claimed."""
+    claimed = bench.spool.claim(USAGE, max_bytes, HOST)
+    assert claimed is not None
+    return claimed
+
+
+def seal(bench: Bench, claimed: Claimed) -> Path:
+    """Aggregate and seal a claimed batch."""
+    archive = bench.spool.new_tmp()
+    aggregate.aggregate(claimed.sources(), archive, 1)
+    return bench.spool.seal(claimed, archive)
+
+
+def failing(*_: object) -> None:
+    """Fail as a broken disk does."""
+    raise OSError(errno.EIO, "Input/output error")
+
+
+# --- the layout --------------------------------------------------------------------------------------------------
+
+
+def test_a_second_gateway_is_refused(tmp_path: Path, bench: Bench) -> None:
+    """One cache_dir has one gateway: a second one is told who has it, and can have it when that one is done."""
+    with pytest.raises(StartError, match=f"pid {os.getpid()}"), open_bench(tmp_path):
+        pass
+    bench.spool.release()
+    with open_bench(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 999])
+def test_a_newer_format_is_refused(tmp_path: Path, version: int) -> None:
+    """A spool of a newer version is left as it is, and its lock is not kept."""
+    with open_bench(tmp_path) as bench:
+        bench.report(b"1")
+    (tmp_path / "spool" / "FORMAT").write_text(f"{version}\n")
+    before = tree(tmp_path / "spool")
+    for _ in range(2):
+        with pytest.raises(StartError, match=f"format {version}"), open_bench(tmp_path):
+            pass
+    assert tree(tmp_path / "spool") == before
+
+
+@pytest.mark.parametrize("text", [b"", b"one\n", b"-1\n", b"\xff\xfe", b"1.0\n"])
+def test_a_format_that_is_no_number_is_refused(tmp_path: Path, text: bytes) -> None:
+    """A FORMAT that holds no version is not guessed at."""
+    with open_bench(tmp_path):
+        pass
+    (tmp_path / "spool" / "FORMAT").write_bytes(text)
+    with pytest.raises(StartError, match="FORMAT"), open_bench(tmp_path):
+        pass
+
+
+def test_the_own_format_is_taken(tmp_path: Path) -> None:
+    """A spool of this version is opened again and again, and FORMAT is written last of the layout."""
+    for _ in range(3):
+        with open_bench(tmp_path) as bench:
+            assert bench.spool.format_version() == FORMAT_VERSION
+
+
+def test_format_is_written_after_the_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds FORMAT may rely on every directory, durably."""
+    trace = Trace(monkeypatch, tmp_path / "spool")
+    with open_bench(tmp_path):
+        placed = trace.first("place tmp/")
+        assert trace.last("make_directory") < placed
+        assert trace.last("sync tmp/") < placed < trace.last("sync_directory .")
+
+
+def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    """Where the cache_dir cannot be made, the error names it and says what to do."""
+    (tmp_path / "spool").write_bytes(b"a file")
+    with pytest.raises(StartError, match="cache_dir"), open_bench(tmp_path):
+        pass
+
+
+def test_the_spool_is_the_owners_alone(tmp_path: Path) -> None:
+    """Through every state, directories are 0700 and files 0600, even where the machine would give them to everybody."""
+    before = os.umask(0)
+    try:
+        with open_bench(tmp_path) as bench:
+            bench.seal(b"sealed")
+            bench.report(b"claimed")
+            claim(bench)
+            bench.report(b"waiting")
+            bench.file(b"abc")
+            stray = bench.file(b"stray")
+            bench.spool.set_aside(SPECIMEN, stray, "a test")
+            modes = {(path.is_dir(), path.stat().st_mode & 0o777) for path in [bench.spool.root, *bench.spool.root.rglob("*")]}
+    finally:
+        os.umask(before)
+    assert modes == {(True, 0o700), (False, 0o600)}
+
+
+# --- receive, commit ---------------------------------------------------------------------------------------------
+
+
+def test_a_commit_is_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a commit returns, the bytes are synced and after them the entry that leads to them."""
+    trace = Trace(monkeypatch, bench.spool.root)
+    bench.report(b"1")
+    assert trace.first("sync tmp/") < trace.first("place tmp/") < trace.first("sync_directory usage")
+
+
+def test_a_files_sidecar_is_durable_before_its_body(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sidecar is synced and in place, its directory synced too, before the body's rename, which is synced last."""
+    trace = Trace(monkeypatch, bench.spool.root)
+    bench.file(b"abc")
+    sidecar, body = [index for index, step in enumerate(trace.steps) if step.startswith("place ")]
+    synced = [index for index, step in enumerate(trace.steps) if step == "sync_directory specimen"]
+    assert trace.last("sync tmp/") < sidecar < synced[0] < body < synced[1]
+
+
+def test_a_commit_never_replaces(bench: Bench) -> None:
+    """Of two commits that claim one name the second fails, and the first keeps its bytes."""
+    drafts = [bench.spool.new_tmp() for _ in range(2)]
+    for number, draft in enumerate(drafts):
+        disk.write_file(draft, b"%d\n" % number)
+    bench.spool.commit_report(USAGE, drafts[0], START_NS, "u")
+    with pytest.raises(FileExistsError):
+        bench.spool.commit_report(USAGE, drafts[1], START_NS, "u")
+    sidecar = Sidecar("ab" * 16, "u", "a", "image/png", START_NS, 2, "cd" * 32)
+    disk.write_file(bench.spool.tmp / "first", b"0\n")
+    bench.spool.commit_file(SPECIMEN, bench.spool.tmp / "first", sidecar)
+    with pytest.raises(FileExistsError):
+        bench.spool.commit_file(SPECIMEN, drafts[1], sidecar)
+    committed = {name: data for name, data in tree(bench.spool.root).items() if name.endswith((".json", ".body"))}
+    assert list(committed.values()) == [b"0\n", b"0\n"]
+    assert bench.spool.tallies[USAGE.name].files == 1
+
+
+def test_a_commit_that_is_not_durable_is_taken_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is answered with an error because its directory cannot be synced does not appear later."""
+    sync = disk.sync_directory
+    monkeypatch.setattr(disk, "sync_directory", failing)
+    with pytest.raises(OSError, match="Input"):
+        bench.report(b"1")
+    calls: list[Path] = []
+
+    def second_fails(path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            failing()
+        sync(path)
+
+    monkeypatch.setattr(disk, "sync_directory", second_fails)
+    with pytest.raises(OSError, match="Input"):
+        bench.file(b"abc")
+    monkeypatch.setattr(disk, "sync_directory", sync)
+    assert bench.spool.claim(USAGE, MANY, HOST) is None
+    assert bench.spool.deliverable(SPECIMEN, set()) == []
+    assert bench.spool.used_bytes() == 0
+
+
+def test_whoever_waits_is_told_of_a_commit(bench: Bench) -> None:
+    """After each commit the listener of its stream is called, and no other."""
+    called: list[str] = []
+    for stream in (USAGE, SPECIMEN):
+        name = stream.name
+        bench.spool.on_commit(stream, lambda name=name: called.append(name))  # type: ignore[misc]
+    bench.report(b"1")
+    bench.file(b"abc")
+    bench.report(b"1", ERROR)
+    assert called == [USAGE.name, SPECIMEN.name]
+
+
+@given(st.text(st.characters(exclude_categories=[])), st.integers(0, 1 << 62))
+def test_a_sidecar_is_read_back(text: str, number: int) -> None:
+    """Whatever a client sent, a sidecar is one line of ASCII from which all of it is found again."""
+    sidecar = Sidecar("ab" * 16, text, text[::-1], "image/png", number, number, "cd" * 32)
+    data = sidecar.to_json()
+    assert data.isascii()
+    assert data.count(b"\n") == 1
+    assert Sidecar.from_json(data) == sidecar
+
+
+def test_a_sidecar_of_a_later_version_is_read() -> None:
+    """A field that this version does not know is no error, a missing one is."""
+    fields = json.loads(Sidecar("ab" * 16, "u", "a", "image/png", 1, 2, "cd" * 32).to_json())
+    assert Sidecar.from_json(json.dumps(fields | {"new": 1}).encode()).size == 2
+    del fields["uri"]
+    with pytest.raises(ValueError, match="uri"):
+        Sidecar.from_json(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.ENOSPC, SpoolFull), (errno.EDQUOT, SpoolFull), (errno.EIO, SpoolBroken), (errno.EROFS, SpoolBroken)],
+)
+def test_a_full_disk_is_told_from_a_broken_one(number: int, expected: type[Exception]) -> None:
+    """A client is told whether there was no room, or whether the disk failed."""
+    assert type(refusal(OSError(number, os.strerror(number)))) is expected
+
+
+# --- claim -------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_takes_the_oldest_of_one_hour(bench: Bench) -> None:
+    """A batch has reports of a single hour, the oldest first, and the next batch has those of the next hour."""
+    first = [bench.report(b"1"), bench.report(b"2")]
+    bench.clock.now_ns += MINUTE_NS
+    second = bench.report(b"3")
+    claimed = claim(bench)
+    assert [path.name for path in claimed.sources()] == [path.name for path in first]
+    assert (claimed.batch.hour, claimed.batch.host) == (HOUR, HOST)
+    claimed = claim(bench)
+    assert [path.name for path in claimed.sources()] == [second.name]
+    assert claimed.batch.hour == NEXT_HOUR
+    assert bench.spool.claim(USAGE, MANY, HOST) is None
+
+
+def test_a_claim_is_bounded_by_bytes(bench: Bench) -> None:
+    """A batch takes as many of the oldest as fit its bound, to the byte."""
+    for _ in range(5):
+        bench.report(b"x" * 99)
+    assert len(claim(bench, 300).sources()) == 3
+    assert len(claim(bench, 199).sources()) == 1
+    assert len(claim(bench, MANY).sources()) == 1
+
+
+def test_a_claim_takes_at_least_one(bench: Bench) -> None:
+    """A report that is larger than a whole batch is a batch of its own, and holds nothing up."""
+    bench.report(b"x" * 999)
+    bench.report(b"y")
+    assert len(claim(bench, 10).sources()) == 1
+    assert len(claim(bench, 10).sources()) == 1
+
+
+def test_a_claim_leaves_what_is_being_written(bench: Bench) -> None:
+    """An open segment, and anything that is no report, is not claimed."""
+    directory = bench.spool.directory(USAGE)
+    for name in (f"{START_NS}.7.jsonl.open", "notes.txt", f"{START_NS}.7.a.body"):
+        (directory / name).write_bytes(b"1\n")
+    assert bench.spool.claim(USAGE, MANY, HOST) is None
+
+
+def test_two_batches_never_share_a_name(bench: Bench) -> None:
+    """Batches of one hour and host are told apart by random bits."""
+    bench.report(b"1")
+    one = claim(bench)
+    bench.report(b"1")
+    assert claim(bench).batch != one.batch
+
+
+def test_a_claim_is_durable_before_it_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both directories are synced after the last rename: else a power cut could have lines claimed a second time."""
+    bench.report(b"1")
+    bench.report(b"2")
+    trace = Trace(monkeypatch, bench.spool.root)
+    claimed = claim(bench)
+    moved = trace.last("place usage/")
+    place = claimed.directory.relative_to(bench.spool.root)
+    assert trace.last(f"sync_directory {place}") > moved
+    assert trace.last("sync_directory usage") > moved
+
+
+def test_what_can_be_claimed_is_counted(bench: Bench) -> None:
+    """The count of what a claim would find follows commits and claims."""
+    claimable = bench.spool.claimable[USAGE.name]
+    bench.report(b"12")
+    bench.report(b"345")
+    assert (claimable.files, claimable.bytes) == (2, 7)
+    claim(bench, 3)
+    assert (claimable.files, claimable.bytes) == (1, 4)
+
+
+def test_the_oldest_are_picked_in_bounded_memory(bench: Bench) -> None:
+    """Of 50,000 waiting files the oldest 10,000 are picked, in memory for these and not for all."""
+    directory = bench.spool.directory(USAGE)
+    for number in range(50_000):
+        # In no order that a directory could keep.
+        os.mknod(directory / f"{START_NS + number * 7919 % 50_000}.7.jsonl", 0o600)
+    tracemalloc.start()
+    try:
+        picked = oldest(directory, (names.CUT_SEGMENT,))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert picked == [f"{START_NS + number}.7.jsonl" for number in range(spool.PICKED_FILES)]
+    # 10,000 names with their place in the heap; all of the names alone would take 4 MB.
+    assert peak < 2_500_000
+    shutil.rmtree(directory)
+
+
+def test_a_claim_is_bounded_by_files(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch takes no more files than one look picks, and those are the oldest."""
+    monkeypatch.setattr(spool, "PICKED_FILES", 3)
+    waiting = [bench.report(b"%d" % number).name for number in range(5)]
+    assert [path.name for path in claim(bench).sources()] == waiting[:3]
+    assert [path.name for path in claim(bench).sources()] == waiting[3:]
+
+
+# --- seal --------------------------------------------------------------------------------------------------------
+
+
+def test_a_seal_is_durable_before_the_sources_go(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The archive stands under its name, synced, before its sources are removed, and their removal is synced too."""
+    bench.report(b"1")
+    claimed = claim(bench)
+    place = claimed.directory.relative_to(bench.spool.root)
+    trace = Trace(monkeypatch, bench.spool.root)
+    sealed = seal(bench, claimed)
+    assert trace.last("sync tmp/") < trace.first("place tmp/") < trace.first("sync_directory usage/uploading")
+    assert trace.first("sync_directory usage/uploading") < trace.first(f"remove {place}/")
+    assert trace.last(f"remove {place}/") < trace.last(f"sync_directory {place}") < trace.last("remove_directory")
+    assert trace.last("remove_directory") < trace.last("sync_directory usage/aggregation")
+    assert names.parse_sealed(sealed.name) == (claimed.batch, 1)
+    assert not claimed.directory.exists()
+
+
+def test_nothing_is_delivered_while_its_sources_are_there(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sealed batch whose sources could not be removed is not sent before they are gone."""
+    bench.report(b"1")
+    claimed = claim(bench)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "remove", failing)
+        with pytest.raises(OSError, match="Input"):
+            seal(bench, claimed)
+    assert bench.spool.sealed_as(USAGE, claimed.batch) is not None
+    assert bench.spool.deliverable(USAGE, set()) == []
+    bench.spool.remove_sources(claimed)
+    assert len(bench.spool.deliverable(USAGE, set())) == 1
+
+
+def test_a_seal_never_replaces(bench: Bench) -> None:
+    """A batch that is sealed is not sealed a second time."""
+    bench.report(b"1")
+    claimed = claim(bench)
+    sealed = seal(bench, claimed)
+    before = sealed.read_bytes()
+    disk.write_file(bench.spool.tmp / "other", b"other")
+    with pytest.raises(FileExistsError):
+        bench.spool.seal(claimed, bench.spool.tmp / "other")
+    assert sealed.read_bytes() == before
+
+
+# --- deliver, retire ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_being_delivered_is_not_found_again(bench: Bench) -> None:
+    """What is under way, under whatever number, is left out of the next look."""
+    sealed = [bench.seal(b"1"), bench.seal(b"2")]
+    bodies = [bench.file(b"1"), bench.file(b"2")]
+    renumbered = bench.spool.renumber(sealed[0], 5)
+    assert bench.spool.deliverable(USAGE, {names.identity_of(sealed[0].name)}) == [sealed[1]]
+    assert set(bench.spool.deliverable(USAGE, set())) == {renumbered, sealed[1]}
+    assert bench.spool.deliverable(SPECIMEN, {bodies[0].name}) == [bodies[1]]
+
+
+def test_a_look_for_work_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look picks a bounded number of the oldest, of batches as of files."""
+    monkeypatch.setattr(spool, "PICKED_FILES", 2)
+    bodies = [bench.file(b"%d" % number) for number in range(5)]
+    for number in range(5):
+        bench.seal(b"%d" % number)
+    assert bench.spool.deliverable(SPECIMEN, set()) == bodies[:2]
+    assert len(bench.spool.deliverable(USAGE, set())) == 2
+
+
+def test_a_number_is_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new number is in the name and the directory synced before anybody tries it."""
+    sealed = bench.seal(b"1")
+    trace = Trace(monkeypatch, bench.spool.root)
+    bench.spool.renumber(sealed, 2)
+    assert [step.split()[0] for step in trace.steps] == ["place", "sync_directory"]
+
+
+def test_a_body_is_retired_before_its_sidecar(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body's removal is synced before the sidecar goes, so that no crash leaves a body that nobody can name."""
+    body = bench.file(b"abc")
+    trace = Trace(monkeypatch, bench.spool.root)
+    bench.spool.retire(SPECIMEN, body)
+    sidecar = f"specimen/{body.stem}.meta"
+    assert trace.first(f"remove specimen/{body.name}") < trace.first("sync_directory") < trace.first(f"remove {sidecar}")
+    assert tree(bench.spool.root) == {}
+
+
+# --- quarantine --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("uri", ["a.png", "日" * 4000])
+def test_a_file_is_quarantined_with_its_sidecar(bench: Bench, uri: str) -> None:
+    """What a person is to look at stands in the quarantine with all that is known of it, and is counted and told."""
+    body = bench.file(b"abc", uri=uri)
+    sidecar = body.with_suffix(".meta").read_bytes()
+    bench.spool.set_aside(SPECIMEN, body, "a test")
+    assert sorted(data or b"" for data in tree(bench.spool.root).values()) == sorted([b"abc", sidecar])
+    assert all(name.startswith("quarantine/specimen.") for name in tree(bench.spool.root))
+    assert bench.spool.tallies[SPECIMEN.name].files == 0
+    assert bench.metric("quarantined_total", stream="specimen") == 2
+    assert bench.told("quarantined")[0]["reason"] == "a test"
+
+
+# --- how full ----------------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_instant_is_that_of_the_oldest_thing(bench: Bench) -> None:
+    """The age of what waits is that of the oldest file, and of a batch that of its hour."""
+    assert bench.spool.oldest_instant(USAGE) is None
+    path = bench.report(b"1")
+    bench.report(b"2")
+    assert bench.spool.oldest_instant(USAGE) == int(path.name.partition(".")[0])
+    claimed = claim(bench)
+    assert bench.spool.oldest_instant(USAGE) == names.instant_of(HOUR)
+    seal(bench, claimed)
+    assert bench.spool.oldest_instant(USAGE) == names.instant_of(HOUR)
+    assert bench.spool.oldest_instant(SPECIMEN) is None
+
+
+def test_what_waits_is_counted_through_all_states(bench: Bench, tmp_path: Path) -> None:
+    """In every state the count of bytes is that of the files, and it is nothing once all is delivered."""
+
+    def on_disk() -> int:
+        return sum(len(data or b"") for name, data in tree(bench.spool.root).items() if not name.endswith(".meta"))
+
+    bench.report(b"123")
+    bench.file(b"abc")
+    assert bench.spool.used_bytes() == on_disk() == 7
+    claimed = claim(bench)
+    assert bench.spool.used_bytes() == on_disk()
+    seal(bench, claimed)
+    assert bench.spool.used_bytes() == on_disk()
+    batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
+    assert [(tally.files, tally.bytes) for tally in bench.spool.tallies.values()] == [(0, 0)] * 3
+
+
+# --- crashes and failures ----------------------------------------------------------------------------------------
+
+LINES = [b'"error 0"', b'"usage 0"', b'"usage 1"', b'"usage 2"']
+
+
+def fill(folder: Path) -> None:
+    """Commit reports of two streams and two hours, and a file."""
+    with open_bench(folder, level="error") as bench:
+        bench.report(b'"usage 0"')
+        bench.report(b'"usage 1"')
+        bench.report(b'"error 0"', ERROR)
+        bench.file(b"abc")
+        bench.clock.now_ns += MINUTE_NS
+        bench.report(b'"usage 2"')
+
+
+def go_on(folder: Path, start: int) -> None:
+    """Start the gateway once more, and take everything to the store."""
+    with open_bench(folder, clock=Clock(START_NS + start * names.HOUR_NS), level="error") as bench:
+        batch_and_deliver(bench.spool, LocalStore(folder / "objects"))
+
+
+def test_a_crash_at_any_call_doubles_and_drops_nothing(in_memory: Path) -> None:
+    """Wherever on the way from claim to retire the process is killed, each line reaches the store exactly once."""
+    fill(in_memory / "filled")
+    died, number = True, 0
+    while died:
+        folder = in_memory / f"{number}"
+        shutil.copytree(in_memory / "filled", folder)
+        died = False
+        # The next start is killed too, at an earlier call of its own.
+        for start, calls in enumerate((number, number // 3), start=1):
+            with pytest.MonkeyPatch.context() as patch:
+                Crashing(calls).install(patch)
+                try:
+                    go_on(folder, start)
+                except PowerCut:
+                    died = True
+        go_on(folder, 3)
+        assert stored_lines(folder / "objects") == LINES, f"after a crash at call {number}"
+        assert stored_files(folder / "objects") == [b"abc"]
+        assert tree(folder / "spool") == {}
+        shutil.rmtree(folder)
+        number += 1
+    assert number > 100
+
+
+def test_a_failure_at_any_call_keeps_the_counts_true(in_memory: Path) -> None:
+    """Whichever call of the disk fails once, trying again delivers everything once, and the counts come back to nothing.
+
+    The counts decide the exit code and the quota: one that drifts has a drained gateway say that data was left.
+    """
+    fill(in_memory / "filled")
+    failed, number = True, 0
+    wrong: dict[str, list[tuple[int, int]]] = {}
+    while failed:
+        folder = in_memory / f"{number}"
+        shutil.copytree(in_memory / "filled", folder)
+        with open_bench(folder, clock=Clock(START_NS + names.HOUR_NS), level="error") as bench:
+            crashing = Crashing(number, error=lambda: OSError(errno.EIO, "Input/output error"), for_ever=False)
+            with pytest.MonkeyPatch.context() as patch:
+                crashing.install(patch)
+                for _ in range(3):
+                    try:
+                        batch_and_deliver(bench.spool, LocalStore(folder / "objects"))
+                    except (OSError, Transient):
+                        continue
+            failed = bool(crashing.failed)
+            counts = [(tally.files, tally.bytes) for tally in bench.spool.tallies.values()]
+            if counts != [(0, 0)] * 3:
+                wrong[f"{crashing.failed} {number}"] = counts
+        assert stored_lines(folder / "objects") == LINES, f"after a failure of {crashing.failed} at call {number}"
+        shutil.rmtree(folder)
+        number += 1
+    assert number > 100
+    assert wrong == {}

@@ -1,0 +1,747 @@
+"""One contract for every store, and what each has of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_s3 import CONFLICT, DROPPED, ERROR_INSIDE, FORBIDDEN, LOST, NO_SUCH_UPLOAD, SLOW_DOWN, FakeS3, Fault, Request, fake_s3
+from fixtures_spool import Crashing, PowerCut, Trace
+from integration.buckets import Buckets
+from integration.minio import free_port
+
+from gateway import disk, names
+from gateway.config import S3, Aws, Config
+from gateway.errors import ObjectRefused, Refused, StoreError, Transient
+from gateway.stores import Object, Outcome, Store
+from gateway.stores.local import LocalStore
+from gateway.stores.s3 import PROOF_KEY, S3Store
+from gateway.stores.s3_client import has_credentials, s3_store
+
+MINIO_PART = 5 << 20
+FAKE_PART = 1000
+BUCKET = "bucket"
+KEY = "prefix/2026/11/21/13/2026112113.host.jsonl.gz"
+
+
+@dataclass
+class Keeper:
+    """A store under test, and a look at what it keeps."""
+
+    store: Store
+    bucket: str
+    read: Callable[[str], tuple[bytes, dict[str, str], str]]
+    unfinished: Callable[[], list[str]]
+    part_size: int
+
+
+def settings(endpoint: str, part_size: int, access: str = "access", secret: str = "secret", **s3: Any) -> Config:
+    """A configuration for a store at this endpoint."""
+    return Config(
+        aws=Aws(region="us-east-1", access_key_id=access, secret_access_key=secret, endpoint=endpoint),
+        s3=S3(part_size=part_size, **s3),
+    )
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeS3]:
+    """Run a small S3."""
+    with fake_s3() as running:
+        yield running
+
+
+@pytest.fixture(params=["local", "minio", "fake", "fake, unsigned checksums"])
+async def keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Keeper]:
+    """Give each store in turn."""
+    if request.param == "local":
+        made = local_keeper(tmp_path)
+    elif request.param == "minio":
+        made = minio_keeper(request.getfixturevalue("buckets"))
+    else:
+        checksums = "when_required" if "," in request.param else "when_supported"
+        made = fake_keeper(request.getfixturevalue("fake"), checksums=checksums)
+    yield made
+    await made.store.close()
+
+
+def local_keeper(folder: Path) -> Keeper:
+    """Give a store in a directory."""
+    root = folder / "objects"
+
+    def read(key: str) -> tuple[bytes, dict[str, str], str]:
+        metadata = json.loads((root / ".metadata" / BUCKET / f"{key}.json").read_bytes())
+        return (root / BUCKET / key).read_bytes(), metadata, "application/gzip"
+
+    def unfinished() -> list[str]:
+        drafts = root / ".drafts"
+        return os.listdir(drafts) if drafts.exists() else []
+
+    return Keeper(LocalStore(root), BUCKET, read, unfinished, FAKE_PART)
+
+
+def minio_keeper(buckets: Buckets) -> Keeper:
+    """Give a store in a real S3 server."""
+    minio = buckets.minio
+
+    def read(key: str) -> tuple[bytes, dict[str, str], str]:
+        found = buckets.get(buckets.usage, key)
+        return found.body, dict(found.metadata), found.headers["content-type"]
+
+    store = s3_store(settings(minio.endpoint, MINIO_PART, minio.access_key, minio.secret_key), 1)
+    return Keeper(store, buckets.usage, read, lambda: buckets.unfinished_uploads(buckets.usage), MINIO_PART)
+
+
+def fake_keeper(fake: FakeS3, **s3: Any) -> Keeper:
+    """Give a store in the small S3."""
+
+    def read(key: str) -> tuple[bytes, dict[str, str], str]:
+        kept = fake.objects[BUCKET, key]
+        return kept.body, kept.metadata, kept.headers["content-type"]
+
+    def unfinished() -> list[str]:
+        return [upload.key for upload in fake.uploads.values()]
+
+    return Keeper(s3_store(settings(fake.endpoint, FAKE_PART, **s3), 1), BUCKET, read, unfinished, FAKE_PART)
+
+
+def object_of(keeper: Keeper, source: Path | bytes, *, batch: str = "b1", sha256: str = "s1", key: str = KEY) -> Object:
+    """What is to be stored."""
+    return Object(
+        bucket=keeper.bucket,
+        key=key,
+        source=source,
+        size=len(source) if isinstance(source, bytes) else source.stat().st_size,
+        content_type="application/gzip",
+        metadata={"batch": batch, "lines": "2", "sha256": sha256},
+        identity="batch",
+    )
+
+
+def data_of(size: int) -> bytes:
+    """So many bytes, no two parts of them alike."""
+    return b"".join(number.to_bytes(8, "big") for number in range(size // 8 + 1))[:size]
+
+
+def file_of(folder: Path, data: bytes, name: str = "2026112113.host.0.1.jsonl.gz") -> Path:
+    """A file to be stored."""
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def notes(folder: Path) -> list[str]:
+    """The notes of uploads that stand in a folder."""
+    return [name for name in os.listdir(folder) if name.endswith(".upload")]
+
+
+# --- the contract ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [0.0, 0.5, 1.0, 2.25])
+@pytest.mark.parametrize("from_file", [True, False])
+async def test_an_object_is_stored_whole(parts: float, from_file: bool, keeper: Keeper, tmp_path: Path) -> None:
+    """An object is there afterwards, byte for byte, with its metadata, of any size, and its source may go."""
+    data = data_of(int(parts * keeper.part_size))
+    source = file_of(tmp_path, data)
+    target = object_of(keeper, source if from_file else data)
+    assert not await keeper.store.holds(target)
+    assert await keeper.store.put(target) is Outcome.STORED
+    assert source.read_bytes() == data
+    source.unlink()
+    assert keeper.read(KEY) == (data, dict(target.metadata), "application/gzip")
+    assert await keeper.store.holds(target)
+    assert keeper.unfinished() == []
+    assert notes(tmp_path) == []
+
+
+@pytest.mark.parametrize("parts", [0.5, 2.25])
+async def test_an_object_is_stored_once(parts: float, keeper: Keeper, tmp_path: Path) -> None:
+    """The same object put again is found to be there."""
+    target = object_of(keeper, file_of(tmp_path, data_of(int(parts * keeper.part_size))))
+    assert [await keeper.store.put(target) for _ in range(3)] == [Outcome.STORED, Outcome.PRESENT, Outcome.PRESENT]
+    assert keeper.unfinished() == []
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.5, 0.5), (0.5, 2.25), (2.25, 0.5), (2.25, 2.25)])
+async def test_another_object_is_never_replaced(first: float, second: float, keeper: Keeper, tmp_path: Path) -> None:
+    """A key that another object has is taken: that stays as it is, whichever of the two is large."""
+    theirs = object_of(keeper, file_of(tmp_path, data_of(int(first * keeper.part_size)), "theirs"))
+    ours = object_of(keeper, file_of(tmp_path, b"!" + data_of(int(second * keeper.part_size)), "ours"), batch="b2", sha256="s2")
+    assert await keeper.store.put(theirs) is Outcome.STORED
+    assert await keeper.store.put(ours) is Outcome.TAKEN
+    assert not await keeper.store.holds(ours)
+    assert keeper.read(KEY)[:2] == ((tmp_path / "theirs").read_bytes(), dict(theirs.metadata))
+    assert keeper.unfinished() == []
+    assert notes(tmp_path) == []
+    assert await keeper.store.put(replace(ours, key=f"{KEY}.2")) is Outcome.STORED
+
+
+@pytest.mark.parametrize("parts", [0.5, 2.25])
+async def test_the_same_object_with_other_content_is_refused(parts: float, keeper: Keeper, tmp_path: Path) -> None:
+    """An object that is there under its identity with another content is told, and what is there stays."""
+    data = data_of(int(parts * keeper.part_size))
+    target = object_of(keeper, file_of(tmp_path, data))
+    await keeper.store.put(target)
+    changed = object_of(keeper, file_of(tmp_path, b"!" + data, "changed"), sha256="other")
+    with pytest.raises(ObjectRefused, match=r"other content.*sha256"):
+        await keeper.store.put(changed)
+    assert keeper.read(KEY)[0] == data
+    assert keeper.unfinished() == []
+
+
+async def test_of_many_one_is_stored(keeper: Keeper) -> None:
+    """Of many objects that want one key at the same time exactly one gets it, and the others know that it is taken."""
+    targets = [object_of(keeper, b"%d" % number, batch=f"b{number}") for number in range(8)]
+
+    async def put(target: Object) -> Outcome:
+        while True:
+            try:
+                return await keeper.store.put(target)
+            except Transient:
+                # A store may say that another put to the key is running.
+                continue
+
+    async with asyncio.timeout(60):
+        outcomes = await asyncio.gather(*(put(target) for target in targets))
+    assert sorted(outcome.name for outcome in outcomes) == ["STORED"] + ["TAKEN"] * 7
+    assert keeper.read(KEY)[1]["batch"] == f"b{outcomes.index(Outcome.STORED)}"
+
+
+async def test_metadata_comes_back(keeper: Keeper) -> None:
+    """Metadata up to what S3 takes comes back as it was, odd characters too."""
+    marks = "".join(chr(code) for code in range(0x21, 0x7F))
+    metadata = {"id": "i1", "uri": marks, "user": "a b", "encoded": "user", "filler": "x" * 1700}
+    target = replace(object_of(keeper, b"data"), metadata=metadata, identity="id")
+    assert await keeper.store.put(target) is Outcome.STORED
+    assert keeper.read(KEY)[1] == metadata
+    assert await keeper.store.put(target) is Outcome.PRESENT
+
+
+async def test_any_key_can_be_stored(keeper: Keeper) -> None:
+    """Whatever names a user or a uri has, the key that is made of them can be stored and found."""
+    for user in ("alice", "../..", "日本" * 500):
+        for at, uri in enumerate(("../../etc/passwd", "長い" * 2000, "a b+c&d=e?f#g%2F.png", "u" * 4000, "", "/")):
+            received = 1_795_269_540 * 10**9 + at
+            key = names.file_key("p/", user=user, uri=uri, media_type="image/png", received_ns=received, again="")
+            target = object_of(keeper, uri.encode(), key=key)
+            assert await keeper.store.put(target) is Outcome.STORED
+            assert keeper.read(key)[0] == uri.encode()
+            beside = replace(target, key=f"{key}.meta.json", source=b"{}", size=2)
+            assert await keeper.store.put(beside) is Outcome.STORED
+            assert await keeper.store.holds(target)
+
+
+async def test_the_condition_is_honoured(keeper: Keeper) -> None:
+    """A store that refuses to replace is known to, however often it is asked, and under any prefix."""
+    assert await keeper.store.honours_condition(keeper.bucket, "")
+    assert await keeper.store.honours_condition(keeper.bucket, "prefix/")
+    target = object_of(keeper, b"data")
+    assert [await keeper.store.put(target) for _ in range(2)] == [Outcome.STORED, Outcome.PRESENT]
+
+
+async def test_a_store_can_be_closed_unused(tmp_path: Path, fake: FakeS3) -> None:
+    """Closing a store that was never used is nothing."""
+    await LocalStore(tmp_path).close()
+    await fake_keeper(fake).store.close()
+    assert fake.requests == []
+
+
+# --- the local store ---------------------------------------------------------------------------------------------
+
+
+async def test_a_crash_is_finished_by_the_next_put(tmp_path: Path) -> None:
+    """Wherever a crash comes, the same put finishes what was begun, and another's put never gets between."""
+    calls = 0
+    while True:
+        folder = tmp_path / str(calls)
+        folder.mkdir()
+        keeper = local_keeper(folder)
+        source = file_of(folder, b"data")
+        target, other = object_of(keeper, source), object_of(keeper, b"other", batch="b2")
+        crash = Crashing(calls)
+        with pytest.MonkeyPatch.context() as patch:
+            crash.install(patch)
+            with contextlib.suppress(PowerCut):
+                keeper.store._put(target)  # type: ignore[attr-defined]
+        begun = (folder / "objects" / ".metadata" / BUCKET / f"{KEY}.json").exists()
+        if begun:
+            assert await keeper.store.put(other) is Outcome.TAKEN
+        assert await keeper.store.put(target) in (Outcome.STORED, Outcome.PRESENT)
+        assert keeper.read(KEY)[:2] == (b"data", dict(target.metadata))
+        assert await keeper.store.put(other) is Outcome.TAKEN
+        if not crash.failed:
+            break
+        calls += 1
+    assert calls > 5
+
+
+def test_metadata_is_durable_before_its_object(tmp_path: Path) -> None:
+    """The metadata and its name are synced before the object gets its name, and that is synced before the put ends."""
+    keeper = local_keeper(tmp_path)
+    target = object_of(keeper, file_of(tmp_path, b"data"))
+    with pytest.MonkeyPatch.context() as patch:
+        trace = Trace(patch, tmp_path / "objects")
+        keeper.store._put(target)  # type: ignore[attr-defined]
+    folder = Path(KEY).parent
+    order = [
+        trace.first("write_file .drafts/"),
+        trace.first(f"sync_directory .metadata/{BUCKET}/{folder}"),
+        trace.last("link "),
+        trace.last(f"sync_directory {BUCKET}/{folder}"),
+    ]
+    assert order == sorted(order)
+
+
+async def test_a_file_without_metadata_is_not_ours(tmp_path: Path) -> None:
+    """A file at the key that the store has not put there is a stranger's, and so is one whose metadata cannot be read."""
+    keeper = local_keeper(tmp_path)
+    path = tmp_path / "objects" / BUCKET / KEY
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"stranger")
+    assert await keeper.store.put(object_of(keeper, b"data")) is Outcome.TAKEN
+    assert path.read_bytes() == b"stranger"
+    for torn in (b"", b"{", b"[]"):
+        metadata = tmp_path / "objects" / ".metadata" / BUCKET / f"{KEY}.json"
+        metadata.parent.mkdir(parents=True, exist_ok=True)
+        metadata.write_bytes(torn)
+        assert await keeper.store.put(object_of(keeper, b"data")) is Outcome.TAKEN
+        assert not await keeper.store.holds(object_of(keeper, b"data"))
+
+
+async def test_metadata_alone_is_not_the_object(tmp_path: Path) -> None:
+    """As long as only the metadata is there the object is not held."""
+    keeper = local_keeper(tmp_path)
+    target = object_of(keeper, b"data")
+    await keeper.store.put(target)
+    (tmp_path / "objects" / BUCKET / KEY).unlink()
+    assert not await keeper.store.holds(target)
+    assert await keeper.store.put(target) is Outcome.STORED
+
+
+@pytest.mark.parametrize("code", [errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP])
+async def test_another_disk_gets_a_copy(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the spool's file cannot have a second name under the store, its bytes are copied there."""
+    keeper = local_keeper(tmp_path)
+    source = file_of(tmp_path, data_of(3 << 20))
+    link = disk.link
+
+    def refusing(given: Path, target: Path) -> None:
+        if given == source:
+            raise OSError(code, os.strerror(code))
+        link(given, target)
+
+    monkeypatch.setattr(disk, "link", refusing)
+    assert await keeper.store.put(object_of(keeper, source)) is Outcome.STORED
+    assert keeper.read(KEY)[0] == source.read_bytes()
+    assert (tmp_path / "objects" / BUCKET / KEY).stat().st_ino != source.stat().st_ino
+    assert keeper.unfinished() == []
+
+
+async def test_a_disk_that_fails_is_transient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that cannot be written is a store that is away, and the next put succeeds when it can be again."""
+    keeper = local_keeper(tmp_path)
+    (tmp_path / "objects").write_bytes(b"a file")
+    with pytest.raises(Transient, match="objects"):
+        await keeper.store.put(object_of(keeper, b"data"))
+    (tmp_path / "objects").unlink()
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "write_all", full)
+        with pytest.raises(Transient, match="No space left"):
+            await keeper.store.put(object_of(keeper, b"data"))
+    assert keeper.unfinished() == []
+    assert await keeper.store.put(object_of(keeper, b"data")) is Outcome.STORED
+
+
+# --- S3: whether the condition is honoured -----------------------------------------------------------------------
+
+
+@pytest.fixture
+async def s3(fake: FakeS3) -> AsyncIterator[Keeper]:
+    """Give a store in the small S3."""
+    made = fake_keeper(fake)
+    yield made
+    await made.store.close()
+
+
+@pytest.mark.parametrize(("condition", "honoured"), [("honoured", True), ("ignored", False), ("unknown", False)])
+async def test_the_condition_is_proved_once(condition: str, honoured: bool, fake: FakeS3, s3: Keeper) -> None:
+    """Whether a store refuses to replace is seen by a put of the gateway's own, once for each bucket."""
+    fake.condition = condition
+    answers = await asyncio.gather(*(s3.store.honours_condition(BUCKET, "prefix/") for _ in range(5)))
+    assert answers == [honoured] * 5
+    asked = len(fake.requests)
+    assert asked <= 2
+    assert {(request.bucket, request.key) for request in fake.requests} == {(BUCKET, f"prefix/{PROOF_KEY}")}
+    assert await s3.store.honours_condition("another", "") == honoured
+    assert len(fake.requests) == 2 * asked
+
+
+async def test_a_proof_that_stands_already_is_enough(fake: FakeS3) -> None:
+    """A later process finds its proof there: one put tells."""
+    for expected in (2, 3):
+        keeper = fake_keeper(fake)
+        assert await keeper.store.honours_condition(BUCKET, "")
+        await keeper.store.close()
+        assert len(fake.requests) == expected
+
+
+@pytest.mark.parametrize(("setting", "honoured"), [("on", True), ("off", False)])
+async def test_the_setting_needs_no_proof(setting: str, honoured: bool, fake: FakeS3) -> None:
+    """An operator who says whether the store honours the condition is believed."""
+    keeper = fake_keeper(fake, conditional_put=setting)
+    assert await keeper.store.honours_condition(BUCKET, "") is honoured
+    assert fake.requests == []
+    await keeper.store.put(object_of(keeper, b"data"))
+    assert [request.headers.get("if-none-match") for request in fake.requests] == ["*" if honoured else None]
+    await keeper.store.close()
+
+
+@pytest.mark.parametrize("condition", ["ignored", "unknown"])
+async def test_no_condition_is_sent_where_it_is_not_known(condition: str, fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """A store that does not honour the condition is not asked for it, since some refuse every such put."""
+    fake.condition = condition
+    assert not await s3.store.honours_condition(BUCKET, "")
+    fake.requests.clear()
+    assert await s3.store.put(object_of(s3, b"data")) is Outcome.STORED
+    assert await s3.store.put(object_of(s3, file_of(tmp_path, data_of(2500)), key="large")) is Outcome.STORED
+    assert not any("if-none-match" in request.headers for request in fake.requests)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [(SLOW_DOWN, Transient), (DROPPED, Transient), (FORBIDDEN, Refused), (CONFLICT, Transient)]
+)
+async def test_a_proof_that_fails_proves_nothing(fault: Fault, kind: type[StoreError], fake: FakeS3, s3: Keeper) -> None:
+    """A proof that gets no clear answer is an error, and is tried again by the next call."""
+    fake.fail_always("PutObject", fault)
+    with pytest.raises(kind):
+        await s3.store.honours_condition(BUCKET, "")
+    fake.fail_always("PutObject", None)
+    assert await s3.store.honours_condition(BUCKET, "")
+
+
+# --- S3: answers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (SLOW_DOWN, Transient),
+        (CONFLICT, Transient),
+        (DROPPED, Transient),
+        (Fault(500, "InternalError"), Transient),
+        (FORBIDDEN, Refused),
+        (Fault(400, "ExpiredToken"), Refused),
+        (Fault(400, "EntityTooLarge"), ObjectRefused),
+    ],
+)
+@pytest.mark.parametrize("operation", ["PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"])
+async def test_a_failure_is_told_and_mended(
+    operation: str, fault: Fault, kind: type[StoreError], fake: FakeS3, s3: Keeper, tmp_path: Path
+) -> None:
+    """Whichever request fails, the put says how, leaves nothing half done in the store, and succeeds when put again."""
+    size = 500 if operation == "PutObject" else 2500
+    target = object_of(s3, file_of(tmp_path, data_of(size)))
+    fake.fail_always(operation, fault)
+    with pytest.raises(kind) as raised:
+        await s3.store.put(target)
+    fake.fail_always(operation, None)
+    assert type(raised.value) is kind
+    assert (fake.objects, s3.unfinished(), notes(tmp_path)) == ({}, [], [])
+    assert await s3.store.put(target) is Outcome.STORED
+    assert s3.read(KEY)[0] == data_of(size)
+
+
+async def test_each_failure_is_told_at_once(fake: FakeS3, s3: Keeper) -> None:
+    """The client library does not try again by itself: that is decided in one place only."""
+    fake.fail_always("PutObject", SLOW_DOWN)
+    with pytest.raises(Transient):
+        await s3.store.put(object_of(s3, b"data"))
+    assert fake.operations() == ["PutObject"]
+
+
+@pytest.mark.parametrize("size", [500, 2500])
+async def test_an_answer_that_is_lost_is_no_second_object(size: int, fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """A put that succeeded unheard is found to be there by the next one."""
+    target = object_of(s3, file_of(tmp_path, data_of(size)))
+    # The HTTP client asks once more by itself where that can do no harm.
+    fake.fail("PutObject" if size < FAKE_PART else "CompleteMultipartUpload", LOST, *([DROPPED] if size < FAKE_PART else []))
+    with pytest.raises(Transient):
+        await s3.store.put(target)
+    assert await s3.store.put(target) is Outcome.PRESENT
+    assert (list(fake.objects), s3.unfinished(), notes(tmp_path)) == ([(BUCKET, KEY)], [], [])
+
+
+async def test_an_error_inside_a_success_is_an_error(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """A 200 that carries an error is the error it carries."""
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    fake.fail("CompleteMultipartUpload", ERROR_INSIDE)
+    with pytest.raises(Transient, match="InternalError"):
+        await s3.store.put(target)
+    assert (fake.objects, s3.unfinished()) == ({}, [])
+    assert await s3.store.put(target) is Outcome.STORED
+
+
+@pytest.mark.parametrize("operation", ["PutObject", "CompleteMultipartUpload"])
+async def test_taken_and_gone_is_tried_again(operation: str, fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """A key that is refused as taken where nothing is found may be held by an earlier put of ours: the same key, later."""
+    target = object_of(s3, file_of(tmp_path, data_of(500 if operation == "PutObject" else 2500)))
+    fake.fail(operation, Fault(412, "PreconditionFailed"))
+    with pytest.raises(Transient, match="taken and is gone"):
+        await s3.store.put(target)
+    assert await s3.store.put(target) is Outcome.STORED
+    assert s3.unfinished() == []
+
+
+@pytest.mark.parametrize("size", [500, 2500])
+async def test_who_may_not_look_is_told_what_is_missing(size: int, fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """A role that may put but not look is refused with the missing permission, and nothing is put elsewhere."""
+    target = object_of(s3, file_of(tmp_path, data_of(size)))
+    assert await s3.store.put(target) is Outcome.STORED
+    fake.fail_always("HeadObject", FORBIDDEN)
+    with pytest.raises(Refused, match="s3:GetObject") as raised:
+        await s3.store.put(target)
+    assert type(raised.value) is Refused
+    assert (list(fake.objects), s3.unfinished(), notes(tmp_path)) == ([(BUCKET, KEY)], [], [])
+    fake.fail_always("HeadObject", None)
+    assert await s3.store.put(target) is Outcome.PRESENT
+
+
+async def test_a_head_that_fails_decides_nothing(fake: FakeS3, s3: Keeper) -> None:
+    """When the look at a taken key fails for a while, so does the put."""
+    target = object_of(s3, b"data")
+    await s3.store.put(target)
+    fake.fail("HeadObject", SLOW_DOWN, DROPPED, DROPPED)
+    for _ in range(2):
+        with pytest.raises(Transient):
+            await s3.store.put(target)
+    assert await s3.store.put(target) is Outcome.PRESENT
+
+
+# --- S3: uploads in parts ----------------------------------------------------------------------------------------
+
+
+async def test_an_upload_is_noted_before_its_first_part(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """The id of an upload stands on disk from before the first part until the upload is over."""
+    source = file_of(tmp_path, data_of(2500))
+    note = source.with_name(f"{source.name}.upload")
+    noted: list[tuple[str, bool]] = []
+
+    def look(request: Request) -> None:
+        noted.append((request.operation, note.exists() and json.loads(note.read_bytes())["upload_id"] in fake.uploads))
+
+    fake.on_request = look
+    with pytest.MonkeyPatch.context() as patch:
+        trace = Trace(patch, tmp_path)
+        assert await s3.store.put(object_of(s3, source)) is Outcome.STORED
+    assert noted == [
+        ("CreateMultipartUpload", False),
+        *[("UploadPart", True)] * 3,
+        ("CompleteMultipartUpload", True),
+    ]
+    assert not note.exists()
+    steps = [step for step in trace.steps if step.startswith(("write_file", "sync_directory", "remove"))]
+    assert steps == [f"write_file {note.name}", "sync_directory .", f"remove {note.name}", "sync_directory ."]
+
+
+async def test_an_upload_that_a_crash_left_is_aborted(buckets: Buckets, tmp_path: Path) -> None:
+    """What a crash left of an upload in a real S3 is aborted by the next put, which then stores the object."""
+    keeper = minio_keeper(buckets)
+    source = file_of(tmp_path, data_of(MINIO_PART + 1))
+    target = object_of(keeper, source)
+    upload_id = buckets.client._create_multipart_upload(keeper.bucket, KEY, {})
+    noted = {"bucket": keeper.bucket, "key": KEY, "upload_id": upload_id}
+    note = file_of(tmp_path, json.dumps(noted).encode(), f"{source.name}.upload")
+    assert keeper.unfinished() == [KEY]
+    assert await keeper.store.put(target) is Outcome.STORED
+    assert keeper.unfinished() == []
+    assert not note.exists()
+    await keeper.store.close()
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b"[]", b'{"bucket":"b"}', b"null"])
+async def test_a_torn_note_is_no_obstacle(torn: bytes, s3: Keeper, tmp_path: Path) -> None:
+    """A note that a crash tore is removed, and the object stored."""
+    source = file_of(tmp_path, data_of(2500))
+    note = file_of(tmp_path, torn, f"{source.name}.upload")
+    assert await s3.store.put(object_of(s3, source)) is Outcome.STORED
+    assert not note.exists()
+
+
+async def test_a_killed_upload_is_begun_anew(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """An upload that was cut off in the middle leaves its note, by which the next put aborts it and begins anew."""
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    reached = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def look(request: Request) -> None:
+        if request.operation == "UploadPart":
+            loop.call_soon_threadsafe(reached.set)
+
+    fake.on_request = look
+    # Parts are taken and never answered.
+    fake.fail_always("UploadPart", LOST)
+    putting = asyncio.create_task(s3.store.put(target))
+    async with asyncio.timeout(30):
+        await reached.wait()
+    putting.cancel()
+    await asyncio.wait([putting])
+    fake.fail_always("UploadPart", None)
+    assert await s3.store.put(target) is Outcome.STORED
+    assert (s3.unfinished(), notes(tmp_path)) == ([], [])
+
+
+async def test_what_cannot_be_aborted_now_is_aborted_later(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """While the store is away its upload stays noted; the next put aborts it first."""
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    fake.fail("UploadPart", SLOW_DOWN)
+    fake.fail("AbortMultipartUpload", SLOW_DOWN, SLOW_DOWN)
+    with pytest.raises(Transient):
+        await s3.store.put(target)
+    assert len(notes(tmp_path)) == 1
+    with pytest.raises(Transient, match="aborting"):
+        await s3.store.put(target)
+    assert len(s3.unfinished()) == 1
+    assert await s3.store.put(target) is Outcome.STORED
+    assert (s3.unfinished(), notes(tmp_path)) == ([], [])
+
+
+async def test_an_upload_that_is_gone_was_completed_or_not(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """NoSuchUpload is decided by what stands at the key: this very object, or nothing."""
+    source = file_of(tmp_path, data_of(2500))
+    target = object_of(s3, source)
+    fake.fail("CompleteMultipartUpload", NO_SUCH_UPLOAD)
+    with pytest.raises(Transient, match="NoSuchUpload"):
+        await s3.store.put(target)
+    fake.fail("CompleteMultipartUpload", Fault(404, "NoSuchUpload", done=True))
+    assert await s3.store.put(target) is Outcome.PRESENT
+    assert (s3.read(KEY)[0], s3.unfinished(), notes(tmp_path)) == (data_of(2500), [], [])
+
+
+async def test_a_crash_after_the_last_call_is_found_out(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """A crash between Complete and its answer leaves the note; the next put finds the object there and sends nothing."""
+    source = file_of(tmp_path, data_of(2500))
+    target = object_of(s3, source)
+    await s3.store.put(target)
+    noted = {"bucket": BUCKET, "key": KEY, "upload_id": "completed"}
+    note = file_of(tmp_path, json.dumps(noted).encode(), f"{source.name}.upload")
+    fake.requests.clear()
+    assert await s3.store.put(target) is Outcome.PRESENT
+    assert "UploadPart" not in fake.operations()
+    assert not note.exists()
+
+
+async def test_a_note_is_believed_by_who_may_not_look(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """A role that may not look still gets rid of its noted upload, and stores the object."""
+    source = file_of(tmp_path, data_of(2500))
+    file_of(tmp_path, b"{}", f"{source.name}.upload")
+    fake.fail_always("HeadObject", FORBIDDEN)
+    assert await s3.store.put(object_of(s3, source)) is Outcome.STORED
+
+
+async def test_a_note_that_cannot_be_written_keeps_the_upload_from_staying(
+    fake: FakeS3, s3: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload that cannot be noted is aborted before a part of it is sent."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "write_file", full)
+        with pytest.raises(Transient, match="noted"):
+            await s3.store.put(target)
+    assert fake.operations() == ["CreateMultipartUpload", "AbortMultipartUpload"]
+    assert s3.unfinished() == []
+
+
+async def test_parts_are_never_too_many(fake: FakeS3, s3: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that would need more parts than S3 allows is sent in larger ones."""
+    monkeypatch.setattr("gateway.stores.s3.MAX_PARTS", 4)
+    assert await s3.store.put(object_of(s3, file_of(tmp_path, data_of(9999)))) is Outcome.STORED
+    assert fake.operations().count("UploadPart") == 4
+    assert s3.read(KEY)[0] == data_of(9999)
+
+
+async def test_storage_class_and_encryption_are_asked_for(fake: FakeS3, tmp_path: Path) -> None:
+    """Storage class and encryption go along with every object, small or in parts, and with nothing else."""
+    keeper = fake_keeper(fake, storage_class="STANDARD_IA", server_side_encryption="aws:kms", kms_key_id="alias/ours")
+    await keeper.store.honours_condition(BUCKET, "")
+    await keeper.store.put(object_of(keeper, b"data"))
+    await keeper.store.put(object_of(keeper, file_of(tmp_path, data_of(2500)), key="large"))
+    await keeper.store.close()
+    asked = ("x-amz-storage-class", "x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id")
+    for request in fake.requests:
+        expected = ["STANDARD_IA", "aws:kms", "alias/ours"]
+        if request.operation not in ("PutObject", "CreateMultipartUpload"):
+            expected = [""] * 3
+        assert [request.headers.get(name, "") for name in asked] == expected, request.operation
+
+
+# --- S3: what a person has to mend -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [10, MINIO_PART + 1])
+async def test_what_a_person_must_mend_is_refused(size: int, buckets: Buckets, tmp_path: Path) -> None:
+    """A real S3 refuses a wrong key, a wrong secret and a bucket that is not there, and the text says which."""
+    minio = buckets.minio
+    source = file_of(tmp_path, data_of(size))
+    for access, secret, bucket, text in (
+        ("nobody", minio.secret_key, buckets.usage, "InvalidAccessKeyId"),
+        (minio.access_key, "not-the-secret", buckets.usage, "SignatureDoesNotMatch"),
+        (minio.access_key, minio.secret_key, "no-such-bucket", "NoSuchBucket"),
+    ):
+        store = s3_store(settings(minio.endpoint, MINIO_PART, access, secret), 1)
+        target = replace(object_of(minio_keeper(buckets), source), bucket=bucket)
+        with pytest.raises(Refused, match=text) as raised:
+            await store.put(target)
+        assert type(raised.value) is Refused
+        with pytest.raises(Refused, match=text):
+            await store.honours_condition(bucket, "")
+        await store.close()
+
+
+async def test_a_store_that_is_away_is_transient(tmp_path: Path) -> None:
+    """A store that does not listen is away, for whatever is asked of it."""
+    store = s3_store(settings(f"http://127.0.0.1:{free_port()}", FAKE_PART), 1)
+    keeper = Keeper(store, BUCKET, lambda _: (b"", {}, ""), list, FAKE_PART)
+    for size in (10, 2500):
+        with pytest.raises(Transient):
+            await store.put(object_of(keeper, file_of(tmp_path, data_of(size))))
+    with pytest.raises(Transient):
+        await store.holds(object_of(keeper, b""))
+    with pytest.raises(Transient):
+        await store.honours_condition(BUCKET, "")
+    await store.close()
+
+
+async def test_credentials_are_found_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys come from the configuration or the standard chain; without any a put is refused and says so."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    bare = settings("http://127.0.0.1:1", FAKE_PART, access="", secret="")
+    assert not await has_credentials(bare)
+    assert await has_credentials(settings("", FAKE_PART))
+    store: S3Store = s3_store(bare, 1)
+    keeper = Keeper(store, BUCKET, lambda _: (b"", {}, ""), list, FAKE_PART)
+    with pytest.raises(Refused, match="credentials"):
+        await store.put(object_of(keeper, b"data"))
+    await store.close()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    assert await has_credentials(bare)
