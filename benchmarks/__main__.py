@@ -72,7 +72,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; default: all, end-to-end only with --minio-binary")
     add("--rounds", type=_positive, help="how often each contestant is measured (reports 3, body 3, aggregate 2)")
-    add("--seconds", type=float, help="of load in a round of reports (3), of watched delivery in start (8)")
+    add("--seconds", type=float, help="of load in a round of reports (3), of watched delivery in start (6)")
     add("--connections", type=_positive, default=64, help="of the load generator (64)")
     add("--size", type=_positive, default=1024, metavar="MIB", help="of a large body, and of the lines to aggregate (1024)")
     add("--bodies", type=_positive, default=16, help="large bodies at once (16)")

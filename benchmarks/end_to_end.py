@@ -83,7 +83,8 @@ def _lines(endpoint: str, prefix: str) -> int:
     total = 0
     for found in client.list_objects("usage", prefix, recursive=True):
         headers = client.stat_object("usage", str(found.object_name)).metadata or {}
-        total += int({name.lower(): value for name, value in headers.items()}["x-amz-meta-lines"])
+        # An object without lines is the gateway's own, by which it has tried the store.
+        total += int({name.lower(): value for name, value in headers.items()}.get("x-amz-meta-lines", 0))
     return total
 
 

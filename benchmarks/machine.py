@@ -19,7 +19,7 @@ PACKAGES = ("aiohttp", "uvloop", "orjson", "isal", "aiobotocore")
 def describe(directory: Path) -> list[str]:
     """One line for each subject; `directory` is on the disk that is measured."""
     return [
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load before the run {os.getloadavg()[0]:.1f}",
         f"{_processor()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB, {platform.system()} {platform.release()}",
         f"file system {_file_system(directory)}",
         f"gateway {gateway.__version__} ({_commit()}), CPython {platform.python_version()}",

@@ -16,7 +16,9 @@ from benchmarks.settings import Settings, Wrong
 
 SPECIMENS = (10_000, 50_000, 100_000)
 SEGMENTS = (1_000, 5_000, 10_000)
-SECONDS = 8.0
+SECONDS = 6.0
+# The start with nothing waiting is taken off all others, so it is the middle one of so many.
+EMPTY_STARTS = 3
 LOOK_S = 0.05
 # A figure counts as linear, or flat, if the largest backlog does not pass the smallest by more than this.
 # Two starts of the same spool differ by as much, so that less than this says nothing.
@@ -69,7 +71,9 @@ class Sent:
 def run(settings: Settings) -> Result:
     """Start with specimens, then with segments waiting."""
     result = Result("start: with much waiting in the spool")
-    empty = _start(settings, 0, lambda _spool, _count: 0)
+    empty = sorted((_start(settings, 0, _nothing) for _ in range(EMPTY_STARTS)), key=lambda start: start.listening_s)[
+        EMPTY_STARTS // 2
+    ]
     for what, counts, write in (("specimens", SPECIMENS, write_specimens), ("segments", SEGMENTS, write_segments)):
         starts = [_start(settings, count, write) for count in settings.counts or counts]
         _tell(result, what, empty, starts)
@@ -79,6 +83,10 @@ def run(settings: Settings) -> Result:
         "Segments are one a minute, so that 60 of them make a batch; intervals of one second have them cut at once."
     )
     return result
+
+
+def _nothing(_spool: Path, _count: int) -> int:
+    return 0
 
 
 def _start(settings: Settings, count: int, write: Callable[[Path, int], int]) -> Start:

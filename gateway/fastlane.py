@@ -21,7 +21,7 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import RawRequestMessage
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from yarl import URL
 
 from gateway.errors import GatewayError, Unanswerable
@@ -172,11 +172,13 @@ class FastLane:
 class _Request:
     """One report on its way through the fast lane."""
 
-    __slots__ = ("begun", "count", "data", "head", "hold", "ticket")
+    __slots__ = ("begun", "count", "head", "hold", "pieces", "size", "ticket")
 
     def __init__(self, head: PlainHead, data: bytes, ticket: Ticket, begun: float) -> None:
         self.head = head
-        self.data = data
+        # As they came: given to aiohttp after all, they must not look to it as if they had come together.
+        self.pieces = [data]
+        self.size = len(data)
         self.ticket = ticket
         self.begun = begun
         self.count = 0
@@ -192,8 +194,8 @@ class Connection(RequestHandler):
         self._lane = lane
         self._tell_malformed = tell_malformed
         self._fast: _Request | None = None
-        # What came while a report was being synced.
-        self._behind = b""
+        # What came while a report was being synced, in the pieces in which it came.
+        self._behind: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection whose task ends is closed, however it ends: nobody else would ever answer on it."""
@@ -206,14 +208,14 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Take bytes: into the fast lane, behind the report that is in it, or to aiohttp."""
         if self._lane is None:
-            super().data_received(data)
+            self._give(data)
         elif self._fast is None and not self._behind:
             self._begin(data)
         elif self._fast is not None and self._fast.hold is not None:
             self._go_on(self._fast, data)
         else:
-            self._behind += data
-            if len(self._behind) > self._read_bufsize and self.transport is not None:
+            self._behind.append(data)
+            if sum(map(len, self._behind)) > self._read_bufsize and self.transport is not None:
                 self.transport.pause_reading()
 
     def _begin(self, data: bytes) -> None:
@@ -239,8 +241,9 @@ class Connection(RequestHandler):
 
     def _go_on(self, request: _Request, data: bytes) -> None:
         """More of the body that a head is held for."""
-        request.data += data
-        missing = request.head.size + request.head.length - len(request.data)
+        request.pieces.append(data)
+        request.size += len(data)
+        missing = request.head.size + request.head.length - request.size
         if missing > 0:
             return
         if request.hold is not None:
@@ -260,7 +263,7 @@ class Connection(RequestHandler):
                 head.stream,
                 head.user,
                 head.content_type,
-                request.data[head.size :],
+                b"".join(request.pieces)[head.size :],
                 lambda error: self._committed(request, error),
             )
         except Exception:  # noqa: BLE001 (the ordinary lane meets the same error, and has the means to tell it)
@@ -293,12 +296,16 @@ class Connection(RequestHandler):
             self._loop.call_soon(self._take_behind)
 
     def _take_behind(self) -> None:
-        behind, self._behind = self._behind, b""
-        if behind and self._fast is None and self.transport is not None:
-            self.transport.resume_reading()
-            self.data_received(behind)
-        else:
-            self._behind = behind
+        if self._fast is not None or self.transport is None:
+            return
+        behind, self._behind = self._behind, []
+        self.transport.resume_reading()
+        for index, piece in enumerate(behind):
+            self.data_received(piece)
+            if self._behind:
+                # The piece before began a report that is being synced, and this one stands behind it already.
+                self._behind += behind[index + 1 :]
+                return
 
     def _remote(self) -> str | None:
         peer = self.peername
@@ -314,16 +321,29 @@ class Connection(RequestHandler):
 
     def _abandon(self, request: _Request) -> None:
         """Give a request that is not so plain after all to aiohttp, with everything behind it."""
-        behind, self._behind = self._behind, b""
+        behind, self._behind = self._behind, []
         self._end(request)
-        if self.transport is not None:
-            if behind:
-                self.transport.resume_reading()
-            self._leave(request.data + behind)
+        if self.transport is not None and behind:
+            self.transport.resume_reading()
+        for piece in [*request.pieces, *behind]:
+            self._leave(piece)
 
     def _leave(self, data: bytes) -> None:
         self._lane = None
+        self._give(data)
+
+    def _give(self, data: bytes) -> None:
+        """Give bytes to aiohttp; where they break a body that is being received, its reader is told at once.
+
+        aiohttp keeps the error for the request after it, and the reader would wait for its timeout.
+        """
         super().data_received(data)
+        request = self._current_request
+        if request is None or not self._messages or request.content.is_eof():
+            return
+        last, _ = self._messages[-1]
+        if isinstance(last, _ErrInfo) and request.content.exception() is None:
+            request.content.set_exception(RequestPayloadError(last.message))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone; a report that is being synced stays, as one whose answer was lost."""

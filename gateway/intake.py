@@ -228,6 +228,8 @@ class Intake:
             except TimeoutError:
                 raise BodyTimeout(f"no byte of the body came for {self._body_timeout_s:g} seconds") from None
             except RequestPayloadError as error:
+                # Nothing of it is worth reading after the answer.
+                incoming.body.feed_eof()
                 raise BadRequest(f"the body is not as its head says: {error}") from error
             except (aiohttp.ClientError, ConnectionError) as error:
                 raise ClientGone("the client closed the connection in the middle of the body") from error

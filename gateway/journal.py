@@ -48,6 +48,7 @@ class _Entry:
     instant: int
     data: bytes
     done: Done
+    is_answered: bool = False
 
 
 @dataclass(slots=True)
@@ -159,6 +160,8 @@ class Journal:
                 self._spool.log.error("defect", where=f"answers of {self._stream.name}", reason=repr(defect))
 
     def _answer_soon(self, entries: list[_Entry], error: GatewayError | None) -> None:
+        for entry in entries:
+            entry.is_answered = True
         try:
             self._loop.call_soon_threadsafe(self._answer, entries, error)
         except RuntimeError:
@@ -170,35 +173,26 @@ class Journal:
     def _run(self) -> None:
         while True:
             entries, cuts = self._gather()
-            try:
-                self._work(entries, ask_cut=bool(cuts))
-            except Exception as error:  # noqa: BLE001 (a defect of ours: without this the requests would wait for ever)
-                self._spool.log.error("defect", where=f"journal of {self._stream.name}", reason=repr(error))
-                self.fault = SpoolBroken("the writer failed; the gateway has to be started again")
-                self._is_dead = True
-                cuts += self._bury(entries)
+            if self._is_dead:
+                self._answer_soon(entries, self.fault)
+            else:
+                self._work_or_die(entries, ask_cut=bool(cuts))
             for cut in cuts:
                 cut.done()
-            if self._is_dead or any(cut.last for cut in cuts):
+            if any(cut.last for cut in cuts):
                 return
 
-    def _bury(self, entries: list[_Entry]) -> list[_Cut]:
-        """Answer all that nobody will write any more, and return the cuts that were asked for.
-
-        Of what the writer had in hand it is not known whether it stays.
-        """
-        self._answer_soon(entries, Unanswerable("the writer failed with these reports in hand"))
-        behind: list[_Entry] = []
-        cuts: list[_Cut] = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                item = self._queue.get_nowait()
-                if isinstance(item, _Cut):
-                    cuts.append(item)
-                else:
-                    behind.append(item)
-        self._answer_soon(behind, self.fault)
-        return cuts
+    def _work_or_die(self, entries: list[_Entry], *, ask_cut: bool) -> None:
+        try:
+            self._work(entries, ask_cut=ask_cut)
+        except Exception as error:  # noqa: BLE001 (a defect of ours: without this the requests would wait for ever)
+            self._spool.log.error("defect", where=f"journal of {self._stream.name}", reason=repr(error))
+            self.fault = SpoolBroken("the writer failed; the gateway has to be started again")
+            self._is_dead = True
+            # Of what the writer had in hand it is not known whether it stays.
+            held = [entry for round_, _ in self._unanswerable for entry in round_]
+            in_hand = [entry for entry in [*held, *entries] if not entry.is_answered]
+            self._answer_soon(in_hand, Unanswerable("the writer failed with these reports in hand"))
 
     def _work(self, entries: list[_Entry], *, ask_cut: bool) -> None:
         if self.fault is not None:
@@ -346,7 +340,12 @@ class Journal:
         else:
             # Only a write failed, most often for want of room, and then a copy would find none either. What was synced
             # was never in doubt.
-            disk.truncate(segment.descriptor, segment.synced)
+            try:
+                disk.truncate(segment.descriptor, segment.synced)
+            except OSError:
+                # A sync was in it, and a second one may say yes to what is not on the disk.
+                self._failed_sync = True
+                raise
             segment.written = segment.synced
 
     def _copy_to_trusted(self, segment: _Segment) -> None:

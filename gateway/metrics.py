@@ -66,6 +66,8 @@ class Metrics:
             for metric in (self.received, self.received_bytes, self.delivered, self.delivered_objects, self.delivered_bytes):
                 metric.labels(stream)
             self.quarantined.labels(stream)
+            self.upload_seconds.labels(stream)
+            self.sync_seconds.labels(stream)
             self.refusing.labels(stream)
             for kind in ("transient", "refused", "object"):
                 self.retries.labels(stream, kind)

@@ -240,6 +240,7 @@ _MAGIC = (
     (0, b"\x1f\x8b", "application/gzip"),
 )
 MAGIC_BYTES = 16
+MAX_TYPE_BYTES = 255
 UNKNOWN_TYPE = "application/octet-stream"
 # What clients claim without having looked at the file; curl says the last of them of every body.
 _UNSAID_TYPES = frozenset({"", UNKNOWN_TYPE, "binary/octet-stream", "application/x-www-form-urlencoded"})
@@ -264,7 +265,11 @@ _EXTENSION_OF_TYPE = {
 def content_type(claimed: str, first_bytes: bytes) -> str:
     """The media type of a file: as claimed by the sender, else by its first bytes, else the unknown type."""
     plain = claimed.partition(";")[0].strip().lower()
-    if plain not in _UNSAID_TYPES and re.fullmatch(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+", plain):
+    if (
+        plain not in _UNSAID_TYPES
+        and len(plain) <= MAX_TYPE_BYTES
+        and re.fullmatch(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+", plain)
+    ):
         return plain
     for offset, magic, media_type in _MAGIC:
         if first_bytes[offset : offset + len(magic)] == magic:

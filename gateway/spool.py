@@ -178,7 +178,11 @@ class Spool:
                 f"cache_dir {self.root} cannot be used ({error.strerror or error}): "
                 "give a directory that this user may write, with cache_dir or LIGHTFILE6_CACHE_DIR"
             ) from error
-        version = self.format_version()
+        try:
+            version = self.format_version()
+        except StartError:
+            self.release()
+            raise
         if version is not None and version > FORMAT_VERSION:
             self.release()
             raise StartError(
@@ -193,6 +197,8 @@ class Spool:
             text = path.read_text("ascii", errors="replace").strip()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StartError(f"{path} cannot be read ({error.strerror or error}): mend that and start again") from error
         if not text.isdigit():
             raise StartError(f"{path} does not hold a version number: restore it ({FORMAT_VERSION} is this version's)")
         return int(text)
@@ -255,7 +261,10 @@ class Spool:
         meta = body.with_suffix(f".{names.SIDECAR}")
         draft = self.new_tmp()
         disk.write_file(draft, sidecar.to_json())
-        disk.place(draft, meta)
+        try:
+            disk.place(draft, meta)
+        finally:
+            disk.remove(draft)
         with self._unseen(body.name):
             try:
                 disk.sync_directory(directory)

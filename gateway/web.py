@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from gateway import names
 from gateway.content import ACCEPT_ENCODING, decoder
@@ -185,7 +185,7 @@ class Web:
                 await asyncio.sleep(self._delay_s)
             response.headers["X-Request-ID"] = exchange.request_id
             response.headers["Server"] = SERVER
-            if response.status in _CLOSING_STATUSES or self._guard.stopping:
+            if response.status in _CLOSING_STATUSES or self._guard.stopping or request.content.exception() is not None:
                 response.force_close()
             self._tell(exchange, response.status, time.perf_counter() - begun)
             return response
@@ -332,7 +332,7 @@ def answer_expectation(request: web.BaseRequest) -> None:
     """Tell a client that asked first, now that it was let in, to send the body; BadRequest for any other expectation."""
     if request.headers["Expect"].lower() != "100-continue":
         raise BadRequest("Expect knows 100-continue only")
-    if request.transport is not None:
+    if request.transport is not None and request.version >= HttpVersion11:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 

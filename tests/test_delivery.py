@@ -15,7 +15,7 @@ from fixtures_spool import HOST, HOUR, SPECIMEN, USAGE, WAIT_S, Bench, open_benc
 from gateway import delivery, disk, names
 from gateway.aggregate import aggregate
 from gateway.batching import Summaries
-from gateway.delivery import DRAIN_REFUSALS, Lane
+from gateway.delivery import Lane
 from gateway.errors import ObjectRefused, Refused, Transient
 from gateway.retry import RetryPolicy
 from gateway.stores import Object, Outcome

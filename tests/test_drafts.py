@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -221,6 +221,7 @@ def test_a_disk_that_fails_keeps_nothing(
         raise OSError(code, os.strerror(code))
 
     draft: ReportDraft | FileDraft
+    finish: Callable[[], object]
     if kept == "file":
         draft = file_draft(bench)
         finish = partial(finish_file, draft, [b"data"])

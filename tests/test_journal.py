@@ -14,7 +14,7 @@ import pytest
 from fixtures_spool import HOUR, NEXT_HOUR, USAGE, WAIT_S, Bench, Trace, open_bench, soon, until
 
 from gateway import disk, journal, names
-from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping
+from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, Unanswerable
 from gateway.journal import Journal, SegmentLimits
 
 HUGE = 1 << 30
@@ -609,7 +609,7 @@ async def test_a_defect_of_the_writer_is_no_silence(start: Start, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(disk, "write_all", defect)
-        desk.send(b"hit")
+        hit = desk.send(b"hit")
         await soon(begun)
         behind = desk.send(b"behind")
         closed = asyncio.create_task(desk.journal.close())
@@ -617,7 +617,34 @@ async def test_a_defect_of_the_writer_is_no_silence(start: Start, monkeypatch: p
         gate.set()
         async with asyncio.timeout(WAIT_S):
             await closed
-        assert [type(end) for end in await all_of([behind])] == [SpoolBroken]
+        # Of the line in hand nobody knows whether it stays, and none of those behind it was written.
+        assert [type(end) for end in await all_of([hit, behind])] == [Unanswerable, SpoolBroken]
     with pytest.raises(SpoolBroken):
         desk.send(b"refused")
     assert len(desk.bench.told("defect")) == 1
+
+
+async def test_a_defect_answers_nobody_twice(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the writer fails after it has acknowledged a part of what it had in hand, that part stays acknowledged."""
+    slow = SlowSync(monkeypatch)
+    desk = start()
+    answers: list[GatewayError | None] = []
+    desk.send(b"first")
+    await slow.begun()
+    desk.journal.append(bench.spool.timestamps.next(), b"acknowledged\n", answers.append)
+    bench.clock.now_ns += names.HOUR_NS
+    hit = desk.send(b"of the next hour, where the writer fails")
+    real, calls = disk.write_all, [0]
+
+    def defect(descriptor: int, buffers: Sequence[bytes]) -> int:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise ZeroDivisionError
+        return real(descriptor, buffers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "write_all", defect)
+        slow.go()
+        assert [type(end) for end in await all_of([hit])] == [Unanswerable]
+        await desk.journal.close()
+    assert answers == [None]

@@ -46,7 +46,6 @@ def test_a_batch_says_what_is_in_it(bench: Bench) -> None:
         "stream": "usage",
         "batch": batch.unique,
         "lines": "2",
-        "stream": USAGE.name,
         "sha256": hashlib.sha256(b"1\n2\n").hexdigest(),
     }
     assert made.is_held_as({"batch": batch.unique})

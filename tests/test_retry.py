@@ -29,7 +29,7 @@ def test_a_refusal_is_asked_more_rarely(error: StoreError) -> None:
 def test_half_of_a_wait_is_jitter(failures: int, random: float) -> None:
     """A wait is never shorter than half of its bound and never longer than all of it."""
     longest = POLICY.wait_s(failures, AWAY, lambda: 1.0)
-    assert longest / 2 <= POLICY.wait_s(failures, AWAY, lambda: random) < longest
+    assert longest / 2 <= POLICY.wait_s(failures, AWAY, lambda: random) <= longest
 
 
 def test_jitter_spreads() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SCRIPTS = ["scripts/setup", "scripts/run", "scripts/test", "scripts/lock", ".ci/run"]
+SCRIPTS = ["scripts/setup", "scripts/run", "scripts/benchmark", "scripts/test", "scripts/lock", ".ci/run"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -35,7 +35,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import aggregate, disk, names, spool
-from gateway.errors import SpoolBroken, SpoolFull, StartError, Transient
+from gateway.errors import SpoolBroken, SpoolFull, StartError, Transient, Unanswerable
 from gateway.spool import FORMAT_VERSION, Claimed, Sidecar, oldest, refusal
 from gateway.stores.local import LocalStore
 
@@ -210,6 +210,35 @@ def test_a_commit_that_is_not_durable_is_taken_back(bench: Bench, monkeypatch: p
     assert bench.spool.claim(USAGE, MANY, HOST) is None
     assert bench.spool.deliverable(SPECIMEN, set()) == []
     assert bench.spool.used_bytes() == 0
+
+
+def test_a_commit_that_cannot_be_taken_back_is_not_answered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an entry can neither be synced nor removed, the client must not be told that its report was refused."""
+    monkeypatch.setattr(disk, "sync_directory", failing)
+    monkeypatch.setattr(disk, "remove", failing)
+    with pytest.raises(Unanswerable):
+        bench.report(b"1")
+
+
+def test_a_commit_is_not_claimed_before_it_is_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its directory is synced a commit may have to be taken back: nobody claims or delivers it meanwhile."""
+    seen: list[bool] = []
+    sync = disk.sync_directory
+
+    def look(path: Path) -> None:
+        seen.append(bench.spool.claim(USAGE, MANY, HOST) is None and bench.spool.deliverable(SPECIMEN, set()) == [])
+        sync(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync_directory", look)
+        bench.report(b"1")
+    assert seen == [True]
+    assert claim(bench).sources()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync_directory", look)
+        bench.file(b"abc")
+    assert seen == [True] * 3
+    assert len(bench.spool.deliverable(SPECIMEN, set())) == 1
 
 
 def test_whoever_waits_is_told_of_a_commit(bench: Bench) -> None:

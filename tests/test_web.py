@@ -1013,8 +1013,8 @@ def leaves(kind: type[GatewayError]) -> Iterator[type[GatewayError]]:
         yield from leaves(below)
 
 
-# What a client never meets: the gateway does not start, or a store is what failed.
-NOT_FOR_CLIENTS = (errors.ConfigError, errors.StartError, errors.StoreError)
+# What a client is never told: the gateway does not start, a store is what failed, or there is no true answer.
+NOT_FOR_CLIENTS = (errors.ConfigError, errors.StartError, errors.StoreError, errors.Unanswerable)
 
 
 def test_every_error_of_a_request_has_a_status() -> None:

@@ -86,6 +86,8 @@ class S3Store:
 
     async def honours_condition(self, bucket: str, prefix: str) -> bool:
         """See `Store.honours_condition`. The proof puts one small object of the gateway's own twice."""
+        if self._options.conditional_put != "auto":
+            return self._options.conditional_put == "on"
         known = self._proved.get(bucket)
         if known is None:
             # A lock for each bucket: one that hangs must not hold up the others.
@@ -93,22 +95,18 @@ class S3Store:
                 known = self._proved.get(bucket)
                 if known is None:
                     known = self._proved[bucket] = await self._prove(bucket, prefix + PROOF_KEY)
-        return known if self._options.conditional_put == "auto" else self._options.conditional_put == "on"
+        return known
 
     async def _prove(self, bucket: str, key: str) -> bool:
-        """The second put at the latest finds the key taken; a store that takes it again does not honour the condition.
-
-        Where the operator has decided, the first put still shows what is wrong with credentials and bucket.
-        """
+        """The second put at the latest finds the key taken; a store that takes it again does not honour the condition."""
         client = await self.connect()
-        condition = {} if self._options.conditional_put == "off" else {"IfNoneMatch": "*"}
         for _ in range(2):
             try:
-                await client.put_object(Bucket=bucket, Key=key, Body=b"", **condition, **self._options.extra)
+                await client.put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*", **self._options.extra)
             except Exception as error:
                 if status_of(error) == 412:
                     return True
-                if status_of(error) == 501 and condition:
+                if status_of(error) == 501:
                     # "Not implemented" is said of the condition: the header is all that is special in this request.
                     return False
                 raise await self._explained(error, f"proving If-None-Match in bucket {bucket}") from error

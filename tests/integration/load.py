@@ -14,6 +14,7 @@ from integration.ledger import Fate, Ledger
 from integration.minio import TIMEOUT_FACTOR
 
 CLIENTS = 32
+KINDS = 5
 # Above the limit of segments that the tests under load set, so that such a report has a file of its own.
 SEGMENT_REPORT_LIMIT = 4096
 _LOOK_EVERY_S = 0.02
@@ -31,7 +32,11 @@ class Request:
 
 
 def requests_of(client: int) -> Iterator[Request]:
-    """Give requests of every kind without end, unlike those of every other client."""
+    """Give requests of every kind without end, unlike those of every other client, each client beginning with another kind."""
+    yield from itertools.islice(_all_requests_of(client), client % KINDS, None)
+
+
+def _all_requests_of(client: int) -> Iterator[Request]:
     for number in itertools.count():
         name = f"{client}-{number}"
         small, other = _report(name, 700), _report(f"{name}-e", 50)
@@ -58,12 +63,22 @@ class Load:
         ledger: where every answer, and every missing one, is written down.
         clients: how many send at the same time.
         breath_s: how long each of them thinks between an answer and its next request.
+        stagger_s: how long after the one before it each of them begins, so that they do not keep step.
     """
 
-    def __init__(self, gateway: Gateway, ledger: Ledger, *, clients: int = CLIENTS, breath_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        ledger: Ledger,
+        *,
+        clients: int = CLIENTS,
+        breath_s: float = 0.0,
+        stagger_s: float = 0.0,
+    ) -> None:
         self._gateway = gateway
         self._ledger = ledger
         self._breath_s = breath_s
+        self._stagger_s = stagger_s
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._client, args=(number,), daemon=True) for number in range(clients)]
         self.answers = [0] * clients
@@ -85,6 +100,7 @@ class Load:
 
     def _client(self, number: int) -> None:
         connection: http.client.HTTPConnection | None = None
+        self._stopping.wait(number * self._stagger_s)
         try:
             for request in requests_of(number):
                 while connection is None and not self._stopping.is_set():

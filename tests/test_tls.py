@@ -1,0 +1,173 @@
+"""Certificates: whom the gateway trusts, and how it shows who it is itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import ssl
+from pathlib import Path
+
+import pytest
+from integration.gateway_process import Gateway, clean_environment
+from running import head, put, running
+
+from gateway import tls
+from gateway.config import Listen
+from gateway.errors import ConfigError
+from gateway.tls import ca_bundle, server_context
+
+# For `localhost`, signed by itself, good for nothing but these tests.
+KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgIbBhspG60T6FwpR+
+wNK4Bz4bvgeYYL1Z2gGKb2M4u/uhRANCAAQY9QV0d1QkO6oxKXoboatmIQzVzIc0
+jDFu77itPloNXBPOSH8wgegNcI0hPo0EhW3zSvOLBk0o85fhih1YTjxy
+-----END PRIVATE KEY-----
+"""
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBmjCCAUGgAwIBAgIUWpIQvKavPoTWuSf4gmtZQpzxw3owCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMTE1MjQ1OFoYDzIxMjYxMDI4
+MTUyNDU4WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAQY9QV0d1QkO6oxKXoboatmIQzVzIc0jDFu77itPloNXBPOSH8wgegN
+cI0hPo0EhW3zSvOLBk0o85fhih1YTjxyo28wbTAdBgNVHQ4EFgQUJQYgD6Hh5Ygy
+3NADbOZOxoW93VswHwYDVR0jBBgwFoAUJQYgD6Hh5Ygy3NADbOZOxoW93VswDwYD
+VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
+zj0EAwIDRwAwRAIgfeiDx7wjd4hdgYgHqYUMdwfUK76v6vCmhqNr48NBvyUCIHIt
+COWCePwzKCJP3uUC3FNp9NL59ehYdiOa42XaT5ZQ
+-----END CERTIFICATE-----
+"""
+OTHER_KEY = """\
+-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIKf48muel0qe5UIFVr3AoWM3RFxKvn2LQWY3vpe81BbJoAoGCCqGSM49
+AwEHoUQDQgAESrcWxtBnGmH53/ai+GEww9lXvfEgcHdWt/4VEM2aQAKpbOwOgnXe
+Vhdkp8VTGpygygzUXTCCICvZuj68Nu0Ygw==
+-----END EC PRIVATE KEY-----
+"""
+
+
+def files(folder: Path, certificate: str = CERTIFICATE, key: str = KEY) -> tuple[Path, Path]:
+    """Write a certificate and a key."""
+    written = folder / "certificate.pem", folder / "key.pem"
+    for path, text in zip(written, (certificate, key), strict=True):
+        path.write_text(text)
+    return written
+
+
+def trusting(certificate: Path) -> ssl.SSLContext:
+    """The side of a client that trusts this certificate and nothing else."""
+    return ssl.create_default_context(cafile=str(certificate))
+
+
+# --- the gateway's own -------------------------------------------------------------------------------------------
+
+
+def test_reports_come_in_by_https(tmp_path: Path) -> None:
+    """With a certificate the gateway speaks HTTPS, in both lanes, and says so; the healthcheck knows how to ask."""
+    certificate, key = files(tmp_path)
+    settings = {"listen": {"tls_certificate": str(certificate), "tls_key": str(key)}}
+    with running(tmp_path / "gateway", settings) as gateway:
+        assert gateway.events("listening")[0]["address"].startswith("https://")
+        with gateway.wire(tls=trusting(certificate)) as client:
+            assert client.ask(put("/usage", b'{"n":1}')).status == 204
+            assert client.ask(put("/usage", b'{"n":2}', "Connection: keep-alive")).status == 204
+            assert client.ask(put("/usage", b'["%b"]' % (b"x" * 1_000_000))).status == 204
+            assert client.ask(head("GET /health", user=None)).status == 200
+        assert len(gateway.kept("usage")) == 3
+        assert gateway.run("healthcheck", "-p", str(gateway.port), "--tls").returncode == 0
+        assert gateway.run("healthcheck", "-p", str(gateway.port)).returncode == 1
+        assert gateway.stop() == 0
+
+
+def test_plain_http_to_https_is_no_way_in(tmp_path: Path) -> None:
+    """Who speaks plain HTTP to a gateway with a certificate gets no answer, and the gateway goes on."""
+    certificate, key = files(tmp_path)
+    settings = {"listen": {"tls_certificate": str(certificate), "tls_key": str(key)}}
+    with running(tmp_path / "gateway", settings) as gateway:
+        with gateway.wire() as client:
+            client.send(put("/usage", b"{}"))
+            client.closed()
+        assert gateway.kept("usage") == []
+        with gateway.wire(tls=trusting(certificate)) as client:
+            assert client.ask(put("/usage", b"{}")).status == 204
+
+
+def test_old_protocols_are_not_spoken(tmp_path: Path) -> None:
+    """Nothing below TLS 1.2 is spoken."""
+    context = server_context(Listen(tls_certificate=files(tmp_path)[0], tls_key=files(tmp_path)[1]))
+    assert context is not None
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+def test_without_a_certificate_there_is_no_tls(tmp_path: Path) -> None:
+    """Without a certificate, or half of one, there is plain HTTP; that half is a fault of the configuration's."""
+    certificate, key = files(tmp_path)
+    assert server_context(Listen()) is None
+    assert server_context(Listen(tls_certificate=certificate)) is None
+    assert server_context(Listen(tls_key=key)) is None
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key"),
+    [
+        (CERTIFICATE, OTHER_KEY),
+        (KEY, CERTIFICATE),
+        ("", KEY),
+        (CERTIFICATE, ""),
+        ("no PEM", "no PEM"),
+        (CERTIFICATE[:300], KEY),
+    ],
+    ids=["another key", "exchanged", "no certificate", "no key", "text", "torn"],
+)
+def test_files_that_do_not_fit_are_a_fault(certificate: str, key: str, tmp_path: Path) -> None:
+    """A certificate and a key that cannot be used together are a fault that names the setting and both files."""
+    paths = files(tmp_path, certificate, key)
+    with pytest.raises(ConfigError, match=r"^listen\.tls_certificate: ") as raised:
+        server_context(Listen(tls_certificate=paths[0], tls_key=paths[1]))
+    assert all(str(path) in str(raised.value) for path in paths)
+
+
+def test_a_file_that_is_gone_is_a_fault(tmp_path: Path) -> None:
+    """A file that went away after the configuration was read is a fault as well."""
+    certificate, _ = files(tmp_path)
+    with pytest.raises(ConfigError, match=os.strerror(errno.ENOENT)):
+        server_context(Listen(tls_certificate=certificate, tls_key=tmp_path / "gone"))
+
+
+def test_a_wrong_certificate_is_exit_2(tmp_path: Path) -> None:
+    """The program says in one line what is wrong with its certificate, exit code 2, and so does check-config."""
+    certificate, key = files(tmp_path, key=OTHER_KEY)
+    settings = {"listen": {"tls_certificate": str(certificate), "tls_key": str(key)}}
+    gateway = Gateway(tmp_path / "gateway", settings)
+    for command in (("-p", "0"), ("check-config",)):
+        done = gateway.run(*command, "--local", str(tmp_path / "data"), *gateway.with_config())
+        assert done.returncode == 2
+        (complaint,) = [line for line in done.stderr.splitlines() if not line.startswith(("{", "2"))]
+        assert "listen.tls_certificate" in complaint
+
+
+# --- others' -----------------------------------------------------------------------------------------------------
+
+
+def test_the_certificate_authorities_are_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trusted is what the variables say, AWS_CA_BUNDLE before SSL_CERT_FILE, else what the system trusts."""
+    ours, system = tmp_path / "ours.pem", tmp_path / "system.pem"
+    for path in (ours, system):
+        path.write_text(CERTIFICATE)
+    nowhere = ssl.DefaultVerifyPaths(*[None] * 6)  # type: ignore[arg-type]
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nowhere)
+    monkeypatch.setattr(tls, "_SYSTEM_BUNDLES", (str(tmp_path / "none"), str(system)))
+    assert ca_bundle({}) == str(system)
+    assert ca_bundle({"SSL_CERT_FILE": str(ours)}) == str(ours)
+    assert ca_bundle({"SSL_CERT_FILE": str(tmp_path / "none")}) == str(system)
+    assert ca_bundle({"AWS_CA_BUNDLE": "/as/given", "SSL_CERT_FILE": str(ours)}) == "/as/given"
+    assert ca_bundle({"AWS_CA_BUNDLE": ""}) == str(system)
+    monkeypatch.setattr(tls, "_SYSTEM_BUNDLES", ())
+    assert ca_bundle({}) is None
+
+
+def test_the_environment_is_asked_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without being given variables it is those of the process."""
+    assert "AWS_CA_BUNDLE" not in clean_environment()
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/as/given")
+    assert ca_bundle() == "/as/given"
