@@ -17,6 +17,8 @@ from gateway.reportlines import Folder
 from gateway.spool import Sidecar, Spool, refusal
 from gateway.streams import Stream
 
+# So much is gathered before the disk is asked to begin with it.
+WRITE_BEHIND_BYTES = 8 << 20
 ENVELOPE_CHUNK_BYTES = 64 * 1024
 
 
@@ -38,6 +40,7 @@ class _File:
     def __init__(self, spool: Spool) -> None:
         self.path = spool.new_tmp()
         self.size = 0
+        self._begun = 0
         self._spool = spool
         self._descriptor: int | None = disk.create(self.path)
 
@@ -46,6 +49,9 @@ class _File:
         written = disk.write_all(self._descriptor, [data])
         self.size += written
         self._spool.drafted.add(0, written)
+        if self.size - self._begun >= WRITE_BEHIND_BYTES:
+            disk.begin_writing(self._descriptor, self._begun, self.size - self._begun)
+            self._begun = self.size
 
     def finish(self) -> None:
         """Sync and close."""

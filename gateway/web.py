@@ -54,7 +54,7 @@ _CLOSING_STATUSES = frozenset({408, 413, 503, 507})
 # A uri of 4,000 characters may take 36,000 bytes percent-encoded, a token of as many 16,000.
 MAX_LINE_BYTES = 64 * 1024
 MAX_FIELD_BYTES = 32 * 1024
-READ_BUFFER_BYTES = 128 * 1024
+READ_BUFFER_BYTES = 64 * 1024
 
 Handler = Callable[["Exchange"], Awaitable[web.Response]]
 
