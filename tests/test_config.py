@@ -97,9 +97,7 @@ def test_a_file_that_is_not_required_may_be_missing(tmp_path: Path) -> None:
     assert fault(missing).startswith(f"{missing}: does not exist")
 
 
-@pytest.mark.parametrize(
-    "content", ["", "# nothing\n", "s3:\n", "s3: {}\nlog:\n", "\ufeffs3:\n", "cache_dir: null\n", "---\n"]
-)
+@pytest.mark.parametrize("content", ["", "# nothing\n", "s3:\n", "s3: {}\nlog:\n", "\ufeffs3:\n", "cache_dir: null\n", "---\n"])
 def test_empty_files_sections_and_nulls_mean_the_defaults(write: Write, content: str) -> None:
     """What says nothing changes nothing."""
     assert read(write(content)) == Config()
@@ -115,9 +113,7 @@ def test_every_key_can_come_from_the_environment() -> None:
     assert read(environ=environ) == Config()
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("true", True), ("YES", True), ("on", True), ("false", False), ("Off", False)]
-)
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("YES", True), ("on", True), ("false", False), ("Off", False)])
 def test_flags_in_the_environment_take_the_words_of_yaml(text: str, value: bool) -> None:
     """A flag in the environment is said in the same words as in the file."""
     assert read(environ={"LIGHTFILE6_AGGREGATION_ENVELOPE": text}).aggregation.envelope is value
@@ -285,9 +281,7 @@ def test_a_name_that_a_bucket_can_have_is_taken(name: str) -> None:
     assert read(overrides={"s3.error_bucket": name}).s3.error_bucket == name
 
 
-@pytest.mark.parametrize(
-    ("given", "used"), [("", ""), ("a", "a/"), ("a/", "a/"), ("a/b..c", "a/b..c/"), ("報告", "報告/")]
-)
+@pytest.mark.parametrize(("given", "used"), [("", ""), ("a", "a/"), ("a/", "a/"), ("a/b..c", "a/b..c/"), ("報告", "報告/")])
 def test_a_prefix_ends_in_a_slash(given: str, used: str) -> None:
     """A prefix without slash at its end gets one; an empty one stays empty."""
     assert read(overrides={"s3.usage_prefix": given}).s3.usage_prefix == used
@@ -438,9 +432,7 @@ def test_tls_needs_both_files_and_they_must_exist(tmp_path: Path) -> None:
     assert fault(overrides={**both, "listen.tls_key": None}).startswith("listen.tls_key: is missing; ")
     assert fault(overrides={**both, "listen.tls_certificate": None}).startswith("listen.tls_certificate: is missing; ")
     for wrong in (tmp_path / "gone.pem", tmp_path):
-        assert fault(overrides={**both, "listen.tls_key": wrong}).startswith(
-            f"listen.tls_key: '{wrong}' cannot be read"
-        )
+        assert fault(overrides={**both, "listen.tls_key": wrong}).startswith(f"listen.tls_key: '{wrong}' cannot be read")
 
 
 # --- secrets -----------------------------------------------------------------------------------------------------
@@ -530,9 +522,7 @@ def test_the_example_shows_every_key_with_its_default(write: Write) -> None:
     """With every "#" before a key taken away the example still loads, names each key once and changes none."""
     whole = re.sub(r"^( *)#(?=[a-z])", r"\1", example(), flags=re.MULTILINE)
     shown = yaml.safe_load(whole)
-    paths = [path for path in shown if path not in SECTIONS] + [
-        f"{name}.{key}" for name in SECTIONS for key in shown[name]
-    ]
+    paths = [path for path in shown if path not in SECTIONS] + [f"{name}.{key}" for name in SECTIONS for key in shown[name]]
     assert paths == list(KEYS)
     assert read(write(whole), local=False) == read(EXAMPLE, local=False)
 
@@ -555,9 +545,7 @@ def test_durations_are_read_in_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize(
-    "text", ["", "5", "1.5", "m", "10M", "1s1m", "1m1m", "-1s", "1d", "0.5ms", "1 m", "\u0661s", "1s\n"]
-)
+@pytest.mark.parametrize("text", ["", "5", "1.5", "m", "10M", "1s1m", "1m1m", "-1s", "1d", "0.5ms", "1 m", "\u0661s", "1s\n"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     """A number without unit, an unknown unit, another order or a sign is not guessed at."""
     with pytest.raises(ValueError, match=r"unit|not a"):
@@ -615,13 +603,9 @@ def test_every_size_survives_printing(size: int) -> None:
 # --- anything at all ---------------------------------------------------------------------------------------------
 
 names = st.sampled_from([*KEYS, *SECTIONS, *(path.rpartition(".")[2] for path in KEYS)]) | st.text(max_size=5)
-scalars = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates() | st.binary(max_size=5)
-)
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates() | st.binary(max_size=5)
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4))
-pieces = (
-    """s3: | | part_size: |!!int |!!bool x|!!timestamp |!!binary é|!x |&a |*a|<<: |? |[|{|}|'|"|- |%|1e5|2020-1-45|#"""
-)
+pieces = """s3: | | part_size: |!!int |!!bool x|!!timestamp |!!binary é|!x |&a |*a|<<: |? |[|{|}|'|"|- |%|1e5|2020-1-45|#"""
 FAULT = re.compile(r"[^\n]*: [^\n]+\.")
 fragments = st.sampled_from([*pieces.split("|"), "|", ": ", "\n", "\t", "0x" + "f" * 9000, "9" * 9000])
 

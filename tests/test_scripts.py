@@ -31,8 +31,6 @@ def test_every_script_is_checked() -> None:
 
 def test_setup_refuses_unknown_arguments() -> None:
     """A mistyped flag of `scripts/setup` installs nothing and tells the usage."""
-    done = subprocess.run(
-        [CHECKOUT / "scripts" / "setup", "--develop"], capture_output=True, text=True, timeout=30, check=False
-    )
+    done = subprocess.run([CHECKOUT / "scripts" / "setup", "--develop"], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode != 0
     assert "usage: scripts/setup [--dev]" in done.stderr
