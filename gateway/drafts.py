@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from gateway import disk, names
@@ -98,12 +98,7 @@ class ReportDraft:
 
     def feed(self, chunks: Iterable[bytes]) -> None:
         """See `Draft.feed`."""
-        try:
-            for chunk in chunks:
-                for piece in self._decoder.feed(chunk):
-                    self._take(piece)
-        except OSError as error:
-            raise refusal(error) from error
+        _feed(self._decoder, chunks, self._take)
 
     def _take(self, piece: bytes) -> None:
         if self._file is None and self._kept_bytes + len(piece) <= self._memory_bytes:
@@ -178,12 +173,7 @@ class FileDraft:
 
     def feed(self, chunks: Iterable[bytes]) -> None:
         """See `Draft.feed`."""
-        try:
-            for chunk in chunks:
-                for piece in self._decoder.feed(chunk):
-                    self._take(piece)
-        except OSError as error:
-            raise refusal(error) from error
+        _feed(self._decoder, chunks, self._take)
 
     def _take(self, piece: bytes) -> None:
         if self._file is None:
@@ -220,6 +210,16 @@ class FileDraft:
         """See `Draft.discard`."""
         if self._file is not None:
             self._file.discard()
+
+
+def _feed(decoder: Decoder, chunks: Iterable[bytes], take: Callable[[bytes], None]) -> None:
+    """Decode and take; what the disk refuses becomes what the client is told."""
+    try:
+        for chunk in chunks:
+            for piece in decoder.feed(chunk):
+                take(piece)
+    except OSError as error:
+        raise refusal(error) from error
 
 
 def envelope_parts(user: str, instant: int) -> tuple[bytes, bytes]:

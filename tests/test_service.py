@@ -48,11 +48,11 @@ def test_who_tries_it_is_told_how(tmp_path: Path) -> None:
     """With the local store the program prints how to send a report and where it appears, and that is true."""
     with running(tmp_path) as gateway:
         command = r"curl -X PUT -H '(.*?)' --data '(.*?)' http://127\.0\.0\.1:(\d+)/usage"
-        ((field, report, port),) = until(lambda: re.findall(command, gateway.said()), "the program to say how")
+        ((field, report, port),) = until(lambda: re.findall(command, gateway.stdout.read_text()), "the program to say how")
         assert int(port) == gateway.port
         with gateway.wire() as client:
             assert client.ask(put("/usage", report.encode(), field, user=None)).status == 204
-        shown = re.search(r"^  (/.*)/usage/YYYY/MM/DD/HH/\*\.jsonl\.gz$", gateway.said(), re.MULTILINE)
+        shown = re.search(r"^  (/.*)/usage/YYYY/MM/DD/HH/\*\.jsonl\.gz$", gateway.stdout.read_text(), re.MULTILINE)
         assert shown is not None
         assert gateway.stop() == 0
         (path,) = Path(shown[1]).glob("usage/????/??/??/??/*.jsonl.gz")

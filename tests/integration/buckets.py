@@ -45,9 +45,11 @@ class Buckets:
         self.usage = f"usage-{name}"
         self.error = f"error-{name}"
         self.specimen = f"specimen-{name}"
-        self._pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(10 * TIMEOUT_FACTOR), retries=urllib3.Retry(3, backoff_factor=0.1)
+        # A MinIO that has just been started says 503, and that one should come back in a minute; it takes a moment.
+        retries = urllib3.Retry(
+            8, backoff_factor=0.1, status_forcelist={503}, allowed_methods=None, respect_retry_after_header=False
         )
+        self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(10 * TIMEOUT_FACTOR), retries=retries)
         self.client = s3.Minio(
             minio.endpoint.removeprefix("http://"),
             access_key=minio.access_key,
