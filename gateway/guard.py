@@ -126,8 +126,9 @@ class Guard:
             raise again(fault)
         if length is not None and length > stream.max_body_bytes:
             raise too_large(stream.max_body_bytes)
-        most = max(self._room.held_bytes, self._room.streamed_bytes)
-        memory = self._room.streamed_bytes if length is None else min(length, most)
+        memory = self._room.streamed_bytes
+        if length is not None:
+            memory = length if length <= self._room.held_bytes else min(length, memory)
         if self.memory_bytes and self.memory_bytes + memory > self._room.pending_bytes:
             raise Overloaded("too many bodies are being received")
         self.check_room(length or 0)
