@@ -131,11 +131,14 @@ class Lane:
         try:
             while True:
                 self._wake.clear()
-                await self._refill()
-                self._start_some()
+                # One instant for the whole round: were the pause over for one step and not for the other, nothing
+                # would be started and nothing waited for.
+                now = self._monotonic()
+                await self._refill(now)
+                self._start_some(now)
                 if self._is_drained():
                     return
-                await self._wait()
+                await self._wait(now)
         finally:
             for task in self._running.values():
                 task.cancel()
@@ -148,9 +151,9 @@ class Lane:
 
     # --- choosing -------------------------------------------------------------------------------------------------
 
-    async def _refill(self) -> None:
+    async def _refill(self, now: float) -> None:
         """Look what waits, when the last look is used up; while the store is away there is no need to look."""
-        if self._queue or not self._look_again or self._monotonic() < self._resume_at:
+        if self._queue or not self._look_again or now < self._resume_at:
             return
         self._look_again = False
         known = {*self._running, *self._held}
@@ -165,8 +168,7 @@ class Lane:
             # There may be more than one look shows.
             self._look_again = True
 
-    def _start_some(self) -> None:
-        now = self._monotonic()
+    def _start_some(self, now: float) -> None:
         limit = 1 if self._failures else self._parallel
         while len(self._running) < limit and now >= self._resume_at and not self._gave_up:
             if not self._greeted and not self._draining:
@@ -188,16 +190,15 @@ class Lane:
         due = (held.path for identity, held in self._held.items() if held.due_at <= now and identity not in self._running)
         return next(due, None)
 
-    async def _wait(self) -> None:
+    async def _wait(self, now: float) -> None:
         """Wait for something new, for the end of an attempt, or for the end of a pause."""
-        now = self._monotonic()
         ends = [held.due_at for identity, held in self._held.items() if identity not in self._running and not self._draining]
         if self._resume_at > now:
             ends = [self._resume_at]
         elif self._running and len(self._running) >= (1 if self._failures else self._parallel):
             ends = []
         try:
-            async with asyncio.timeout(max(0.0, min(ends) - now) if ends else None):
+            async with asyncio.timeout(max(0.0, min(ends) - self._monotonic()) if ends else None):
                 await self._wake.wait()
         except TimeoutError:
             return
