@@ -702,3 +702,18 @@ async def test_a_claim_that_is_sealed_meanwhile_is_found(start: Start, bench: Be
     store.gate.set()
     await until(lambda: empty(bench))
     assert store.keys == [f"{HOUR}.{HOST}.jsonl.gz", f"{HOUR}.{HOST}.2.jsonl.gz"]
+
+
+@pytest.mark.parametrize("step_s", [0.11, 0.17, 0.23, 0.3, 0.45, 0.7])
+async def test_a_pause_ends_whenever_the_clock_is_read(start: Start, bench: Bench, step_s: float) -> None:
+    """A pause that is over between two looks at the clock is followed by an attempt, and not by sleep for ever."""
+    bench.seal(b"1")
+    now_s = 0.0
+
+    def running_clock() -> float:
+        nonlocal now_s
+        now_s += step_s
+        return now_s
+
+    start(ScriptedStore(Transient("away")), retry=RetryPolicy(1.0, 1.0, 1.0), monotonic=running_clock)
+    await until(lambda: empty(bench))
