@@ -127,6 +127,15 @@ def open_bench(folder: Path, *, clock: Clock | None = None, recovered: bool = Tr
 
 def tree(root: Path) -> dict[str, bytes | None]:
     """Give everything under the spool but its lock and its FORMAT: files with their bytes, batches' directories as None."""
+    while True:
+        try:
+            return _tree(root)
+        except FileNotFoundError:
+            # Something was renamed or removed between two looks.
+            continue
+
+
+def _tree(root: Path) -> dict[str, bytes | None]:
     found: dict[str, bytes | None] = {}
     for path in root.rglob("*"):
         name = str(path.relative_to(root))

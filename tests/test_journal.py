@@ -50,8 +50,13 @@ class Desk:
 
     def files(self) -> dict[str, bytes]:
         """Give every segment with its bytes, by the name's ending behind the timestamp."""
-        found = sorted(path for path in self.bench.spool.directory(USAGE).iterdir() if path.is_file())
-        return {path.name: path.read_bytes() for path in found}
+        while True:
+            try:
+                found = sorted(path for path in self.bench.spool.directory(USAGE).iterdir() if path.is_file())
+                return {path.name: path.read_bytes() for path in found}
+            except FileNotFoundError:
+                # The writer renamed one between the two looks.
+                continue
 
     def lines(self) -> list[bytes]:
         """Give every line that a reader finds in the stream's segments, in their order."""
