@@ -172,7 +172,7 @@ def test_what_cannot_be_sent_stays(tmp_path: Path) -> None:
         assert started.events("drain timed out")
         assert len([name for name in started.left() if name.startswith(("usage/uploading/", "specimen/"))]) == 3
     gateway.objects.unlink()
-    with running(tmp_path, settings) as started:
+    with running(tmp_path) as started:
         (found,) = started.events("recovery done")
         assert found["waiting_files"] == 2
         assert started.stop() == 0
