@@ -34,8 +34,11 @@ def server_context(listen: Listen) -> ssl.SSLContext | None:
     if listen.tls_certificate is None or listen.tls_key is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # Not left to the interpreter and the distribution, whose floors differ.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(listen.tls_certificate, listen.tls_key)
+        # An encrypted key is a fault to be told; without a password of ours OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(listen.tls_certificate, listen.tls_key, password=lambda: "")
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             [f"listen.tls_certificate: {listen.tls_certificate} and {listen.tls_key} are no certificate and its key ({error})"]
