@@ -22,7 +22,7 @@ def describe(directory: Path) -> list[str]:
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load before the run {os.getloadavg()[0]:.1f}",
         f"{_processor()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB, {platform.system()} {platform.release()}",
         f"file system {_file_system(directory)}",
-        f"gateway {gateway.__version__} ({_commit()}), CPython {platform.python_version()}",
+        f"gateway {gateway.current().number} ({_commit()}), CPython {platform.python_version()}",
         ", ".join(f"{package} {version(package)}" for package in PACKAGES),
         ", ".join(
             _first_line(command) for command in (["nginx", "-v"], ["wrk", "-v"], ["dd", "--version"], ["gzip", "--version"])

@@ -1,3 +1,1 @@
 """The Lightfile6 Insights Gateway: reports and specimens in over HTTP, safe on disk, out to a store exactly once."""
-
-__version__ = "0.1.0"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import __version__
 from gateway.config import Config
 from gateway.configload import load
 from gateway.configprint import to_yaml
@@ -21,6 +20,7 @@ from gateway.service import Service
 from gateway.stores.s3_client import has_credentials, s3_store
 from gateway.streams import streams_of
 from gateway.tls import server_context
+from gateway.version import current
 
 PROGRAM = "lightfile6-insights-gateway"
 DEFAULT_CONFIG = Path("/etc/lightfile6/config.yml")
@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> int:
     if options.command == "healthcheck":
         return healthcheck([] if options.port is None else ["-p", str(options.port)])
     if options.command == "version":
-        _say(f"{PROGRAM} {__version__}")
+        _say(f"{PROGRAM} {current()}")
         return 0
     try:
         config = _config(options)

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway import __version__, names
+from gateway import names
 from gateway.adoption import adopt, needs_adoption
 from gateway.batching import Batcher, Summaries
 from gateway.config import Config
@@ -49,6 +49,7 @@ from gateway.stores.s3_client import s3_store
 from gateway.streams import Kind, streams_of
 from gateway.timestamps import Timestamps
 from gateway.tls import server_context
+from gateway.version import current
 from gateway.web import Probes, Web
 
 DRAINED = 0
@@ -108,7 +109,14 @@ class Service:
             StartError: it cannot be started here.
         """
         LibraryMessages(self._log).install()
-        self._log.info("gateway starting", version=__version__, pid=os.getpid(), python=platform.python_version())
+        version = current()
+        self._log.info(
+            "gateway starting",
+            version=version.number,
+            commit=version.commit[:12],
+            pid=os.getpid(),
+            python=platform.python_version(),
+        )
         self._log.info("configuration in effect", **_unlike_default(self._config))
         self._open_spool()
         try:

@@ -19,7 +19,7 @@ LAYERS = (
     (
         "ground",
         """
-        names timestamps streams units retry errors metrics tls requestid
+        names timestamps streams units retry errors metrics tls version requestid
         config configdraft configfile configload configprint
         log logline librarylog jsontext jsongrammar reportlines documents content
         """,

@@ -18,9 +18,10 @@ from integration.gateway_process import PROGRAM, Gateway
 from integration.minio import free_port
 from running import running
 
-from gateway import __version__, commands
+from gateway import commands
 from gateway.config import KEYS
 from gateway.healthcheck import healthcheck
+from gateway.version import current
 
 SECRET = "a-secret-that-nobody-may-see"
 
@@ -97,14 +98,14 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
 def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """`version` prints the program and its version, and needs no configuration."""
     assert commands.run(["version"]) == 0
-    assert capsys.readouterr().out == f"{PROGRAM} {__version__}\n"
+    assert capsys.readouterr().out == f"{PROGRAM} {current()}\n"
 
 
 def test_the_program_is_installed(tmp_path: Path) -> None:
     """The program itself answers as its parts do, with nothing on STDERR."""
     (tmp_path / "program").mkdir()
     done = program(tmp_path).run("version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{PROGRAM} {__version__}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{PROGRAM} {current()}\n", "")
     assert program(tmp_path).run("--port", "x").returncode == 2
 
 
