@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import gateway
+from gateway.version import current
 
 PACKAGES = ("aiohttp", "uvloop", "orjson", "isal", "aiobotocore")
 
@@ -22,7 +22,7 @@ def describe(directory: Path) -> list[str]:
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load before the run {os.getloadavg()[0]:.1f}",
         f"{_processor()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB, {platform.system()} {platform.release()}",
         f"file system {_file_system(directory)}",
-        f"gateway {gateway.current().number} ({_commit()}), CPython {platform.python_version()}",
+        f"gateway {current()}, CPython {platform.python_version()}",
         ", ".join(f"{package} {version(package)}" for package in PACKAGES),
         ", ".join(
             _first_line(command) for command in (["nginx", "-v"], ["wrk", "-v"], ["dd", "--version"], ["gzip", "--version"])
@@ -44,12 +44,6 @@ def _file_system(directory: Path) -> str:
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text("utf-8", errors="replace").splitlines()]
     holding = [(place, kind) for place, kind in mounts if directory.resolve().is_relative_to(place)]
     return max(holding, key=lambda mount: len(mount[0]))[1] if holding else "unknown"
-
-
-def _commit() -> str:
-    folder = Path(gateway.__file__).parent
-    commit = _said(["git", "-C", str(folder), "describe", "--always", "--dirty"])
-    return commit or "no checkout"
 
 
 def _first_line(command: Sequence[str]) -> str:
