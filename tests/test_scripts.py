@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SCRIPTS = ["scripts/setup", "scripts/run", "scripts/benchmark", "scripts/test", "scripts/lock", ".ci/run"]
+SCRIPTS = ["scripts/setup", "scripts/build", "scripts/run", "scripts/benchmark", "scripts/test", "scripts/lock", ".ci/run"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -33,4 +33,4 @@ def test_setup_refuses_unknown_arguments() -> None:
     """A mistyped flag of `scripts/setup` installs nothing and tells the usage."""
     done = subprocess.run([CHECKOUT / "scripts" / "setup", "--develop"], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode != 0
-    assert "usage: scripts/setup [--dev]" in done.stderr
+    assert "usage: scripts/setup [--dev|--build]" in done.stderr
