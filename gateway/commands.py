@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvloop
 
+from gateway.arguments import BAD_USAGE, Arguments
 from gateway.config import Config
 from gateway.configload import load
 from gateway.configprint import to_yaml
@@ -25,7 +26,6 @@ from gateway.version import current
 PROGRAM = "lightfile6-insights-gateway"
 DEFAULT_CONFIG = Path("/etc/lightfile6/config.yml")
 FAILED = 1
-BAD_USAGE = 2
 # Who tries the program on a desk wants to see the object appear.
 LOCAL_DEFAULTS = {
     "LIGHTFILE6_AGGREGATION_USAGE_INTERVAL": "10s",
@@ -69,7 +69,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog=PROGRAM,
         description="Receives usage reports, error reports and specimens over HTTP, and forwards them to S3 exactly once.",
         epilog=EXAMPLES,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
 import sys
+
+from gateway.arguments import Arguments
 
 HEALTHY = 0
 NOT_HEALTHY = 1
@@ -13,7 +14,7 @@ NOT_HEALTHY = 1
 
 def healthcheck(arguments: list[str]) -> int:
     """Ask `/health`, and return 0 if the answer is 200, else 1 with a line on STDERR."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="lightfile6-insights-gateway healthcheck",
         description="Ask a running gateway whether it is healthy: exit code 0 if so, 1 if not.",
     )

@@ -15,11 +15,23 @@ def ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
 
     botocore knows `AWS_CA_BUNDLE` and its own file only, where users of other programs expect `SSL_CERT_FILE` or what the
     system trusts.
+
+    Raises:
+        ConfigError: a variable names what cannot be used; whom to trust is nothing to guess.
     """
-    if environ.get("AWS_CA_BUNDLE"):
-        return environ["AWS_CA_BUNDLE"]
-    candidates = [environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile, *_SYSTEM_BUNDLES]
+    for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
+        if path := environ.get(name):
+            _check_bundle(name, path)
+            return path
+    candidates = [ssl.get_default_verify_paths().cafile, *_SYSTEM_BUNDLES]
     return next((path for path in candidates if path and os.path.isfile(path)), None)
+
+
+def _check_bundle(name: str, path: str) -> None:
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError([f"{name}: {path} is no file of certificates in PEM ({error})"]) from error
 
 
 _SYSTEM_BUNDLES = (

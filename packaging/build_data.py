@@ -1,6 +1,6 @@
 """Writes the data that is frozen with the program: its version, and the part of botocore's data that it uses.
 
-    python packaging/build_data.py FOLDER    with SOURCE_DATE_EPOCH, which becomes the date of the build
+python packaging/build_data.py FOLDER    with SOURCE_DATE_EPOCH, which becomes the date of the build
 """
 
 from __future__ import annotations

@@ -67,14 +67,15 @@ def s3_settings(endpoint: str, **sections: Any) -> dict[str, Any]:
     ],
 )
 def test_bad_usage_is_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Arguments that make no sense are exit code 2, with the usage and one line that says what is wrong."""
+    """Arguments that make no sense are exit code 2, with one line that says what is wrong and where to read more."""
     with pytest.raises(SystemExit) as exited:
         commands.run(arguments)
     assert exited.value.code == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("usage: ")
-    assert f"{PROGRAM}: error: " in said.err
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"{PROGRAM}: ")
+    assert f"{PROGRAM} --help" in line
 
 
 def test_a_missing_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +106,9 @@ def test_the_program_is_installed(tmp_path: Path) -> None:
     """The program itself answers as its parts do, with nothing on STDERR."""
     (tmp_path / "program").mkdir()
     done = program(tmp_path).run("version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{PROGRAM} {current()}\n", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    # It may have been frozen, and then says when.
+    assert done.stdout.split(",")[0] == f"{PROGRAM} {current()}".split(",")[0]
     assert program(tmp_path).run("--port", "x").returncode == 2
 
 

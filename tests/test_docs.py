@@ -18,7 +18,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 import gateway
-from gateway import commands, service
+from gateway import arguments, commands, service
 from gateway.config import ENVIRONMENT, KEYS, SECTIONS, Key, environment_name
 from gateway.log import EVENTS, STREAM_EVENTS
 from gateway.metrics import Metrics, SpoolCollector
@@ -209,8 +209,8 @@ def test_exit_codes_are_documented() -> None:
     documented = {int(row[0]): re.split("[:,]", row[1])[0] for row in table}
     told = commands.EXAMPLES.partition("exit codes:")[2]
     assert documented == {int(code): text for code, text in re.findall(r"(\d) (\S.*?)(?:  +|\n)", told)}
-    assert set(documented) == {service.DRAINED, commands.FAILED, commands.BAD_USAGE, service.LEFT_DATA}
-    assert (service.DRAINED, commands.FAILED, commands.BAD_USAGE, service.LEFT_DATA) == (0, 1, 2, 3)
+    assert set(documented) == {service.DRAINED, commands.FAILED, arguments.BAD_USAGE, service.LEFT_DATA}
+    assert (service.DRAINED, commands.FAILED, arguments.BAD_USAGE, service.LEFT_DATA) == (0, 1, 2, 3)
 
 
 # --- docs/operations.md ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SCRIPTS = ["scripts/setup", "scripts/build", "scripts/run", "scripts/benchmark", "scripts/test", "scripts/lock", ".ci/run"]
+SCRIPTS = [".ci/run", *sorted(f"scripts/{path.name}" for path in (CHECKOUT / "scripts").iterdir() if path.is_file())]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -21,12 +21,6 @@ def test_syntax(script: str) -> None:
     """A script has no syntax error that bash finds by reading it."""
     done = subprocess.run(["bash", "-n", CHECKOUT / script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_every_script_is_checked() -> None:
-    """No script is left out of the checks above."""
-    found = {f"scripts/{path.name}" for path in (CHECKOUT / "scripts").iterdir() if path.is_file()}
-    assert found | {".ci/run"} == set(SCRIPTS)
 
 
 def test_setup_refuses_unknown_arguments() -> None:

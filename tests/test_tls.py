@@ -159,15 +159,25 @@ def test_the_certificate_authorities_are_the_systems(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tls, "_SYSTEM_BUNDLES", (str(tmp_path / "none"), str(system)))
     assert ca_bundle({}) == str(system)
     assert ca_bundle({"SSL_CERT_FILE": str(ours)}) == str(ours)
-    assert ca_bundle({"SSL_CERT_FILE": str(tmp_path / "none")}) == str(system)
-    assert ca_bundle({"AWS_CA_BUNDLE": "/as/given", "SSL_CERT_FILE": str(ours)}) == "/as/given"
+    assert ca_bundle({"AWS_CA_BUNDLE": str(ours), "SSL_CERT_FILE": str(tmp_path / "none")}) == str(ours)
     assert ca_bundle({"AWS_CA_BUNDLE": ""}) == str(system)
     monkeypatch.setattr(tls, "_SYSTEM_BUNDLES", ())
     assert ca_bundle({}) is None
 
 
-def test_the_environment_is_asked_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_whom_to_trust_is_not_guessed(name: str, tmp_path: Path) -> None:
+    """A variable that names a missing file, or one without certificates, is a fault; nothing else is trusted in its place."""
+    with pytest.raises(ConfigError, match=f"{name}: {tmp_path}/none is no file of certificates"):
+        ca_bundle({name: str(tmp_path / "none")})
+    (tmp_path / "empty.pem").write_text("nothing")
+    with pytest.raises(ConfigError, match=f"{name}: {tmp_path}/empty.pem is no file of certificates"):
+        ca_bundle({name: str(tmp_path / "empty.pem")})
+
+
+def test_the_environment_is_asked_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without being given variables it is those of the process."""
     assert "AWS_CA_BUNDLE" not in clean_environment()
-    monkeypatch.setenv("AWS_CA_BUNDLE", "/as/given")
-    assert ca_bundle() == "/as/given"
+    (tmp_path / "ours.pem").write_text(CERTIFICATE)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ours.pem"))
+    assert ca_bundle() == str(tmp_path / "ours.pem")

@@ -35,13 +35,22 @@ def s3_store(config: Config, streams: int) -> S3Store:
         "region_name": aws.region,
         "endpoint_url": aws.endpoint or None,
         "config": client_config,
-        "verify": ca_bundle(),
     }
     if aws.access_key_id:
         arguments["aws_access_key_id"] = aws.access_key_id
         arguments["aws_secret_access_key"] = aws.secret_access_key
         arguments["aws_session_token"] = aws.session_token or None
-    return S3Store(lambda: aiobotocore.session.get_session().create_client("s3", **arguments), _options(config))
+    trusted = ca_bundle()
+    return S3Store(lambda: _session(trusted).create_client("s3", **arguments), _options(config))
+
+
+def _session(trusted: str | None) -> Any:
+    """A session whose clients, those that credential providers make included, trust whom the gateway trusts."""
+    session = aiobotocore.session.get_session()
+    # A profile of AWS may name a file of its own.
+    if session.get_config_variable("ca_bundle") is None:
+        session.set_config_variable("ca_bundle", trusted)
+    return session
 
 
 def _options(config: Config) -> S3Options:
@@ -58,7 +67,8 @@ async def has_credentials(config: Config) -> bool:
     """Whether static keys, or anything in the standard AWS chain, give credentials now; StoreError for a chain that is broken."""
     if config.aws.access_key_id:
         return True
+    trusted = ca_bundle()
     try:
-        return await aiobotocore.session.get_session().get_credentials() is not None
+        return await _session(trusted).get_credentials() is not None
     except Exception as error:
         raise explain(error, "looking for credentials") from error

@@ -1,0 +1,16 @@
+"""How arguments of the command line that make no sense are told."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+BAD_USAGE = 2
+
+
+class Arguments(argparse.ArgumentParser):
+    """Tells a fault in one line, which a supervisor's log keeps together, and where to read more."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with the exit code of bad usage."""
+        self.exit(BAD_USAGE, f"{self.prog}: {message}; '{self.prog} --help' tells all there is\n")
