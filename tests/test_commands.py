@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -316,3 +318,25 @@ def test_a_healthcheck_never_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name)
     assert commands.run(["-p", str(free_port()), "--local", str(tmp_path), "healthcheck"]) == 1
     assert served == []
+
+
+# --- signals -----------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_in_the_middle_of_a_callback_is_not_lost() -> None:
+    """A signal before the gateway serves ends it wherever it comes, even where an exception would be told and forgotten."""
+    script = """
+import os, signal, weakref
+from gateway import cli, commands
+class Thing: pass
+thing = Thing()
+kept = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+def run(_):
+    global thing
+    del thing
+    return 0
+commands.run = run
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (3, f"{PROGRAM}: stopped by a signal before it served\n")
