@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import aggregation, body, end_to_end, machine, reports, start
+from benchmarks import aggregation, body, end_to_end, frozen, machine, reports, start
 from benchmarks.figures import Result
 from benchmarks.settings import MIB, CannotRun, Settings, Wrong
 
@@ -19,6 +19,7 @@ ROWS: dict[str, Callable[[Settings], Result]] = {
     "aggregate": aggregation.run,
     "start": start.run,
     "end-to-end": end_to_end.run,
+    "frozen": frozen.run,
 }
 # Beside the checkout's other products, and not in /tmp, which may be no disk.
 DIRECTORY = Path("build/benchmarks")
@@ -34,12 +35,18 @@ def main() -> int:
         settings = _settings(options, Path(directory).resolve(), Path(memory_directory).resolve())
         print("\n".join(f"- {line}" for line in machine.describe(settings.directory)), end="\n\n", flush=True)
         try:
-            for name in options.rows or [name for name in ROWS if name != "end-to-end" or settings.minio]:
+            for name in options.rows or _rows(settings):
                 _run(name, settings)
         except (CannotRun, Wrong) as error:
             print("\n".join((f"benchmark: {error}", *getattr(error, "__notes__", ()))), file=sys.stderr)
             return 1
     return 0
+
+
+def _rows(settings: Settings) -> list[str]:
+    """The rows for which everything is there."""
+    missing = {"end-to-end": settings.minio is None, "frozen": not frozen.ONEFILE.exists()}
+    return [name for name in ROWS if not missing.get(name)]
 
 
 def _directory_in(parent: Path) -> tempfile.TemporaryDirectory[str]:
@@ -70,7 +77,12 @@ def _settings(options: argparse.Namespace, directory: Path, memory_directory: Pa
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description="Measures the gateway against its peers, in turn.")
     add = parser.add_argument
-    add("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; default: all, end-to-end only with --minio-binary")
+    add(
+        "rows",
+        nargs="*",
+        metavar="row",
+        help=f"of {', '.join(ROWS)}; default: all; end-to-end wants --minio-binary, frozen wants scripts/build",
+    )
     add("--rounds", type=_positive, help="how often each contestant is measured (reports 3, body 3, aggregate 2)")
     add("--seconds", type=float, help="of load in a round of reports (3), of watched delivery in start (6)")
     add("--connections", type=_positive, default=64, help="of the load generator (64)")

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Self
 
 from benchmarks.settings import Wrong
 
+FROM_SOURCE = (sys.executable, "-m", "gateway.cli")
 STOP_TIMEOUT_S = 300.0
 COMPLAINTS = 10
 _ADDRESS = re.compile(rb" listening .*http://127\.0\.0\.1:(\d+)")
@@ -35,6 +36,7 @@ class Gateway:
         directory: gets `spool`, `objects` and the log; removed at the end.
         variables: configuration beside the default, by the names of the environment.
         local: whether the local store is used.
+        command: the program, by default that of the environment.
 
     Attributes:
         pid: of the process.
@@ -42,8 +44,16 @@ class Gateway:
         started_s: seconds from the start of the process to its first request.
     """
 
-    def __init__(self, directory: Path, variables: Mapping[str, str] | None = None, *, local: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        variables: Mapping[str, str] | None = None,
+        *,
+        local: bool = True,
+        command: Sequence[str] = FROM_SOURCE,
+    ) -> None:
         self.directory = directory
+        self._command = command
         self.objects = directory / "objects"
         self.log = directory / "gateway.log"
         self._arguments = ["--local", str(directory)] if local else []
@@ -57,7 +67,7 @@ class Gateway:
         begun = time.perf_counter()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gateway.cli", "-p", "0", *self._arguments],
+                [*self._command, "-p", "0", *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from release import make
 from release.manifest_file import load
 from release.plan import Plan

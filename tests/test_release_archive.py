@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_release import EPOCH
+
 from release.archive import write_archive
 
 PROGRAMS = frozenset({"program"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fixtures_release import CHANGELOG, Checkout, checkout
+
 from release.changelog import commits_since, draft, previous_tag, section
 
 __all__ = ["checkout"]

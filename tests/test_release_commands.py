@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from release.commands import answer, run, succeeds
 from release.errors import ReleaseError
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from release.glibc import floor_of, parsed, versions_in
 
 SYMBOLS = """

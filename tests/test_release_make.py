@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_release import EPOCH, Checkout, Tools, checkout, stand_ins, tools
+
 from release import make
 from release.errors import ReleaseError
 from release.plan import Plan

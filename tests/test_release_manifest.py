@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 from fixtures_release import CHECKOUT
+
 from release.errors import ReleaseError
 from release.manifest_file import load
 

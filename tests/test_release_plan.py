@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fixtures_release import Checkout, checkout
+
 from release.errors import ReleaseError
 
 __all__ = ["checkout"]

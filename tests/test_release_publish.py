@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_release import Checkout, Tools, checkout, tools
+
 from release.errors import ReleaseError
 from release.gather import gather
 from release.plan import Plan

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import pytest
+
 from release.records import Must, nearest, read_record
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cyclonedx.model.bom import Bom
 from fixtures_release import CHECKOUT, Checkout, checkout
+
 from release import sbom
 from release.errors import ReleaseError
 

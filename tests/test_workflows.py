@@ -14,6 +14,7 @@ import pytest
 import yaml
 from fixtures_release import CHECKOUT
 from integration import minio
+
 from release.manifest_file import load
 
 FOLDER = CHECKOUT / ".github" / "workflows"

@@ -26,7 +26,7 @@ ADVICE = re.compile(
 
 
 def run(
-    onefile: Path, *arguments: str, user: int | None = None, script: str = "", **environment: str
+    onefile: Path, *arguments: str, user: int | None = None, script: str = "", variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run it to its end; `script` runs before it, in a mount namespace of its own."""
     command = [str(onefile), *arguments]
@@ -34,7 +34,7 @@ def run(
         command = ["unshare", "--map-root-user", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh", *command]
     return subprocess.run(
         command,
-        env=bare_environment(environment),
+        env=bare_environment(variables or {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -208,10 +208,10 @@ def test_another_users_folder_is_left_alone(onefile: Path, place: Path) -> None:
     left = place / f"{PROGRAM}-00000001abcdef"
     left.mkdir()
     os.chown(left, NOBODY, NOBODY)
-    assert run(onefile, "version", TMPDIR=str(place)).returncode == 0
+    assert run(onefile, "version", variables={"TMPDIR": str(place)}).returncode == 0
     assert left.exists()
     os.chown(left, os.getuid(), os.getgid())
-    assert run(onefile, "version", TMPDIR=str(place)).returncode == 0
+    assert run(onefile, "version", variables={"TMPDIR": str(place)}).returncode == 0
     assert not left.exists()
 
 
@@ -227,9 +227,9 @@ def test_many_starts_at_once_do_not_disturb_each_other(onefile: Path, place: Pat
 
 def test_a_missing_temporary_directory(onefile: Path, place: Path) -> None:
     """A TMPDIR that is not there, or is a file, is one line that says what to set."""
-    assert fault(run(onefile, "version", TMPDIR=f"{place}/none")) == f"TMPDIR={place}/none does not exist"
+    assert fault(run(onefile, "version", variables={"TMPDIR": f"{place}/none"})) == f"TMPDIR={place}/none does not exist"
     (place / "file").write_text("")
-    assert fault(run(onefile, "version", TMPDIR=f"{place}/file")) == f"TMPDIR={place}/file is no directory"
+    assert fault(run(onefile, "version", variables={"TMPDIR": f"{place}/file"})) == f"TMPDIR={place}/file is no directory"
 
 
 def test_a_temporary_directory_of_somebody_else(onefile: Path, place: Path, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_temporary_directory_of_somebody_else(onefile: Path, place: Path, tmp_
         folder.chmod(folder.stat().st_mode | 0o011)
     for folder in onefile.parents:
         folder.chmod(folder.stat().st_mode | 0o011)
-    told = fault(run(onefile, "version", user=NOBODY, TMPDIR=str(place)))
+    told = fault(run(onefile, "version", user=NOBODY, variables={"TMPDIR": str(place)}))
     assert told == f"TMPDIR={place} may not be written to by this user"
 
 
@@ -253,17 +253,17 @@ def test_a_temporary_directory_of_somebody_else(onefile: Path, place: Path, tmp_
 )
 def test_a_file_system_that_will_not_do(onefile: Path, place: Path, options: str, told: str) -> None:
     """A TMPDIR that is mounted noexec or read-only, or is full, is one line that says what to set."""
-    done = run(onefile, "version", script=f"mount -t tmpfs -o {options} tmpfs {place}", TMPDIR=str(place))
+    done = run(onefile, "version", script=f"mount -t tmpfs -o {options} tmpfs {place}", variables={"TMPDIR": str(place)})
     assert re.fullmatch(f"TMPDIR={place} {told}", fault(done))
 
 
 def test_what_fits_is_enough(onefile: Path, place: Path) -> None:
     """It needs no more room than it says."""
-    asked = run(onefile, "version", script=f"mount -t tmpfs -o size=1m tmpfs {place}", TMPDIR=str(place))
+    asked = run(onefile, "version", script=f"mount -t tmpfs -o size=1m tmpfs {place}", variables={"TMPDIR": str(place)})
     megabytes = re.search(r"(\d+) MB free\n", asked.stderr)
     assert megabytes is not None, asked
     script = f"mount -t tmpfs -o size={int(megabytes[1]) * 1000}k tmpfs {place}"
-    assert run(onefile, "version", script=script, TMPDIR=str(place)).returncode == 0
+    assert run(onefile, "version", script=script, variables={"TMPDIR": str(place)}).returncode == 0
 
 
 def test_without_tmpdir_there_are_two_places(onefile: Path, tmp_path: Path) -> None:
@@ -291,6 +291,6 @@ def test_the_programs_that_it_starts_have_their_own_libraries(onefile: Path, tmp
     environment = {**settings, "AWS_CONFIG_FILE": str(tmp_path / "aws"), "LIGHTFILE6_AWS_REGION": "us-east-1"}
     if before is not None:
         environment["LD_LIBRARY_PATH"] = before
-    done = run(onefile, "check-config", **environment)
+    done = run(onefile, "check-config", variables=environment)
     assert done.returncode == 2, done
     assert (tmp_path / "path").read_text().strip() == (before or "unset")
