@@ -82,12 +82,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         default="serve",
         help="default: serve",
     )
-    parser.add_argument("-p", "--port", type=_port, metavar="PORT", help="port to listen on; required to serve")
+    port = os.environ.get("PORT")
+    parser.add_argument("-p", "--port", type=_port, metavar="PORT", default=port, help="port to listen on; by default $PORT")
     parser.add_argument("-c", "--config", type=Path, metavar="FILE", help=f"configuration, default {DEFAULT_CONFIG}")
     parser.add_argument("--local", type=Path, metavar="DIR", help="no S3: spool and objects under DIR; needs no file")
     options = parser.parse_args(arguments)
     if options.command == "serve" and options.port is None:
-        parser.error("-p PORT is required: the port to listen on, for example -p 8080")
+        parser.error("-p PORT is required: the port to listen on, for example -p 8080 (or the variable PORT)")
     return options
 
 

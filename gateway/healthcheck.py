@@ -18,9 +18,14 @@ def healthcheck(arguments: list[str]) -> int:
         prog="lightfile6-insights-gateway healthcheck",
         description="Ask a running gateway whether it is healthy: exit code 0 if so, 1 if not.",
     )
-    parser.add_argument("-p", "--port", type=int, default=os.environ.get("PORT", "8080"), help="default 8080")
+    parser.add_argument("-p", "--port", type=int, default=os.environ.get("PORT", "8080"), help="default $PORT, else 8080")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1")
-    parser.add_argument("--tls", action="store_true", help="the gateway has a certificate; it is not verified here")
+    parser.add_argument(
+        "--tls",
+        action="store_true",
+        default=bool(os.environ.get("LIGHTFILE6_LISTEN_TLS_CERTIFICATE")),
+        help="the gateway has a certificate, which is not verified here; default where LIGHTFILE6_LISTEN_TLS_CERTIFICATE is set",
+    )
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds, default 5")
     options = parser.parse_args(arguments)
     try:

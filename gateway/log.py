@@ -51,7 +51,11 @@ STREAM_EVENTS: Final[dict[str, str]] = {
 _ACCESS_DELAY_S = 0.1
 _BATCH_LINES = 4096
 _SOON, _NOW = 1, 2
-_OUTCOMES = (("info", "request done"), ("info", "request failed"), ("warning", "request failed"))
+_OUTCOMES = (("info", "request done"), ("info", "request failed"), ("warning", "request failed"), ("debug", "request done"))
+_DONE, _PROBED = 0, 3
+_ACCESS_LEVELS = tuple(LEVELS[level] for level, _ in _OUTCOMES)
+# Asked every few seconds by machines; only what they are refused is news.
+_PROBES = frozenset({"/health", "/ready", "/metrics"})
 _MILLISECONDS = tuple(f".{n:03d}Z" for n in range(1000))
 
 
@@ -132,9 +136,12 @@ class Log:
         ip: str | None,
     ) -> None:
         """Tell an answered request; made of ready parts because it runs thousands of times a second."""
-        if self._threshold > (20 if status < 500 else 30):
+        outcome = (status >= 400) + (status >= 500)
+        if outcome == _DONE and path in _PROBES:
+            outcome = _PROBED
+        if self._threshold > _ACCESS_LEVELS[outcome]:
             return
-        head = self._heads[(status >= 400) + (status >= 500)]
+        head = self._heads[outcome]
         who = (method, path, user, ip)
         known = self._known.get(who) or self._know(who)
         if self._json:

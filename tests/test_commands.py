@@ -255,6 +255,20 @@ def test_a_running_gateway_is_healthy(tmp_path: Path) -> None:
         assert Gateway(tmp_path, {}, {"PORT": port}).run("healthcheck").returncode == 0
 
 
+def test_the_port_may_come_from_the_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without -p the port is that of the variable PORT, where there is one and it is a port."""
+    (tmp_path / "other").mkdir()
+    with running(tmp_path / "first") as gateway:
+        taken = str(gateway.port)
+        other = Gateway(tmp_path / "other", {"listen": {"host": "127.0.0.1"}}, {"PORT": taken})
+        done = other.run("--local", str(tmp_path / "other"))
+    assert done.returncode == 1
+    assert f"port {taken}" in done.stderr
+    done = Gateway(tmp_path, {}, {"PORT": "http"}).run("--local", str(tmp_path))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "'http' is no port" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

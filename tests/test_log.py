@@ -197,6 +197,18 @@ def test_outcomes(status: int, head: str) -> None:
     assert f"Z {head} " in pipe.end()[0].decode()
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])
+def test_probes_that_succeed_are_no_news(path: str) -> None:
+    """What machines ask every few seconds is told at debug, and as any request where it fails."""
+    told = {}
+    for level in ("debug", "info"):
+        pipe = Pipe(level)
+        for status in (200, 503):
+            pipe.log.access("GET", path, status, 0.001, 0, None, "a" * 32, "192.0.2.7")
+        told[level] = [line.split()[1] for line in pipe.end()]
+    assert told == {"debug": [b"debug", b"warning"], "info": [b"warning"]}
+
+
 def test_events_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event that is no access line does not wait for company."""
     monkeypatch.setattr(log_room, "_ACCESS_DELAY_S", 3600.0)

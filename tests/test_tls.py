@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from integration.gateway_process import Gateway, clean_environment
-from running import head, put, running
+from running import LocalGateway, head, put, running
 
 from gateway import tls
 from gateway.config import Listen
@@ -76,6 +76,8 @@ def test_reports_come_in_by_https(tmp_path: Path) -> None:
         assert len(gateway.kept("usage")) == 3
         assert gateway.run("healthcheck", "-p", str(gateway.port), "--tls").returncode == 0
         assert gateway.run("healthcheck", "-p", str(gateway.port)).returncode == 1
+        told = LocalGateway(tmp_path, environment={"LIGHTFILE6_LISTEN_TLS_CERTIFICATE": str(certificate)})
+        assert told.run("healthcheck", "-p", str(gateway.port)).returncode == 0
         assert gateway.stop() == 0
 
 
