@@ -13,6 +13,7 @@ from typing import Protocol
 
 from gateway import disk, names
 from gateway.content import Decoder
+from gateway.errors import TooLarge
 from gateway.reportlines import Folder
 from gateway.spool import Sidecar, Spool, refusal
 from gateway.streams import Stream
@@ -130,7 +131,9 @@ class ReportDraft:
         self._file.write(self._folder.finish())
         instant = self._spool.timestamps.next()
         if envelope:
-            self._file = self._enveloped(self._file, envelope_parts(user, instant))
+            parts = envelope_parts(user, instant)
+            check_enveloped(self._file.size, self._folder.lines, parts, stream.max_body_bytes)
+            self._file = self._enveloped(self._file, parts)
         self._file.finish()
         self._spool.commit_report(stream, self._file.path, instant, user)
         self._file.committed()
@@ -225,3 +228,9 @@ def _feed(decoder: Decoder, chunks: Iterable[bytes], take: Callable[[bytes], Non
 def envelope_parts(user: str, instant: int) -> tuple[bytes, bytes]:
     """What stands before and after a report in its envelope."""
     return f'{{"user":{json.dumps(user)},"received_at":"{names.iso(instant)}","report":'.encode("ascii"), b"}"
+
+
+def check_enveloped(size: int, reports: int, parts: tuple[bytes, bytes], max_bytes: int) -> None:
+    """TooLarge if a body passes its limit with its envelopes: many tiny reports of a long token would fill memory and disk."""
+    if size + reports * sum(map(len, parts)) > max_bytes:
+        raise TooLarge(f"with an envelope around each report the body is larger than the {max_bytes} bytes that are allowed")

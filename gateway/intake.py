@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp.web import RequestPayloadError
 
 from gateway.content import Decoder, decoder
-from gateway.drafts import Draft, FileDraft, ReportDraft, envelope_parts
+from gateway.drafts import Draft, FileDraft, ReportDraft, check_enveloped, envelope_parts
 from gateway.errors import BadRequest, BodyTimeout, ClientGone, GatewayError
 from gateway.guard import Ticket, too_large
 from gateway.journal import Journal
@@ -151,14 +151,15 @@ class Intake:
             done: called in the event loop's thread once they are synced, or with what kept them out.
 
         Raises:
-            BadRequest, Overloaded, SpoolFull, SpoolBroken: nothing was taken, and `done` is not called.
+            BadRequest, TooLarge, Overloaded, SpoolFull, SpoolBroken: nothing was taken, and `done` is not called.
         """
         lines = ndjson_lines(body) if _is_ndjson(content_type) else [document_line(body)]
         # One instant decides the segment, the key and `received_at`. Nothing is awaited between here and the append, so
         # that instants increase along the segment.
         instant = self._spool.timestamps.next()
         if self._envelope:
-            prefix, suffix = envelope_parts(user, instant)
+            prefix, suffix = parts = envelope_parts(user, instant)
+            check_enveloped(len(body), len(lines), parts, stream.max_body_bytes)
             lines = [prefix + line[:-1] + suffix + b"\n" for line in lines]
         self._journals[stream.name].append(instant, lines[0] if len(lines) == 1 else b"".join(lines), done)
         return len(lines)

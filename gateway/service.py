@@ -58,6 +58,7 @@ LEFT_DATA = 3
 DRAFT_THREADS = 8
 LISTEN_BACKLOG = 4096
 SAME_SIGNAL_S = 1.0
+_CLOSING_S = 0.1
 
 
 class Service:
@@ -316,7 +317,8 @@ class Service:
                 await self._web.idle()
         except TimeoutError:
             self._log.warning("requests abandoned", reason=f"not finished within {timeout_s:g} seconds")
-        await self._protocols.shutdown(1.0)
+        # All have been answered: what is left are idle connections, which aiohttp waits for in vain.
+        await self._protocols.shutdown(_CLOSING_S)
 
     def _stopped(self, begun: float) -> int:
         waiting = self._waiting_files()

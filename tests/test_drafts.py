@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -118,6 +119,18 @@ def test_each_line_gets_its_envelope(chunk: int, bench: Bench, monkeypatch: pyte
     assert lines == [{"user": 'a"b\n名', "received_at": lines[0]["received_at"], "report": {"n": number}} for number in range(50)]
     assert tmp_files(bench) == []
     assert bench.spool.used_bytes() == len(stored)
+
+
+def test_envelopes_count_towards_the_limit(bench: Bench) -> None:
+    """Many tiny reports of a long token are refused where their envelopes would make them pass the limit of a body."""
+    stream = replace(USAGE, max_body_bytes=100_000)
+    body = b"1\n" * 1000
+    draft = report_draft(bench, many=True, memory=0)
+    with pytest.raises(TooLarge, match="with an envelope"):
+        draft.finish([body], stream, "x" * 100, envelope=True)
+    draft.discard()
+    assert (waiting(bench), tmp_files(bench)) == ([], [])
+    assert report_draft(bench, many=True, memory=0).finish([body], stream, "x", envelope=True) == 1000
 
 
 def test_an_envelope_is_ascii() -> None:

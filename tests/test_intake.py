@@ -198,6 +198,18 @@ async def test_instants_increase_along_a_segment(make_door: Callable[..., Door])
     assert {line["user"] for line in lines} == {"alice"}
 
 
+async def test_envelopes_count_towards_the_limit(make_door: Callable[..., Door]) -> None:
+    """A small body of many tiny reports is refused where their envelopes would make it pass the limit of a body."""
+    door = make_door(envelope=True)
+    body = b"1\n" * 40
+    stream = replace(USAGE, max_body_bytes=1000)
+    fields = {"content_type": "application/x-ndjson", "length": len(body)}
+    with pytest.raises(TooLarge, match="with an envelope"):
+        await door.intake.receive_reports(door.incoming(Body().end(body), stream, **fields))
+    assert door.nothing_left()
+    assert await door.reports(body, **fields) == 40
+
+
 async def test_all_or_none_of_many_are_taken(make_door: Callable[..., Door]) -> None:
     """Lines that do not fit into what may be pending are refused all together, and `done` is not called."""
     door = make_door(pending=1000)
