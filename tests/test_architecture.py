@@ -37,8 +37,8 @@ OS_CHANGES = {
 PATH_CHANGES = {
     *("rename", "unlink", "rmdir", "mkdir", "symlink_to", "hardlink_to", "link_to", "touch", "write_bytes", "write_text"),
 }
-# The log writes to a descriptor that was given to it.
-WRITERS = {"disk": OS_CHANGES | PATH_CHANGES | {"replace"}, "log": {"write"}}
+# The log writes to a descriptor that was given to it, the handler of early signals to STDERR.
+WRITERS = {"disk": OS_CHANGES | PATH_CHANGES | {"replace"}, "log": {"write"}, "cli": {"write"}}
 
 
 def rooms() -> list[str]:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -252,6 +253,23 @@ async def test_a_store_can_be_closed_unused(tmp_path: Path, fake: FakeS3) -> Non
     await LocalStore(tmp_path).close()
     await fake_keeper(fake).store.close()
     assert fake.requests == []
+
+
+async def test_a_local_store_clears_what_a_killed_gateway_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was being written an hour before the first put is removed; what another gateway writes now stays."""
+    drafts = tmp_path / "objects" / ".drafts"
+    drafts.mkdir(parents=True)
+    (drafts / "1.old").write_bytes(b"left")
+    # The time of the content says nothing: a link has that of the spool's file.
+    os.utime(drafts / "1.old", (0, 0))
+    keeper = local_keeper(tmp_path)
+    assert await keeper.store.put(object_of(keeper, b"data")) is Outcome.STORED
+    assert [path.name for path in drafts.iterdir()] == ["1.old"]
+    later = (drafts / "1.old").stat().st_ctime + 3601
+    monkeypatch.setattr(time, "time", lambda: later)
+    keeper = local_keeper(tmp_path)
+    assert await keeper.store.put(object_of(keeper, b"data")) is Outcome.PRESENT
+    assert list(drafts.iterdir()) == []
 
 
 # --- the local store ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
     <root>/<bucket>/<key>                      the object
     <root>/.metadata/<bucket>/<key>.json       its metadata, in place first
+    <root>/.drafts/<pid>.<random>              what is being written; of a killed gateway, until another start finds it old
 
 The metadata decides whose key it is: linking it refuses to replace, so of two gateways that share the directory one wins.
 """
@@ -12,6 +13,7 @@ import asyncio
 import errno
 import os
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from gateway import disk
 from gateway.errors import ObjectRefused, Transient
 from gateway.stores import Object, Outcome
 
+# Of another gateway that shares the directory; whatever is being written or was just linked has changed since.
+_ABANDONED_S = 3600.0
+
 
 class LocalStore:
     """Keeps objects as files under a root directory."""
@@ -28,6 +33,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._making = threading.Lock()
+        self._is_clear = False
 
     async def honours_condition(self, bucket: str, prefix: str) -> bool:
         """Always: the kernel refuses to link over a name."""
@@ -61,6 +67,9 @@ class LocalStore:
             # One at a time: who finds a directory must not rely on a name that another still has to sync.
             for directory in (self._drafts(), path.parent, metadata_path.parent):
                 disk.make_directory(directory)
+            if not self._is_clear:
+                self._remove_abandoned()
+                self._is_clear = True
         found = self._found(metadata_path)
         if found is None:
             if os.path.lexists(path) or not self._claim_key(target, metadata_path):
@@ -99,6 +108,18 @@ class LocalStore:
         finally:
             disk.remove(draft)
         disk.sync_directory(path.parent)
+
+    def _remove_abandoned(self) -> None:
+        """Remove what a killed gateway has left: a link here would keep the bytes of a removed object on the disk."""
+        latest = time.time() - _ABANDONED_S
+        for draft in self._drafts().iterdir():
+            try:
+                # Not the time of the content, which a link has from the spool.
+                if draft.stat().st_ctime < latest:
+                    disk.remove(draft)
+            except FileNotFoundError:
+                # Another gateway was quicker.
+                continue
 
     def _drafts(self) -> Path:
         return self._root / ".drafts"
