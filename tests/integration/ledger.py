@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import Enum
 
 from integration import stored
@@ -24,6 +25,34 @@ class Fate(Enum):
     """An error: must not be there."""
     UNANSWERED = "unanswered"
     """The connection broke before an answer: may be there, but only once."""
+
+
+@dataclass
+class Account:
+    """What became of everything that was sent, in lines and files.
+
+    Attributes:
+        acknowledged: answered with 204.
+        delivered: of these, there at least once.
+        lost: of these, not there.
+        doubled: there more than once, whatever was answered.
+        there_though_refused: answered with an error, and there.
+        never_sent: there, and unlike anything that was sent.
+        examples: one of each kind of fault, for a person.
+    """
+
+    acknowledged: int = 0
+    delivered: int = 0
+    lost: int = 0
+    doubled: int = 0
+    there_though_refused: int = 0
+    never_sent: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether nothing is lost, doubled or there without having been taken."""
+        return not (self.lost or self.doubled or self.there_though_refused or self.never_sent)
 
 
 class Ledger:
@@ -53,26 +82,38 @@ class Ledger:
 
     def check(self, buckets: Buckets) -> None:
         """Compare with what the buckets hold; what went wrong is told with an example of each kind."""
-        for stream in REPORTS:
-            self._compare(stream, [_digest(line) for line in buckets.lines(getattr(buckets, stream))])
-        for stream in FILES:
-            self._compare(stream, stored.etags(buckets, getattr(buckets, stream)))
+        account = self.account(buckets)
+        assert account.is_right, "; ".join(account.examples)
 
-    def _compare(self, stream: str, held: list[str]) -> None:
-        fates = self._fates[stream]
+    def account(self, buckets: Buckets) -> Account:
+        """Compare with what the buckets hold, and count."""
+        account = Account()
+        for stream in REPORTS:
+            self._compare(account, stream, [_digest(line) for line in buckets.lines(getattr(buckets, stream))])
+        for stream in FILES:
+            self._compare(account, stream, stored.etags(buckets, getattr(buckets, stream)))
+        return account
+
+    def _compare(self, account: Account, stream: str, held: list[str]) -> None:
+        with self._lock:
+            fates = dict(self._fates[stream])
         found = Counter(held)
-        wrong = {
-            "lost": [one for one, fate in fates.items() if fate is Fate.ACKNOWLEDGED and not found[one]],
+        acknowledged = [one for one, fate in fates.items() if fate is Fate.ACKNOWLEDGED]
+        faults = {
+            "lost": [one for one in acknowledged if not found[one]],
             "doubled": [one for one, count in found.items() if count > 1],
-            "there though refused": [one for one, fate in fates.items() if fate is Fate.REFUSED and found[one]],
-            "never sent": [one for one in found if one not in fates],
+            "there_though_refused": [one for one, fate in fates.items() if fate is Fate.REFUSED and found[one]],
+            "never_sent": [one for one in found if one not in fates],
         }
-        faults = [
-            f"{len(digests)} {what}, {self._texts.get(digests[0], digests[0])} for one"
-            for what, digests in wrong.items()
-            if digests
-        ]
-        assert not faults, f"{stream}: of {len(fates)} sent and {len(held)} held: {'; '.join(faults)}"
+        account.acknowledged += len(acknowledged)
+        account.delivered += len(acknowledged) - len(faults["lost"])
+        for what, digests in faults.items():
+            setattr(account, what, getattr(account, what) + len(digests))
+            if digests:
+                example = self._texts.get(digests[0], digests[0])
+                account.examples.append(
+                    f"{stream}: {len(digests)} {what.replace('_', ' ')} of {len(fates)} sent, {example} for one"
+                )
 
 
 def _digest(content: bytes) -> str:
