@@ -145,11 +145,29 @@ def _welcome(port: int, objects: Path) -> str:
 
 
 async def _check_config(config: Config, *, local: bool) -> int:
-    """Print what is in effect, then try what cannot be seen in a file: the credentials and the buckets."""
+    """Print what is in effect, then try what cannot be seen in a file: the disk, the credentials and the buckets."""
     _say(to_yaml(config).rstrip())
     server_context(config.listen)
-    if local:
-        return 0
+    faults = [] if (fault := cache_dir_fault(config.cache_dir)) is None else [fault]
+    if not local:
+        faults += await _store_faults(config)
+    for fault in faults:
+        _complain(fault)
+    return BAD_USAGE if faults else 0
+
+
+def cache_dir_fault(cache_dir: Path) -> str | None:
+    """Why a start could not make the spool, as far as that can be told without making it."""
+    place = next(path for path in (cache_dir, *cache_dir.parents) if os.path.exists(path))
+    if not place.is_dir():
+        return f"cache_dir: {place} is no directory"
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        what = f"{cache_dir} cannot be used" if place == cache_dir else f"{cache_dir} is not there, and cannot be made in {place}"
+        return f"cache_dir: {what} by this user: make it and give it to the user that the gateway runs as, or set another"
+    return None
+
+
+async def _store_faults(config: Config) -> list[str]:
     faults = []
     try:
         is_nobody = not await has_credentials(config)
@@ -170,9 +188,7 @@ async def _check_config(config: Config, *, local: bool) -> int:
                     faults.append(f"s3.{stream.name}_bucket: {error}")
         finally:
             await store.close()
-    for fault in faults:
-        _complain(fault)
-    return BAD_USAGE if faults else 0
+    return faults
 
 
 def _say(text: str) -> None:

@@ -21,6 +21,7 @@ from integration.minio import free_port
 from running import running
 
 from gateway import commands
+from gateway.commands import cache_dir_fault
 from gateway.config import KEYS
 from gateway.healthcheck import healthcheck
 from gateway.version import current
@@ -332,6 +333,22 @@ def test_a_healthcheck_never_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name)
     assert commands.run(["-p", str(free_port()), "--local", str(tmp_path), "healthcheck"]) == 1
     assert served == []
+
+
+def test_check_config_looks_at_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache_dir that cannot be made or used is a fault for check-config, told in one line, and nothing is made."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "program").mkdir()
+    done = program(tmp_path).run("check-config", "--local", str(tmp_path / "file"))
+    assert done.returncode == 2
+    assert done.stderr == f"{PROGRAM}: cache_dir: {tmp_path}/file is no directory\n"
+    assert cache_dir_fault(tmp_path / "a" / "b") is None
+    assert not (tmp_path / "a").exists()
+    # To root, which may run the tests, nothing is closed.
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path / "closed")
+    (tmp_path / "closed").mkdir()
+    assert f"closed/a/b is not there, and cannot be made in {tmp_path}/closed" in str(cache_dir_fault(tmp_path / "closed/a/b"))
+    assert f"{tmp_path}/closed cannot be used" in str(cache_dir_fault(tmp_path / "closed"))
 
 
 # --- signals -----------------------------------------------------------------------------------------------------

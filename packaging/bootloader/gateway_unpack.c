@@ -98,6 +98,12 @@ gateway_exec(struct PYI_CONTEXT *pyi_ctx)
     sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
+int
+gateway_exit_code(int returned)
+{
+    return returned < 0 ? FAILED : returned;
+}
+
 /* --- which place ------------------------------------------------------------------------------------------------ */
 
 struct need {

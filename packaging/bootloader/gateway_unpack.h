@@ -10,6 +10,9 @@ struct PYI_CONTEXT;
 /* From here on SIGTERM and SIGINT end the program with code 3, until Python has handlers of its own. */
 void gateway_stop_on_signals(void);
 
+/* The exit code for what the bootloader returns, which is negative where it could not start Python. */
+int gateway_exit_code(int returned);
+
 /* Makes the folder to unpack into and holds it for as long as the process lives; ends the process where none can be had. */
 int gateway_make_folder(struct PYI_CONTEXT *pyi_ctx);
 
