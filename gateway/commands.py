@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from pathlib import Path
@@ -146,6 +147,8 @@ def _welcome(port: int, objects: Path) -> str:
 
 async def _check_config(config: Config, *, local: bool) -> int:
     """Print what is in effect, then try what cannot be seen in a file: the disk, the credentials and the buckets."""
+    # What a library would warn of is among the faults that are told here.
+    logging.root.addHandler(logging.NullHandler())
     _say(to_yaml(config).rstrip())
     server_context(config.listen)
     faults = [] if (fault := cache_dir_fault(config.cache_dir)) is None else [fault]

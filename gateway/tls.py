@@ -21,13 +21,14 @@ def ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
     """
     for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
         if path := environ.get(name):
-            _check_bundle(name, path)
+            check_bundle(name, path)
             return path
     candidates = [ssl.get_default_verify_paths().cafile, *_SYSTEM_BUNDLES]
     return next((path for path in candidates if path and os.path.isfile(path)), None)
 
 
-def _check_bundle(name: str, path: str) -> None:
+def check_bundle(name: str, path: str) -> None:
+    """Raise ConfigError, which begins with the name of what names it, if the file is none of certificates."""
     try:
         ssl.create_default_context(cafile=path)
     except (OSError, ssl.SSLError) as error:

@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway import log as log_room
-from gateway.librarylog import LibraryMessages
+from gateway.librarylog import KEPT_MESSAGES, LibraryMessages
 from gateway.log import EVENTS, FORMATS, STREAM_EVENTS, Log, Repeated
 from gateway.logline import json_value, text_value
 
@@ -431,6 +431,32 @@ def test_library_messages() -> None:
     assert bad == 'error   library message        logger=a.library text="bad %d"'
     assert 'text="gave up" error="FileNotFoundError: [Errno 2] No such file' in raised
     assert "pathlib" in raised.split(" at=")[1]
+
+
+def warned(text: str) -> logging.LogRecord:
+    """A warning of a library's."""
+    return logging.LogRecord("a.library", logging.WARNING, __file__, 1, text, None, None)
+
+
+def test_what_a_library_repeats_is_told_once_a_minute() -> None:
+    """The same words are told once in a minute, with how often they came; other words are told at once."""
+    said = [(0.0, "away"), (1.0, "away"), (59.0, "away"), (59.0, "back"), (60.0, "away"), (61.0, "away"), (121.0, "away")]
+    pipe = Pipe()
+    handler = LibraryMessages(pipe.log, iter([second for second, _ in said]).__next__)
+    for _, text in said:
+        handler.emit(warned(text))
+    told = [line.decode().partition("text=")[2] for line in pipe.end()]
+    assert told == ["away", "back", "away count=3", "away count=2"]
+
+
+def test_what_libraries_say_takes_no_room() -> None:
+    """However many different things are said, few are remembered."""
+    pipe = Pipe()
+    handler = LibraryMessages(pipe.log)
+    for number in range(2 * KEPT_MESSAGES):
+        handler.emit(warned(f"number {number}"))
+    assert len(handler._told) == KEPT_MESSAGES
+    assert len(pipe.end()) == 2 * KEPT_MESSAGES
 
 
 def test_python_warnings() -> None:

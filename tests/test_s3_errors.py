@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from json import JSONDecodeError
+
 import aiohttp
 import pytest
 from botocore.exceptions import (
@@ -14,17 +16,19 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
     ReadTimeoutError,
+    SSOTokenLoadError,
 )
+from botocore.parsers import ResponseParserError
 
 from gateway.errors import ObjectRefused, Refused, StoreError, Transient
 from gateway.stores.s3_errors import code_of, explain, status_of
 
 
-def answered(status: int, code: str, message: str = "") -> ClientError:
+def answered(status: int, code: str, message: str = "", operation: str = "PutObject") -> ClientError:
     """An error as the client library raises it."""
     return ClientError(
         {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}},
-        "PutObject",
+        operation,
     )
 
 
@@ -84,6 +88,7 @@ def test_an_answer_has_its_meaning(status: int, code: str, kind: type[StoreError
         ConnectionResetError("reset"),
         TimeoutError(),
         OSError(5, "Input/output error"),
+        ResponseParserError("no XML"),
     ],
 )
 def test_what_the_network_does_is_transient(error: Exception) -> None:
@@ -99,6 +104,9 @@ def test_what_the_network_does_is_transient(error: Exception) -> None:
         NoCredentialsError(),
         PartialCredentialsError(provider="env", cred_var="secret"),
         ProfileNotFound(profile="missing"),
+        SSOTokenLoadError(error_msg="not logged in"),
+        JSONDecodeError("what a credential_process prints", "", 0),
+        RuntimeError("Credentials were refreshed, but the refreshed credentials are still expired."),
     ],
 )
 def test_no_credentials_are_refused(error: Exception) -> None:
@@ -106,6 +114,32 @@ def test_no_credentials_are_refused(error: Exception) -> None:
     explained = explain(error, "putting a/b")
     assert type(explained) is Refused
     assert "credentials" in str(explained)
+
+
+@pytest.mark.parametrize("operation", ["AssumeRole", "AssumeRoleWithWebIdentity", "GetRoleCredentials"])
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "InvalidIdentityToken", Refused),
+        (400, "ExpiredTokenException", Refused),
+        (403, "AccessDenied", Refused),
+        (404, "NotFound", Refused),
+        (400, "Throttling", Transient),
+        (400, "IDPCommunicationError", Transient),
+        (429, "TooManyRequests", Transient),
+        (500, "InternalFailure", Transient),
+        (501, "NotImplemented", Transient),
+    ],
+)
+def test_who_gives_no_credentials_says_nothing_of_the_object(
+    status: int, code: str, kind: type[StoreError], operation: str
+) -> None:
+    """The answer of a service that gives credentials is about these, and is never taken for one of the store's."""
+    error = answered(status, code, "why", operation)
+    explained = explain(error, "putting a/b")
+    assert type(explained) is kind
+    assert str(explained) == f"putting a/b: no AWS credentials: {operation} was answered {status} {code} why"
+    assert status_of(error) == 0
 
 
 def test_a_parameter_that_cannot_be_sent_is_the_objects_own() -> None:
@@ -119,7 +153,7 @@ def test_a_store_error_stays_what_it_is() -> None:
     assert explain(error, "putting a/b") is error
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), AssertionError(), ValueError("v")])
+@pytest.mark.parametrize("error", [KeyError("x"), AssertionError(), ValueError("v"), RuntimeError("r")])
 def test_a_defect_stays_a_defect(error: Exception) -> None:
     """An exception that no store has caused is raised as it is."""
     with pytest.raises(type(error)) as raised:

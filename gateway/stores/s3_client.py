@@ -8,9 +8,10 @@ import aiobotocore.session
 from aiobotocore.config import AioConfig
 
 from gateway.config import Config
+from gateway.errors import ConfigError, Refused
 from gateway.stores.s3 import S3Options, S3Store
 from gateway.stores.s3_errors import explain
-from gateway.tls import ca_bundle
+from gateway.tls import ca_bundle, check_bundle
 
 
 def s3_store(config: Config, streams: int) -> S3Store:
@@ -45,11 +46,21 @@ def s3_store(config: Config, streams: int) -> S3Store:
 
 
 def _session(trusted: str | None) -> Any:
-    """A session whose clients, those that credential providers make included, trust whom the gateway trusts."""
+    """A session whose clients, those that credential providers make included, trust whom the gateway trusts.
+
+    Raises:
+        Refused: the AWS profile names a file of authorities that cannot be used; the client library would not say which.
+    """
     session = aiobotocore.session.get_session()
     # A profile of AWS may name a file of its own.
-    if session.get_config_variable("ca_bundle") is None:
+    named = session.get_config_variable("ca_bundle")
+    if named is None:
         session.set_config_variable("ca_bundle", trusted)
+    else:
+        try:
+            check_bundle("ca_bundle of the AWS profile", named)
+        except ConfigError as error:
+            raise Refused(str(error)) from error
     return session
 
 
