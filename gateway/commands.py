@@ -83,11 +83,15 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         default="serve",
         help="default: serve",
     )
-    port = os.environ.get("PORT")
-    parser.add_argument("-p", "--port", type=_port, metavar="PORT", default=port, help="port to listen on; by default $PORT")
+    parser.add_argument("-p", "--port", type=_port, metavar="PORT", help="port to listen on; by default $PORT")
     parser.add_argument("-c", "--config", type=Path, metavar="FILE", help=f"configuration, default {DEFAULT_CONFIG}")
     parser.add_argument("--local", type=Path, metavar="DIR", help="no S3: spool and objects under DIR; needs no file")
     options = parser.parse_args(arguments)
+    if options.command == "serve" and options.port is None and (told := os.environ.get("PORT")):
+        try:
+            options.port = _port(told)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"the variable PORT: {error}")
     if options.command == "serve" and options.port is None:
         parser.error("-p PORT is required: the port to listen on, for example -p 8080 (or the variable PORT)")
     return options

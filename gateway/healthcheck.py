@@ -18,7 +18,7 @@ def healthcheck(arguments: list[str]) -> int:
         prog="lightfile6-insights-gateway healthcheck",
         description="Ask a running gateway whether it is healthy: exit code 0 if so, 1 if not.",
     )
-    parser.add_argument("-p", "--port", type=int, default=os.environ.get("PORT", "8080"), help="default $PORT, else 8080")
+    parser.add_argument("-p", "--port", type=int, default=os.environ.get("PORT") or "8080", help="default $PORT, else 8080")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1")
     parser.add_argument(
         "--tls",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -63,10 +64,11 @@ def of_checkout(checkout: Path) -> Version:
 
 
 def _git(checkout: Path, *arguments: str) -> str:
-    """The answer of git, empty where it has none."""
+    """The answer of git about this checkout, whoever owns it and whatever else the environment speaks of; empty if none."""
     try:
         done = subprocess.run(  # noqa: S603 (the arguments are those above)
-            ["git", "-C", str(checkout), *arguments],  # noqa: S607 (git is wherever the PATH has it)
+            ["git", "-c", "safe.directory=*", "-C", str(checkout), *arguments],  # noqa: S607 (git is wherever the PATH has it)
+            env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -267,7 +267,9 @@ def test_the_port_may_come_from_the_environment(tmp_path: Path, capsys: pytest.C
     assert f"port {taken}" in done.stderr
     done = Gateway(tmp_path, {}, {"PORT": "http"}).run("--local", str(tmp_path))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "'http' is no port" in done.stderr
+    assert "the variable PORT: 'http' is no port" in done.stderr
+    for port in ("http", ""):
+        assert Gateway(tmp_path, {}, {"PORT": port}).run("version").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from gateway.errors import ObjectRefused, Refused, StoreError, Transient
 from gateway.stores import Object, Outcome, Store
 from gateway.stores.local import LocalStore
 from gateway.stores.s3 import PROOF_KEY, S3Store
-from gateway.stores.s3_client import has_credentials, s3_store
+from gateway.stores.s3_client import _session, has_credentials, s3_store
 
 MINIO_PART = 5 << 20
 FAKE_PART = 1000
@@ -743,6 +743,12 @@ async def test_a_store_that_is_away_is_transient(tmp_path: Path) -> None:
     with pytest.raises(Transient):
         await store.honours_condition(BUCKET, "")
     await store.close()
+
+
+def test_an_empty_variable_is_no_choice_of_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS_CA_BUNDLE without a value leaves whom to trust to the gateway, as if it were not set."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", "")
+    assert _session("/trusted.pem").get_config_variable("ca_bundle") == "/trusted.pem"
 
 
 async def test_credentials_are_found_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

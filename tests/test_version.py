@@ -65,6 +65,15 @@ def test_before_the_first_tag(git: Git, tmp_path: Path) -> None:
     assert of_checkout(tmp_path).number.endswith(".dirty")
 
 
+def test_the_checkout_is_the_one_that_was_asked_for(git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment says of another repository, and who owns this one, changes nothing."""
+    commit = git("rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
+    if os.getuid() == 0:
+        os.chown(tmp_path, 65534, 65534)
+    assert of_checkout(tmp_path).commit == commit
+
+
 def test_outside_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git: Git) -> None:
     """Files without git's folder, though inside another checkout, and a machine without git, have no version."""
     inside = tmp_path / "inside"

@@ -54,7 +54,7 @@ def _session(trusted: str | None) -> Any:
     session = aiobotocore.session.get_session()
     # A profile of AWS may name a file of its own.
     named = session.get_config_variable("ca_bundle")
-    if named is None:
+    if not named:
         session.set_config_variable("ca_bundle", trusted)
     else:
         try:

@@ -33,7 +33,7 @@
 #include "gateway_unpack.h"
 
 #define PROGRAM "lightfile6-insights-gateway"
-#define PREFIX PROGRAM "-"
+#define PREFIX PROGRAM "-unpacked-"
 #define PID_DIGITS 8
 #define RANDOM "XXXXXX"
 #define NAME_LENGTH (sizeof(PREFIX) - 1 + PID_DIGITS + sizeof(RANDOM) - 1)
@@ -182,7 +182,11 @@ end_without_place(const char *what_is_wrong, struct need need)
 bool
 gateway_is_folder_name(const char *name, unsigned int *pid)
 {
-    return strlen(name) == NAME_LENGTH && sscanf(name, PREFIX "%08x", pid) == 1;
+    const char *digits = name + sizeof(PREFIX) - 1;
+
+    /* To the letter, since what has such a name and no lock is removed with all that is in it. */
+    return strlen(name) == NAME_LENGTH && strncmp(name, PREFIX, sizeof(PREFIX) - 1) == 0
+        && strspn(digits, "0123456789abcdef") >= PID_DIGITS && sscanf(digits, "%08x", pid) == 1;
 }
 
 /* Takes the lock of a folder; -1 if another process has it, or the folder is not there any more. */
@@ -191,8 +195,15 @@ lock_folder(const char *path, int how)
 {
     struct stat status;
     /* Without O_CLOEXEC: the lock has to outlive exec. */
-    int folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    int opened = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    int folder;
 
+    if (opened < 0) {
+        return -1;
+    }
+    /* Where standard streams are closed it would become one of them, and Python refuses to start with a directory there. */
+    folder = fcntl(opened, F_DUPFD, STDERR_FILENO + 1);
+    close(opened);
     if (folder < 0) {
         return -1;
     }
@@ -286,7 +297,7 @@ gateway_make_folder(struct PYI_CONTEXT *pyi_ctx)
     unsigned i;
 
     if (told != NULL) {
-        /* What was asked for is what is used: an operator who set it does not look for 40 MB elsewhere. The path may be a
+        /* What was asked for is what is used: an operator who set it does not look for it elsewhere. The path may be a
          * relative one, and stands in the environment of a program that may change its directory. */
         if (realpath(told, place) == NULL) {
             snprintf(place, sizeof(place), "%s", told);

@@ -76,7 +76,6 @@ def _fill(root: Path, binary: Path, version: str, maintainer: str, epoch_s: int)
     _copy(binary, root / "usr/bin" / PACKAGE, mode=0o755)
     _copy(packaging / "deb" / "lintian-overrides", root / "usr/share/lintian/overrides" / PACKAGE)
     # No file of dpkg's: without the names of the buckets nothing can be started, so a person writes it.
-    (root / "etc/lightfile6").mkdir(parents=True)
     _copy(CHECKOUT / "config.yml.example", root / DOC / "examples/config.yml.example")
     _copy(CHECKOUT / "README.md", root / DOC / "README.md")
     for page in sorted((CHECKOUT / "docs").glob("*.md")):

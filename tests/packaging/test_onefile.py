@@ -59,7 +59,7 @@ def fault(done: subprocess.CompletedProcess[str]) -> str:
 
 def folders(place: Path) -> list[Path]:
     """Where it is unpacked."""
-    return list(place.glob(f"{PROGRAM}-*"))
+    return list(place.glob(f"{PROGRAM}-unpacked-*"))
 
 
 @pytest.fixture
@@ -188,24 +188,49 @@ def test_the_next_start_removes_what_a_killed_run_left(gateways: list[LocalGatew
     killed.signal(signal.SIGKILL)
     killed.wait()
     (left,) = folders(place)
-    stranger = place / f"{PROGRAM}-backup"
-    stranger.mkdir()
     living.start()
     assert not left.exists()
-    (of_living,) = set(folders(place)) - {stranger}
+    (of_living,) = folders(place)
     killed.start()
     assert of_living.exists()
     assert killed.stop() == 0
     assert living.put("/usage", b"{}") == 204
     assert living.stop() == 0
-    assert folders(place) == [stranger]
+    assert folders(place) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "-backup-2026-11",
+        "-data.old-today",
+        "-20261121backup",
+        "-unpacked-backup-2026-11",
+        "-unpacked-0000000gabcdef",
+        "-unpacked-",
+    ],
+)
+def test_what_a_person_has_put_there_stays(onefile: Path, place: Path, name: str) -> None:
+    """A directory whose name begins like those of the program, a copy of a spool say, is not the program's to remove."""
+    (place / f"{PROGRAM}{name}").mkdir()
+    (place / f"{PROGRAM}{name}" / "report").write_text("precious")
+    assert run(onefile, "version", variables={"TMPDIR": str(place)}).returncode == 0
+    assert (place / f"{PROGRAM}{name}" / "report").read_text() == "precious"
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_standard_streams_are_no_hindrance(onefile: Path, place: Path, closed: str) -> None:
+    """It starts where a supervisor has closed standard streams."""
+    done = subprocess.run(["sh", "-c", f'exec {closed}; exec "$0" version', onefile], env={"TMPDIR": str(place)}, check=False)
+    assert done.returncode == 0
+    assert folders(place) == []
 
 
 def test_another_users_folder_is_left_alone(onefile: Path, place: Path) -> None:
     """What another user's run has left is not this user's to remove."""
     place.chmod(0o1777)
     place.parent.chmod(0o755)
-    left = place / f"{PROGRAM}-00000001abcdef"
+    left = place / f"{PROGRAM}-unpacked-00000001abcdef"
     left.mkdir()
     os.chown(left, NOBODY, NOBODY)
     assert run(onefile, "version", variables={"TMPDIR": str(place)}).returncode == 0
