@@ -984,7 +984,8 @@ def test_an_answer_can_be_delayed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fast_lane", LANES)
 def test_a_report_in_its_envelope(fast_lane: bool, tmp_path: Path) -> None:
     """With envelopes each report, small, of many or large, stands byte for byte behind its user and its instant."""
-    settings = limited(fast_lane=fast_lane, aggregation={"envelope": True})
+    # Six hundred envelopes of the longest user count towards the limit of a body.
+    settings = limited(fast_lane=fast_lane, aggregation={"envelope": True}, limits={"report_bytes": "16MiB"})
     large = report_of(SEGMENT_LIMIT * 100)
     many = [b'{"n":%d}' % number for number in range(600)]
     with running(tmp_path, settings) as gateway:
