@@ -122,8 +122,9 @@ class Service:
         self._open_spool()
         try:
             self._build()
-            listener = await self._listen()
+            # First, so that who has read that it listens may stop it by a signal at once, and it drains.
             self._watch_signals()
+            listener = await self._listen()
             self._start_delivery()
             await self._stop.wait()
             return await self._drain(listener)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reliability import kill, store
 from reliability.row import Row
 
-ROWS: tuple[Row, ...] = ()
+ROWS: tuple[Row, ...] = (*kill.ROWS, *store.ROWS)
