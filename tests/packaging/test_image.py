@@ -294,11 +294,10 @@ def test_a_signal_right_after_the_start(make_container: MakeContainer, turn: int
 
 def test_an_unhealthy_one_is_seen(image: str, make_container: MakeContainer) -> None:
     """The health check fails where nothing answers at its port."""
-    container = make_container(
-        {"PORT": str(free_port())} | {f"LIGHTFILE6_S3_{name}_BUCKET": "unused" for name in ("USAGE", "ERROR", "SPECIMEN")}
-    )
+    container = make_container({f"LIGHTFILE6_S3_{name}_BUCKET": "unused" for name in ("USAGE", "ERROR", "SPECIMEN")})
     container.start()
-    asked = docker("exec", container.name, f"/opt/{PROGRAM}/{PROGRAM}", "healthcheck")
+    elsewhere = f"--env=PORT={free_port()}"
+    asked = docker("exec", elsewhere, container.name, f"/opt/{PROGRAM}/{PROGRAM}", "healthcheck")
     assert asked.returncode == 1
     assert "not healthy" in asked.stderr
     asked = docker("exec", container.name, f"/opt/{PROGRAM}/{PROGRAM}", "healthcheck", "-p", str(container.port))
