@@ -74,6 +74,9 @@ class _StreamRecovery:
         if self._stream.kind is Kind.REPORTS:
             self._claimed_batches()
             self._sealed_batches()
+        else:
+            # A body whose removal is not durable would come back, after a power cut, without the sidecar that is erased below.
+            disk.sync_directory(self._directory)
         # Before the rest: a look at a directory may or may not show what was renamed in it meanwhile.
         for name in [name for name in disk.names(self._directory) if name.endswith(f".{names.OPEN_SEGMENT}")]:
             self._open_segment(self._directory / name)

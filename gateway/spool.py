@@ -218,7 +218,12 @@ class Spool:
             disk.remove(draft)
             disk.write_file(draft, f"{FORMAT_VERSION}\n".encode("ascii"))
             disk.place(draft, self.root / "FORMAT")
-            disk.sync_directory(self.root)
+        # Always: an earlier start may have been killed between a name and its sync. Without FORMAT, after a power cut, the
+        # spool would be taken for the Go edition's, and what was acknowledged be put aside.
+        disk.sync_directory(self.root)
+        # A parent that may not be read is one in which somebody else has made the root.
+        with contextlib.suppress(PermissionError):
+            disk.sync_directory(self.root.parent)
 
     def release(self) -> None:
         """Give the spool up to another process."""

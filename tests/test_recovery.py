@@ -177,6 +177,27 @@ def test_what_waits_is_counted(tmp_path: Path, state: str) -> None:
             assert (tally.files, tally.bytes) == (len(waiting), sum(map(len, waiting)))
 
 
+def test_what_an_earlier_start_could_not_sync_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names that a killed start has made, FORMAT's above all, are durable before anything else is decided."""
+    with open_bench(tmp_path):
+        pass
+    trace = Trace(monkeypatch, tmp_path)
+    with open_bench(tmp_path):
+        pass
+    assert trace.steps.index("sync_directory spool") < trace.steps.index("sync_directory spool/usage")
+    assert "sync_directory ." in trace.steps
+
+
+def test_a_removal_is_durable_before_the_sidecar_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that was removed by a killed run is gone for good before its sidecar is erased."""
+    sidecar = f"specimen/{T1}.a.meta"
+    plant(tmp_path / "spool", {sidecar: META})
+    trace = Trace(monkeypatch, tmp_path)
+    with open_bench(tmp_path):
+        pass
+    assert trace.steps.index("sync_directory spool/specimen") < trace.steps.index(f"remove spool/{sidecar}")
+
+
 def test_what_was_found_is_told(tmp_path: Path) -> None:
     """The counts of what was found name every kind of thing that an operator would ask for."""
     plant(tmp_path / "spool", LEFT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reliability import kill, store
+from reliability import kill, power, store
 from reliability.row import Row
 
-ROWS: tuple[Row, ...] = (*kill.ROWS, *store.ROWS)
+ROWS: tuple[Row, ...] = (*kill.ROWS, *power.ROWS, *store.ROWS)
