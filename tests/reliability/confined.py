@@ -1,0 +1,64 @@
+"""A gateway that runs inside something: on a small disk, in a namespace, under strace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+from integration.gateway_process import Gateway, Settings, executable
+
+
+class Confined(Gateway):
+    """A gateway that another command starts.
+
+    Args:
+        folder: see `Gateway`.
+        settings: see `Gateway`; may name a `cache_dir` of its own.
+        prefix: the command, to which the gateway's own is appended.
+        environment: see `Gateway`.
+        cache: where the spool is seen from outside, if that is not where the gateway sees it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        prefix: Sequence[str] = (),
+        *,
+        environment: Mapping[str, str] | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        super().__init__(folder, settings, environment)
+        self.prefix = list(prefix)
+        self.cache = cache or self.cache
+
+    def launch(self, port: int = 0) -> None:
+        """See `Gateway.launch`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._log_path = self.folder / f"gateway.{len(list(self.folder.glob('gateway.*.log'))) + 1}.log"
+        with self._log_path.open("xb") as log:
+            self._process = subprocess.Popen(
+                [*self.prefix, *executable(), "-p", str(port), *self.with_config()],
+                env=self._environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process of the gateway itself, as it is seen from outside."""
+        process = psutil.Process(self._running().pid)
+        while children := process.children():
+            process = children[0]
+        return process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """See `Gateway.signal`: what it runs in would keep the signal to itself."""
+        os.kill(self.pid, number)

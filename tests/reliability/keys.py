@@ -1,0 +1,123 @@
+"""Whether each object has the key that the documentation promises for what is in it, and a stranger's are as they were."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+from integration import stored
+from integration.buckets import Buckets, StoredObject
+from integration.ledger import REPORTS
+
+from reliability.opened import Delivered, reports
+
+_BATCH = re.compile(r"(\d{4})/(\d\d)/(\d\d)/(\d\d)/(?P<hour>\d{10})\.(?P<host>[^./]+)(?:\.(?P<number>\d+))?\.jsonl\.gz")
+_FILE = re.compile(r"(?P<user>[^/]+)/(?P<day>\d{4}/\d\d/\d\d)/(?P<name>.+)\.(?P<instant>\d{19})(?:\.(?P<number>\d+))?\.bin")
+# As `integration.load` names what each client sends.
+_SENT = re.compile(rb'\{"id":"(\d+)-(\d+)')
+
+
+class SharedBuckets(Buckets):
+    """Buckets in which objects of a stranger lie too, which are none of those that were delivered."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self._strangers: dict[tuple[str, str], StoredObject] = {}
+
+    def plant(self, bucket: str, key: str) -> None:
+        """Put an object of the stranger's."""
+        body = f"the stranger's {key}".encode()
+        self.client._execute("PUT", bucket, key, body, {"x-amz-meta-batch": "0" * 32, "x-amz-meta-id": "0" * 32})
+        self._strangers[bucket, key] = self.get(bucket, key)
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """See `Buckets.keys`; without the stranger's."""
+        return [key for key in super().keys(bucket, prefix) if (bucket, key) not in self._strangers]
+
+    def strangers(self, bucket: str) -> list[str]:
+        """The stranger's keys."""
+        return [key for where, key in self._strangers if where == bucket]
+
+    def replaced(self) -> Iterator[str]:
+        """The stranger's objects that are not what they were."""
+        for (bucket, key), before in self._strangers.items():
+            now = self.get(bucket, key)
+            if (now.body, now.metadata, now.headers["last-modified"]) != (
+                before.body,
+                before.metadata,
+                before.headers["last-modified"],
+            ):
+                yield f"{bucket}/{key}"
+
+
+def faults(buckets: SharedBuckets, host: str) -> Iterator[str]:
+    """What is wrong with the keys of what was delivered, for a person."""
+    for key in buckets.replaced():
+        yield f"the stranger's {key} was replaced"
+    for name in REPORTS:
+        bucket = getattr(buckets, name)
+        yield from misplaced(reports(buckets, bucket))
+        yield from gaps(stored.keys(buckets, bucket), buckets.strangers(bucket), host)
+    for found in stored.files(buckets, buckets.specimen):
+        if fault := _misplaced_file(found.key, found.metadata["received"]):
+            yield fault
+
+
+def misplaced(delivered: Iterable[Delivered]) -> Iterator[str]:
+    """Reports in an object of another hour than that in which they were received, a few of them."""
+    for report in delivered:
+        key = _BATCH.fullmatch(report.key)
+        hour = re.sub(r"\D", "", report.received)[:10]
+        if key is None or "".join(key.groups()[:4]) != key["hour"] or key["hour"] != hour:
+            yield f"received at {report.received} and in {report.key}: {report.report[:40]!r}"
+            return
+
+
+def _misplaced_file(key: str, received: str) -> str:
+    found = _FILE.fullmatch(key)
+    return "" if found and found["day"] == received[:10].replace("-", "/") else f"received at {received} and at {key}"
+
+
+def gaps(delivered: Iterable[str], strangers: Iterable[str], host: str) -> Iterator[str]:
+    """Numbers of an hour that were passed over although they were free: there is a plain key, then `.2`, `.3`, and so on."""
+    taken: dict[str, set[int]] = defaultdict(set)
+    for key in strangers:
+        if found := _BATCH.fullmatch(key):
+            taken[found["hour"]].add(int(found["number"] or 1))
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for key in delivered:
+        found = _BATCH.fullmatch(key)
+        if found is None or found["host"] != host:
+            yield f"no key of a batch: {key}"
+        else:
+            numbers[found["hour"]].add(int(found["number"] or 1))
+    for hour, ours in numbers.items():
+        if free := set(range(1, max(ours))) - ours - taken[hour]:
+            yield f"in {hour} these numbers were passed over: {sorted(free)}"
+
+
+def set_back(delivered: Iterable[Delivered]) -> Iterator[str]:
+    """Reports of one client that sends one after the other, received before the one that it had sent before, a few of them."""
+    instants: dict[bytes, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for report in delivered:
+        if sent := _SENT.match(report.report):
+            instants[sent[1]][int(sent[2])].append(report.received)
+    for client, by_number in instants.items():
+        for (number, earlier), (_, later) in pairwise(sorted(by_number.items())):
+            if max(earlier) >= min(later):
+                yield f"client {client.decode()}, after its report {number}: {max(earlier)}, then {min(later)}"
+                return
+
+
+def client_of(delivered: Delivered) -> int:
+    """The number of the client of a load that has sent a report; -1 if it was none."""
+    found = _SENT.match(delivered.report)
+    return int(found[1]) if found else -1
+
+
+def has_number(key: str) -> bool:
+    """Whether a file found the key that it would have had taken."""
+    found = _FILE.fullmatch(key)
+    return bool(found and found["number"])

@@ -1,0 +1,60 @@
+"""Reads reports out of their envelopes, which say when each was received."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from integration import stored
+from integration.buckets import Buckets
+from integration.ledger import FILES, REPORTS, Account, Ledger
+
+_ENVELOPED = re.compile(rb'\{"user":"(?:[^"\\]|\\.)*","received_at":"(?P<received>[^"]+)","report":(?P<report>.*)\}')
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A report as it was delivered.
+
+    Attributes:
+        key: of the object it is in.
+        received: the instant of its commit, in ISO 8601; empty if it has no envelope.
+        report: as it was sent.
+    """
+
+    key: str
+    received: str
+    report: bytes
+
+
+def opened(line: bytes) -> tuple[str, bytes]:
+    """The instant of a line's commit, and the report in it; the line itself if it is in no envelope."""
+    found = _ENVELOPED.fullmatch(line)
+    return (found["received"].decode(), found["report"]) if found else ("", line)
+
+
+def reports(buckets: Buckets, bucket: str) -> Iterator[Delivered]:
+    """Every report that was delivered to a bucket."""
+    for batch in stored.files(buckets, bucket):
+        for line in batch.lines():
+            yield Delivered(batch.key, *opened(line))
+
+
+class OpenedLedger(Ledger):
+    """A ledger of reports that are delivered in envelopes or bare, and of specimens however they were sent."""
+
+    def account(self, buckets: Buckets) -> Account:
+        """See `Ledger.account`."""
+        account = Account()
+        for stream in REPORTS:
+            self._compare(account, stream, [_md5(found.report) for found in reports(buckets, getattr(buckets, stream))])
+        for stream in FILES:
+            self._compare(account, stream, [_md5(found.body) for found in stored.files(buckets, getattr(buckets, stream))])
+        return account
+
+
+def _md5(content: bytes) -> str:
+    # As the ledger has it.
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
