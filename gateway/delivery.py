@@ -271,7 +271,8 @@ class Lane:
             if likely > parcel.number > 0:
                 await asyncio.to_thread(parcel.renumber, likely)
         while (outcome := await self._put_once(parcel)) is Outcome.TAKEN:
-            await asyncio.to_thread(parcel.renumber, parcel.number + 1)
+            # Earlier attempts have tried no number above this one, since a sealed file is renamed before it is tried.
+            await asyncio.to_thread(parcel.renumber, max(parcel.number + 1, self._likely_number(identity)))
         self._remember(identity, parcel.number + 1)
         return outcome
 

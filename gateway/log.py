@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import os
 import queue
 import select
@@ -257,6 +258,7 @@ class Log:
 class Repeated:
     """A failure that repeats: told when it begins, as a count while it lasts, and when it ends.
 
+    One that goes on as another `kind` of failure is told at once, since another person may have to act.
     For one thread at a time.
 
     Args:
@@ -264,7 +266,7 @@ class Repeated:
         failed_event: the event at the beginning and, with `count` and `duration_s`, while it lasts.
         ended_event: the event at the end, at info, with the whole `count` and `duration_s`.
         level: the level of the failure.
-        interval_s: the least time between two lines while it lasts.
+        interval_s: the least time between two lines of one kind while it lasts.
         clock: a monotonic clock in seconds.
     """
 
@@ -282,7 +284,8 @@ class Repeated:
         self._failed_event, self._ended_event = failed_event, ended_event
         self._interval_s, self._clock = interval_s, clock
         self._count = 0
-        self._began_s = self._told_s = 0.0
+        self._began_s = 0.0
+        self._told_s: dict[object, float] = {}
 
     @property
     def lasting(self) -> bool:
@@ -291,15 +294,15 @@ class Repeated:
 
     def failed(self, **fields: object) -> None:
         """Note a failure, the first or one more."""
-        now_s = self._clock()
+        now_s, kind = self._clock(), fields.get("kind")
         self._count += 1
         if self._count == 1:
             self._began_s = now_s
-        elif now_s - self._told_s < self._interval_s:
+        elif now_s - self._told_s.get(kind, -math.inf) < self._interval_s:
             return
         else:
             fields |= {"count": self._count, "duration_s": now_s - self._began_s}
-        self._told_s = now_s
+        self._told_s[kind] = now_s
         self._log.event(self._level, self._failed_event, fields)
 
     def ended(self, **fields: object) -> None:
@@ -308,6 +311,7 @@ class Repeated:
             fields |= {"count": self._count, "duration_s": self._clock() - self._began_s}
             self._log.event("info", self._ended_event, fields)
             self._count = 0
+            self._told_s.clear()
 
 
 # --- the descriptor ----------------------------------------------------------------------------------------------

@@ -92,6 +92,7 @@ class FakeS3:
     Attributes:
         endpoint: where it listens.
         condition: whether `If-None-Match` is honoured, ignored, or answered with 501.
+        forgets_metadata: whether it answers as if no object had any.
         missing_buckets: which buckets do not exist; every other one does.
         objects: what is kept, by bucket and key.
         uploads: those begun and neither completed nor aborted, by id.
@@ -102,6 +103,7 @@ class FakeS3:
     def __init__(self) -> None:
         self.endpoint = ""
         self.condition = "honoured"
+        self.forgets_metadata = False
         self.missing_buckets: set[str] = set()
         self.objects: dict[tuple[str, str], Kept] = {}
         self.uploads: dict[str, Upload] = {}
@@ -186,7 +188,8 @@ class FakeS3:
         kept = self.objects.get((request.bucket, request.key))
         if kept is None:
             raise S3Error(404, "NoSuchKey")
-        answered = {name: value for name, value in kept.headers.items() if name.startswith(META)}
+        given = {} if self.forgets_metadata else kept.headers
+        answered = {name: value for name, value in given.items() if name.startswith(META)}
         return web.Response(headers=answered | {"Content-Type": kept.headers.get("content-type", "")})
 
     def _complete(self, request: Request, upload_id: str, listed: str) -> web.Response:

@@ -245,6 +245,27 @@ async def test_the_sixtieth_batch_does_not_ask_for_sixty_keys(start: Start, benc
     assert empty(bench)
 
 
+async def test_a_backlog_does_not_climb_number_by_number(start: Start, bench: Bench) -> None:
+    """After a restart each batch tries the key it stood at, and if that is another's, the first that none of them has taken."""
+    taken: set[str] = set()
+
+    def put(target: Object) -> Outcome:
+        if target.key in taken:
+            return TAKEN
+        taken.add(target.key)
+        return STORED
+
+    store = ScriptedStore(*[put] * 5000)
+    for number in range(60):
+        bench.seal(b"%d" % number)
+    await drained(bench, start(store, parallel=1, run=False))
+    assert len(store.puts) < 2 * 60
+    assert taken == {
+        f"2026/{HOUR[4:6]}/{HOUR[6:8]}/{HOUR[8:]}/{HOUR}.{HOST}{'' if n == 1 else f'.{n}'}.jsonl.gz" for n in range(1, 61)
+    }
+    assert empty(bench)
+
+
 async def test_kept_numbers_are_bounded(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of however many hours, the next number is remembered for so many only."""
     monkeypatch.setattr(delivery, "KEPT_NUMBERS", 2)
@@ -396,10 +417,11 @@ async def test_a_refusal_is_shown(start: Start, bench: Bench) -> None:
     await until(lambda: empty(bench) and not lane._running)
     assert lane.trouble is None
     assert bench.metric("store_refusing", stream="usage") == 0
-    assert [line["event"] for line in bench.told() if line["event"].startswith("usage ")] == [
-        "usage failed",
-        "usage recovered",
-        "usage sent",
+    assert [(line["event"], line.get("kind")) for line in bench.told() if line["event"].startswith("usage ")] == [
+        ("usage failed", "refused"),
+        ("usage failed", "transient"),
+        ("usage recovered", None),
+        ("usage sent", None),
     ]
 
 

@@ -400,6 +400,23 @@ def test_repeated_failure() -> None:
     ]
 
 
+def test_a_failure_of_another_kind() -> None:
+    """A failure that becomes another one is told at once, and then as seldom as the first; two that alternate are no flood."""
+    pipe, now = Pipe(), [100.0]
+    repeated = Repeated(pipe.log, "usage failed", "usage recovered", interval_s=60, clock=lambda: now[0])
+    for now[0], kind in ((100.0, "transient"), (101.0, "refused"), (102.0, "transient"), (103.0, "refused"), (165.0, "refused")):
+        repeated.failed(kind=kind)
+    repeated.ended()
+    repeated.failed(kind="refused")
+    assert [line.decode()[25:] for line in pipe.end()] == [
+        "warning usage failed           kind=transient",
+        "warning usage failed           kind=refused count=2 duration_s=1.0",
+        "warning usage failed           kind=refused count=5 duration_s=65.0",
+        "info    usage recovered        count=5 duration_s=65.0",
+        "warning usage failed           kind=refused",
+    ]
+
+
 @contextlib.contextmanager
 def library_messages() -> Iterator[list[str]]:
     """Give the root logger to a log; its lines, without their time, are in the list when the block ends."""

@@ -400,15 +400,36 @@ async def test_the_condition_is_proved_once(condition: str, honoured: bool, fake
     answers = await asyncio.gather(*(s3.store.honours_condition(BUCKET, "prefix/") for _ in range(5)))
     assert answers == [honoured] * 5
     asked = len(fake.requests)
-    assert asked <= 2
+    assert asked <= 3
     assert {(request.bucket, request.key) for request in fake.requests} == {(BUCKET, f"prefix/{PROOF_KEY}")}
     assert await s3.store.honours_condition("another", "") == honoured
     assert len(fake.requests) == 2 * asked
 
 
+async def test_numbered_keys_need_metadata(fake: FakeS3, s3: Keeper) -> None:
+    """A store that does not give metadata back cannot tell its objects apart, and is not asked for the condition."""
+    fake.forgets_metadata = True
+    assert not await s3.store.honours_condition(BUCKET, "")
+    for expected in (Outcome.STORED, Outcome.STORED):
+        assert await s3.store.put(object_of(s3, b"data")) is expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [(SLOW_DOWN, Transient), (DROPPED, Transient), (FORBIDDEN, None)], ids=["busy", "dropped", "forbidden"]
+)
+async def test_a_proof_that_cannot_be_looked_at(fault: Fault, kind: type[StoreError] | None, fake: FakeS3, s3: Keeper) -> None:
+    """A look that fails is made again by the next call; who may not look goes on, and is told when a key is taken."""
+    fake.fail_always("HeadObject", fault)
+    if kind is not None:
+        with pytest.raises(kind):
+            await s3.store.honours_condition(BUCKET, "")
+        fake.fail_always("HeadObject", None)
+    assert await s3.store.honours_condition(BUCKET, "")
+
+
 async def test_a_proof_that_stands_already_is_enough(fake: FakeS3) -> None:
-    """A later process finds its proof there: one put tells."""
-    for expected in (2, 3):
+    """A later process finds its proof there: one put and a look tell."""
+    for expected in (3, 5):
         keeper = fake_keeper(fake)
         assert await keeper.store.honours_condition(BUCKET, "")
         await keeper.store.close()

@@ -65,9 +65,9 @@ class Store(Protocol):
     """
 
     async def honours_condition(self, bucket: str, prefix: str) -> bool:
-        """Whether a put to a taken key is refused by the store itself, proved once for each bucket.
+        """Whether a put to a taken key is refused by the store itself, and the object there can be known again.
 
-        Where it is not, keys that can collide must not be used.
+        Proved once for each bucket. Where it is not so, keys that can collide must not be used.
         """
         ...
 

@@ -26,6 +26,7 @@ from gateway.stores.s3_errors import code_of, explain, status_of
 MAX_PARTS = 10_000
 # A name that Athena, Hive and Spark pass over, as they do with every name that begins with a dot.
 PROOF_KEY = ".lightfile6-insights-gateway-proof"
+PROOF = {"proof": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class S3Store:
             await self.close()
         return explain(error, doing)
 
-    # --- does the store honour If-None-Match ------------------------------------------------------------------------
+    # --- does the store honour If-None-Match, and know its objects again ---------------------------------------------
 
     async def honours_condition(self, bucket: str, prefix: str) -> bool:
         """See `Store.honours_condition`. The proof puts one small object of the gateway's own twice."""
@@ -102,15 +103,27 @@ class S3Store:
         client = await self.connect()
         for _ in range(2):
             try:
-                await client.put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*", **self._options.extra)
+                await client.put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*", Metadata=PROOF, **self._options.extra)
             except Exception as error:
                 if status_of(error) == 412:
-                    return True
+                    return await self._gives_metadata_back(bucket, key)
                 if status_of(error) == 501:
                     # "Not implemented" is said of the condition: the header is all that is special in this request.
                     return False
                 raise await self._explained(error, f"proving If-None-Match in bucket {bucket}") from error
         return False
+
+    async def _gives_metadata_back(self, bucket: str, key: str) -> bool:
+        """Without its metadata an object whose answer was lost would be taken for a stranger's, and be put once more."""
+        client = await self.connect()
+        try:
+            answer = await client.head_object(Bucket=bucket, Key=key)
+        except Exception as error:
+            if status_of(error) == 403:
+                # Who may not look hears of it when a key is taken, and nothing is put a second time then.
+                return True
+            raise await self._explained(error, f"looking at the proof in bucket {bucket}") from error
+        return {name.lower(): value for name, value in answer.get("Metadata", {}).items()} == PROOF
 
     # --- put --------------------------------------------------------------------------------------------------------
 
