@@ -348,6 +348,12 @@ class _Held:
             self._doing = asyncio.create_task(self._do())
         await asyncio.shield(self._doing)
 
+    async def abandoned(self) -> None:
+        """Return when nothing is done of it any more."""
+        if self._doing is not None:
+            self._doing.cancel()
+            await asyncio.gather(self._doing, return_exceptions=True)
+
     async def _do(self) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             await self._exchange.forward()
@@ -493,7 +499,7 @@ class FaultProxy:
         await self._refuse()
         for task in list(self._serving):
             task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await asyncio.gather(*self._serving, *(held.abandoned() for held in self._held), return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
