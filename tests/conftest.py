@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from integration.buckets import Buckets
@@ -81,6 +83,10 @@ def _process(stack: ExitStack, built: Path, folder: Path) -> MinioProcess:
 def _say(config: pytest.Config, text: str) -> None:
     """Print a line at once, past the capture of output: something long is about to happen."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None:
+        # A worker, whose output is the controller's.
+        print(text, file=sys.__stderr__, flush=True)
+        return
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         reporter.ensure_newline()
@@ -102,8 +108,18 @@ def _reason(longrepr: object) -> str:
     return str(longrepr[2]) if isinstance(longrepr, tuple) else str(longrepr)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over from a worker how its MinIO ran."""
+    if (how := getattr(node, "workeroutput", {}).get("minio")) is not None:
+        node.config.stash[HOW_MINIO_RAN] = how
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Let a run fail in which a test was skipped under CI."""
+    """Let a run fail in which a test was skipped under CI; of several processes the one that has all reports says so."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["minio"] = session.config.stash.get(HOW_MINIO_RAN, None)
+        return
     if session.exitstatus == pytest.ExitCode.OK and _forbidden_skips(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

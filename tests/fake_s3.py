@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -241,8 +242,17 @@ def _error(status: int, code: str) -> web.Response:
 
 @contextmanager
 def fake_s3() -> Iterator[FakeS3]:
-    """Run one on a free port, in a thread of its own, so that a test may block or have a loop as it likes."""
-    fake = FakeS3()
+    """Run one on a free port."""
+    with serving(FakeS3()) as fake:
+        yield fake
+
+
+Fake = TypeVar("Fake", bound=FakeS3)
+
+
+@contextmanager
+def serving(fake: Fake) -> Iterator[Fake]:
+    """Run this one on a free port, in a thread of its own, so that a test may block or have a loop as it likes."""
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def serve() -> None:

@@ -156,7 +156,7 @@ ODD: list[object] = [
 ]
 
 
-@pytest.mark.parametrize("value", ODD, ids=ascii)
+@pytest.mark.parametrize("value", ODD, ids=lambda value: "an object" if type(value) is object else ascii(value))
 def test_odd_values(value: object) -> None:
     """A value that JSON has no form for is told all the same, in one line of either format."""
     orjson.loads(json_value({"field": value}))

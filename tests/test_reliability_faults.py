@@ -3,7 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from reliability import keys, strace
+from integration.ledger import Fate
+from reliability import keys, mistrust, owed, strace
 from reliability.opened import Delivered, opened
 from reliability.strace import Fault, Traced
 
@@ -83,7 +84,7 @@ FAILED = f"fdatasync(17<{OPEN}>) = -1 EIO (Input/output error) (INJECTED)"
 )
 def test_use_after_a_failed_sync_is_found(after: list[str]) -> None:
     """Whoever goes on with a file whose sync has failed is found out."""
-    assert strace.trusted_again(calls(FAILED, *after))
+    assert mistrust.trusted_again(calls(FAILED, *after))
 
 
 @pytest.mark.parametrize(
@@ -104,22 +105,136 @@ def test_use_after_a_failed_sync_is_found(after: list[str]) -> None:
 )
 def test_what_is_right_after_a_failed_sync_is_not_blamed(after: list[str]) -> None:
     """Cutting back, reading, removing and replacing are what a failed sync asks for."""
-    assert strace.trusted_again(calls(FAILED, *after)) == []
+    assert mistrust.trusted_again(calls(FAILED, *after)) == []
 
 
 def test_a_directory_may_be_synced_again() -> None:
     """A failed sync of a directory is no reason not to sync it again."""
     opened_ = f'openat(AT_FDCWD</>, "{SPOOL}/usage", O_RDONLY|O_DIRECTORY) = 5<{SPOOL}/usage>'
     failed = f"fsync(5<{SPOOL}/usage>) = -1 EIO (Input/output error) (INJECTED)"
-    assert strace.trusted_again(calls(opened_, failed, f"fsync(5<{SPOOL}/usage>) = 0")) == []
+    assert mistrust.trusted_again(calls(opened_, failed, f"fsync(5<{SPOOL}/usage>) = 0")) == []
 
 
 def test_a_rename_before_the_sync_is_found() -> None:
     """A file that is given its name with bytes that were not synced is found, and one that was synced is not."""
     write, sync, rename = f"writev(5<{DRAFT}>, [...], 1) = 8", f"fdatasync(5<{DRAFT}>) = 0", f'rename("{DRAFT}", "{OPEN}") = 0'
-    assert strace.renamed_unsynced(calls(write, rename, sync))
-    assert strace.renamed_unsynced(calls(write, sync, write, rename))
-    assert strace.renamed_unsynced(calls(write, sync, rename)) == []
+    assert mistrust.renamed_unsynced(calls(write, rename, sync))
+    assert mistrust.renamed_unsynced(calls(write, sync, write, rename))
+    assert mistrust.renamed_unsynced(calls(write, sync, rename)) == []
+    # The copy that takes the place of a segment is synced, though the segment was not.
+    cut = f'rename("{OPEN}", "{OPEN[:-5]}") = 0'
+    assert mistrust.renamed_unsynced(calls(f"writev(17<{OPEN}>, [...], 1) = 8", FAILED, write, sync, rename, cut)) == []
+
+
+# --- names that are not synced yet -------------------------------------------------------------------------------
+
+BATCH = f"{SPOOL}/usage/aggregation/2026112114.host.0"
+SOURCE = f"{BATCH}/1795283245030874250.42.jsonl"
+ARCHIVE = f"{SPOOL}/usage/uploading/2026112114.host.0.1.jsonl.gz"
+CLAIM = [f'rename("{OPEN[:-5]}", "{SOURCE}") = 0', f"fsync(5<{BATCH}>) = 0", f"fsync(5<{SPOOL}/usage>) = 0"]
+READ = f'openat(AT_FDCWD</>, "{SOURCE}", O_RDONLY|O_CLOEXEC) = 5<{SOURCE}>'
+SEAL = [f'rename("{DRAFT}", "{ARCHIVE}") = 0', f"fsync(5<{SPOOL}/usage/uploading>) = 0"]
+REMOVAL = f'unlink("{SOURCE}") = 0'
+
+
+def failed(call: str) -> str:
+    """The call as it is told when it fails."""
+    return call.replace(" = 0", " = -1 EIO (Input/output error) (INJECTED)")
+
+
+def test_a_batch_that_waits_for_each_sync_is_not_blamed() -> None:
+    """Sources that are read once they are claimed for good, and removed once their archive is there for good, are in order."""
+    assert mistrust.hurried(calls(*CLAIM, READ, *SEAL, REMOVAL)) == []
+    assert mistrust.hurried(calls(CLAIM[0], failed(CLAIM[1]), *CLAIM[1:], READ, SEAL[0], failed(SEAL[1]), SEAL[1], REMOVAL)) == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [CLAIM[0], failed(CLAIM[1]), CLAIM[2], READ],
+        [*CLAIM[:2], failed(CLAIM[2]), READ],
+        [CLAIM[0], READ],
+        [*CLAIM, READ, SEAL[0], failed(SEAL[1]), REMOVAL],
+        [*CLAIM, READ, SEAL[0], REMOVAL, SEAL[1]],
+    ],
+)
+def test_a_batch_that_does_not_wait_for_a_sync_is_found(lines: list[str]) -> None:
+    """Whoever reads or removes sources though a sync before it is missing, or has failed, is found out."""
+    assert mistrust.hurried(calls(*lines))
+
+
+def test_a_segment_whose_name_is_in_doubt_is_not_answered_for() -> None:
+    """After a failed sync of its directory a segment is removed, or its directory is synced again before anything is written."""
+    made = f'openat(AT_FDCWD</>, "{OPEN}", O_WRONLY|O_CREAT|O_EXCL, 0600) = 17<{OPEN}>'
+    sync, synced = f"fsync(5<{SPOOL}/usage>) = 0", f"fdatasync(17<{OPEN}>) = 0"
+    assert mistrust.nameless(calls(made, sync, synced)) == []
+    assert mistrust.nameless(calls(made, failed(sync), f'unlink("{OPEN}") = 0', sync, made, sync, synced)) == []
+    assert mistrust.nameless(calls(made, failed(sync), sync, synced)) == []
+    assert mistrust.nameless(calls(made, failed(sync), synced))
+    assert mistrust.nameless(calls(f'rename("{DRAFT}", "{OPEN}") = 0', failed(sync), synced))
+
+
+def test_a_sidecar_goes_after_its_body() -> None:
+    """A sidecar may be removed once the removal of its body is durable, or if the body was never there for good."""
+    body = f"{SPOOL}/specimen/1795283245030874250.42.file.body"
+    sidecar = f"{body.removesuffix('body')}meta"
+    sync, gone, nameless = f"fsync(5<{SPOOL}/specimen>) = 0", f'unlink("{body}") = 0', f'unlink("{sidecar}") = 0'
+    placed = f'rename("{DRAFT}", "{body}") = 0'
+    assert mistrust.abandoned(calls(placed, sync, gone, sync, nameless)) == []
+    assert mistrust.abandoned(calls(placed, failed(sync), gone, nameless)) == []
+    assert mistrust.abandoned(calls(placed, sync, gone, failed(sync), nameless))
+    assert mistrust.abandoned(calls(gone, nameless))
+
+
+def test_all_that_is_wrong_is_told() -> None:
+    """What is wrong is told with what it is called."""
+    use, write = f"fdatasync(17<{OPEN}>) = 0", f"writev(5<{DRAFT}>, [...], 1) = 8"
+    found = list(mistrust.wrongs(calls(FAILED, use, write, SEAL[0], CLAIM[0], READ)))
+    assert [one.partition(":")[0] for one in found] == [
+        "used after a failed sync",
+        "renamed before it was synced",
+        "gone on with before its name was synced",
+    ]
+
+
+# --- who must be told --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "streams"),
+    [
+        # What goes into a segment is tried once more, and a copy is made for it.
+        ([FAILED, failed(f"fdatasync(5<{DRAFT}>) = 0")], set()),
+        ([f"writev(5<{DRAFT}>, [...], 1) = 8"], set()),
+        ([f"writev(5<{DRAFT}>, [...], 1) = -1 ENOSPC (No space left on device)"], {owed.SOMEBODY}),
+        ([failed(f'rename("{DRAFT}", "{SPOOL}/error/1795283245030874251.42.alice.json") = 0')], {"error"}),
+        ([failed(f"fdatasync(5<{DRAFT}>) = 0")], {owed.SOMEBODY}),
+        # That a directory was not synced concerns whoever has just put something into it, and nobody where a segment was cut.
+        (
+            [
+                f'rename("{DRAFT}", "{SPOOL}/specimen/1795283245030874251.42.file.body") = 0',
+                failed(f"fsync(5<{SPOOL}/specimen>) = 0"),
+            ],
+            {"specimen"},
+        ),
+        ([f'rename("{OPEN}", "{OPEN[:-5]}") = 0', failed(f"fsync(5<{SPOOL}/usage>) = 0")], set()),
+        ([failed(REMOVAL), failed(CLAIM[0]), failed(SEAL[0])], set()),
+    ],
+)
+def test_who_must_be_told_of_a_failed_call(lines: list[str], streams: set[str]) -> None:
+    """Whoever waits for an answer that stands on a failed call must be told, and nobody else."""
+    assert owed.owed(strace.steps(calls(*lines), SPOOL)) == streams
+
+
+def test_whoever_was_not_told_is_known() -> None:
+    """A stream whose requests were all acknowledged since then has not been told."""
+    ledger = owed.ToldLedger()
+    ledger.note("usage", [b"1"], Fate.REFUSED)
+    before = ledger.refusals()
+    ledger.note("usage", [b"2"], Fate.ACKNOWLEDGED)
+    assert ledger.untold({"usage", owed.SOMEBODY}, before) == [owed.SOMEBODY, "usage"]
+    ledger.note("error", [b"3"], Fate.UNANSWERED)
+    assert ledger.untold({"usage", "error", owed.SOMEBODY}, before) == ["usage"]
 
 
 # --- keys --------------------------------------------------------------------------------------------------------

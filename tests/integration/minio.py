@@ -79,13 +79,20 @@ def binary(*, cache: Path, say: Say) -> Path:
     if os.access(built, os.X_OK):
         return built
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "minio.lock").open("w") as lock:
-        # A second run at the same time waits here and finds the binary.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone(cache / "minio.lock"):
+        # A second run at the same time has waited, and finds the binary.
         if not os.access(built, os.X_OK):
             say(f"building MinIO {VERSION} from source into {cache}: once, about three minutes on two cores")
             _build(built, go=_go(cache, say))
     return built
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Keep other processes that want the same out; the kernel lets them in when this one ends, however it ends."""
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def _build(built: Path, *, go: str) -> None:
@@ -262,12 +269,13 @@ def _container(built: Path) -> Iterator[Minio]:
     container = MinioContainer(IMAGE, access_key=ACCESS_KEY, secret_key=SECRET_KEY)
     client = container.get_docker_client().client
     try:
-        # A run that was killed leaves its container, which ends with the daemon and keeps its data.
-        for left in client.containers.list(all=True, filters={"ancestor": IMAGE, "status": "exited"}):
-            left.remove(v=True)
-        if not client.images.list(name=IMAGE):
-            with _build_context(built) as context:
-                client.images.build(path=context, tag=IMAGE, rm=True)
+        with _alone(built.with_name("image.lock")):
+            # A run that was killed leaves its container, which ends with the daemon and keeps its data.
+            for left in client.containers.list(all=True, filters={"ancestor": IMAGE, "status": "exited"}):
+                left.remove(v=True)
+            if not client.images.list(name=IMAGE):
+                with _build_context(built) as context:
+                    client.images.build(path=context, tag=IMAGE, rm=True)
         container.with_envs(**QUIET)
         ready = HttpWaitStrategy(container.port, "/minio/health/live").with_poll_interval(0.1)
         container.waiting_for(ready.with_startup_timeout(int(30 * TIMEOUT_FACTOR)))

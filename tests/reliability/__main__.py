@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
-import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from integration.minio import CHECKOUT, MinioProcess, binary, cache_folder
+from integration.minio import CHECKOUT, binary, cache_folder
 
 from gateway.version import of_checkout
-from reliability.row import CannotRun, Outcome, Row, Site
+from reliability.alone import run_alone, say
+from reliability.row import Row
 from reliability.rows import ROWS
-from reliability.table import render
+from reliability.table import put_between, render
 
 # On the disk of the checkout, and not in /tmp, which may be no disk.
 FOLDER = CHECKOUT / "build" / "crash-matrix"
@@ -25,49 +26,39 @@ STATE = FOLDER / "state.json"
 def main() -> int:
     """Run the rows that were asked for and are not done; return 1 if any of the table has not held."""
     options = _parse()
-    rows = [row for row in ROWS if not options.rows or row.name in options.rows or row.group in options.rows]
-    state = _state(options)
-    deadline = time.monotonic() + options.minutes * 60
     FOLDER.mkdir(parents=True, exist_ok=True)
-    minio = MinioProcess(binary(cache=cache_folder(), say=_say), FOLDER / "minio")
-    minio.start()
-    try:
-        for row in rows:
-            if row.name in state["rows"]:
+    state = _state(options)
+    wanted = [row for row in ROWS if not options.rows or row.name in options.rows or row.group in options.rows]
+    _run([row for row in wanted if row.name not in state["rows"]], state, options)
+    table = render(ROWS, state)
+    print(table)
+    if options.write:
+        put_between(options.write, "the table", table)
+    bad = [name for name, result in state["rows"].items() if result.get("faults") or (options.strict and "cannot" in result)]
+    if bad:
+        say(f"not held, or not done: {', '.join(bad)}")
+    return int(bool(bad))
+
+
+def _run(rows: list[Row], state: dict[str, Any], options: argparse.Namespace) -> None:
+    """Run rows, some at a time; what is done is kept at once, so that an interrupted run loses no more than these."""
+    # Before several rows want it at the same time.
+    binary(cache=cache_folder(), say=say)
+    deadline = time.monotonic() + options.minutes * 60
+
+    def run(row: Row) -> tuple[Row, dict[str, Any] | None]:
+        return row, None if time.monotonic() > deadline else run_alone(row, FOLDER / row.name, options.share)
+
+    late = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for row, result in pool.map(run, rows):
+            if result is None:
+                late.append(row.name)
                 continue
-            if time.monotonic() > deadline:
-                _say(f"the time is up before {row.name}: run the same command again to go on")
-                break
-            state["rows"][row.name] = _run(row, minio, options.share)
+            state["rows"][row.name] = result
             STATE.write_text(json.dumps(state, indent=1))
-    finally:
-        minio.stop()
-        shutil.rmtree(FOLDER / "minio", ignore_errors=True)
-    print(render(ROWS, state))
-    return int(any(result.get("faults") for result in state["rows"].values()))
-
-
-def _run(row: Row, minio: MinioProcess, share: float) -> dict[str, Any]:
-    _say(f"{row.name}: {row.fault}")
-    folder = FOLDER / row.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    begun = time.monotonic()
-    try:
-        outcome = row.run(Site(folder, minio, share))
-    except CannotRun as reason:
-        _say(f"{row.name}: cannot be done here: {reason}")
-        return {"cannot": str(reason)}
-    except Exception as error:  # noqa: BLE001 (a row that breaks has not held, and the others go on)
-        traceback.print_exc()
-        outcome = Outcome(faults=[f"the row itself broke: {error!r}"])
-    if not outcome.faults:
-        shutil.rmtree(folder)
-    seconds = time.monotonic() - begun
-    for fault in outcome.faults[:10]:
-        _say(f"{row.name}: FAULT {fault}")
-    _say(f"{row.name}: {outcome.tried} tried, {outcome.lost} lost, {outcome.doubled} doubled, {seconds:.0f} s")
-    return {**outcome.as_json(), "seconds": seconds, "share": share}
+    if late:
+        say(f"the time was up before {', '.join(late)}: run the same command again to go on")
 
 
 def _state(options: argparse.Namespace) -> dict[str, Any]:
@@ -87,16 +78,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", metavar="row", help="names of rows or of groups; default: all that are not done")
     parser.add_argument("--share", type=float, default=1.0, help="of the tries of each row, how many to make (1)")
     parser.add_argument("--minutes", type=float, default=40.0, help="begin no row after so long (40)")
+    parser.add_argument("--jobs", type=int, default=2, help="rows at a time (2)")
     parser.add_argument("--anew", action="store_true", help="forget what an interrupted run has done")
+    parser.add_argument("--strict", action="store_true", help="fail also if something cannot be done on this machine")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this document, between its marks")
     options = parser.parse_args()
     known = {row.name for row in ROWS} | {row.group for row in ROWS}
     if unknown := set(options.rows) - known:
         parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(row.name for row in ROWS)}")
     return options
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

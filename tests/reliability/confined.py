@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from integration.deadlines import until
 from integration.gateway_process import Gateway, Settings, executable
 
 
@@ -62,3 +64,20 @@ class Confined(Gateway):
     def signal(self, number: signal.Signals) -> None:
         """See `Gateway.signal`: what it runs in would keep the signal to itself."""
         os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """See `Gateway.kill`: what it runs in may be gone before it, and it holds its spool until it is gone itself."""
+        inner: psutil.Process | None = None
+        with suppress(psutil.NoSuchProcess):
+            inner = psutil.Process(self.pid) if self.is_running else None
+        super().kill()
+        if inner is not None:
+            until(lambda: _is_gone(inner), "the gateway to be gone")
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    try:
+        # Whoever has to take note of its end may never do so.
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

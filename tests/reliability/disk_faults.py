@@ -15,16 +15,20 @@ from integration.load import Request
 
 from reliability import disk_breaks, disk_full, scenario
 from reliability.confined import Confined
+from reliability.mistrust import wrongs
+from reliability.owed import ToldLedger, owed
 from reliability.row import Outcome, Row, Site
-from reliability.scenario import Client, Died, FullLedger
-from reliability.strace import Fault, Strace, Traced, renamed_unsynced, steps, trusted_again
-from reliability.verdict import conclude, delivered, ended, serve
+from reliability.scenario import Client, Died
+from reliability.strace import Fault, Strace, Traced, steps
+from reliability.verdict import conclude, delivered, ended, serve, told
 
 GROUP = "Disk faults"
 KINDS = ("fdatasync", "fsync", "writev", "rename", "unlink", "mkdir", "rmdir", "openat")
 WRITING_KINDS = ("writev", "fdatasync", "openat", "mkdir", "rename", "fsync")
 # Of one kind of call; what comes later in a thread is more of the same.
 MOST_OF_A_KIND = 10
+# What may be answered when only one thing is wrong with the disk.
+STATUSES = {"EIO": (204, 503), "ENOSPC": (204, 507)}
 _COPIED = "rename tmp/draft -> usage/….jsonl.open"
 # Without these nothing could fail, and nothing would be safe.
 SYNCS = (
@@ -78,13 +82,14 @@ def _send_all_kinds(gateway: Confined, ledger: Ledger, name: str) -> None:
 class _Bench:
     """A gateway on which one fault after the other is tried, without a restart as long as it gets over them."""
 
-    def __init__(self, site: Site, outcome: Outcome) -> None:
+    def __init__(self, site: Site, outcome: Outcome, statuses: Sequence[int]) -> None:
         self._site = site
+        self._statuses = statuses
         self._outcome = outcome
         self._tries = 0
         self.met: Counter[str] = Counter()
         self.buckets = Buckets(site.minio.minio)
-        self.ledger = FullLedger()
+        self.ledger = ToldLedger()
         self.gateway = Confined(site.folder / "gateway", _settings(self.buckets))
 
     @contextmanager
@@ -93,6 +98,7 @@ class _Bench:
         with ended(self.gateway):
             serve(self.gateway, self.buckets)
             yield
+            told(self._outcome, self.gateway, "while calls failed", self._statuses)
             conclude(self._outcome, self.gateway, self.buckets, self.ledger, "at the end", tries=self._tries)
         self.buckets.remove()
         self.buckets.close()
@@ -100,16 +106,18 @@ class _Bench:
     def attempt(self, name: str, *faults: Fault) -> list[Traced]:
         """Send everything while these stand, and return the calls once everything is delivered all the same."""
         log = self._site.folder / f"{name}.strace"
+        refused = self.ledger.refusals()
         with Strace(self.gateway.pid, log, *faults) as strace:
             _send_all_kinds(self.gateway, self.ledger, name)
             delivered(self.gateway, f"all to be delivered after {', '.join(map(str, faults))}")
         calls = strace.calls()
-        self._tries += bool(faults)
-        self.met.update(_met(calls, self.gateway.cache))
-        for wrong in trusted_again(calls):
-            self._outcome.blame(f"{name}: after a failed sync {wrong}")
-        for wrong in renamed_unsynced(calls):
-            self._outcome.blame(f"{name}: renamed before it was synced: {wrong}")
+        met = list(_met(calls, self.gateway.cache))
+        # A call that was not made again tells nothing.
+        self._tries += bool(met)
+        self.met.update(met)
+        self._outcome.faults += [f"{name}: {wrong}" for wrong in wrongs(calls)]
+        for stream in self.ledger.untold(owed(steps(calls, str(self.gateway.cache))), refused):
+            self._outcome.blame(f"{name}: {stream} was not told that calls had failed: {', '.join(met)}")
         log.unlink()
         return calls
 
@@ -120,7 +128,7 @@ def _met(calls: Sequence[Traced], spool: Path) -> Iterator[str]:
 
 def _one_call(site: Site, *, kinds: Sequence[str], error: str) -> Outcome:
     outcome = Outcome()
-    bench = _Bench(site, outcome)
+    bench = _Bench(site, outcome, STATUSES[error])
     with bench.running():
         calls = bench.attempt("clean")
         synced = {step.text.removeprefix(call.name).strip() for call, step in steps(calls, str(bench.gateway.cache))}

@@ -10,6 +10,8 @@ from integration.deadlines import until
 from integration.ledger import Fate
 from integration.load import Request
 
+from reliability import scenario
+from reliability.goes_on import takes_everything
 from reliability.row import Outcome, Row, Site
 from reliability.scenario import PART_BYTES, Client, Died
 from reliability.small_disk import KIB, MIB, ChunkedLoad, Disk, FullDisk, in_chunks
@@ -69,21 +71,7 @@ def _until_it_goes_on(bench: FullDisk, kind: Disk, name: str) -> None:
         bench.disk.make_room()
     bench.proxy.accept()
     delivered(bench.gateway, f"what was taken on {kind} to be delivered")
-    _takes_everything(bench, f"after-{name}")
-
-
-def _takes_everything(bench: FullDisk, name: str) -> None:
-    client = Client(bench.gateway, bench.ledger, name)
-
-    def taken() -> bool:
-        requests = [client.small("usage"), client.many("error"), client.large("usage"), client.specimen(3000)]
-        before = bench.ledger.requests(Fate.ACKNOWLEDGED)
-        with suppress(Died):
-            client.send(requests)
-        return bench.ledger.requests(Fate.ACKNOWLEDGED) == before + len(requests)
-
-    # The guard looks at the disk now and then, and the journal mends its segment in a second.
-    until(taken, "everything to be taken again, now that there is room")
+    takes_everything(bench.gateway, bench.ledger, f"after-{name}")
 
 
 # --- every kind of write by itself ---------------------------------------------------------------------------------
@@ -145,14 +133,17 @@ def _write(outcome: Outcome, bench: FullDisk, write: _Write, name: str) -> None:
     with bench.watched() as strace:
         client.send(write.before(client))
         bench.disk.fill(leave=write.pages * PAGE)
+        refused = bench.ledger.requests(Fate.REFUSED)
         with suppress(Died):
             client.send([in_chunks(request) for request in write.requests(client)])
+    if bench.ledger.requests(Fate.REFUSED) == refused:
+        outcome.blame(f"{write.step} has met a full disk, and nobody was told")
     if write.step not in bench.met(strace):
         outcome.blame(f"{write.step} has not met a full disk, but {bench.met(strace)}")
     if write.mended and write.mended not in bench.done(strace):
         outcome.blame(f"{write.step} has met a full disk, and there was no {write.mended}")
     bench.disk.make_room()
-    _takes_everything(bench, f"{name}-after")
+    takes_everything(bench.gateway, bench.ledger, f"{name}-after")
 
 
 def _archive(bench: FullDisk) -> None:
@@ -189,7 +180,7 @@ def _killed(site: Site) -> Outcome:
     """Killed on a full disk, it is started on it; where it cannot start without room it says so, and does with room."""
     outcome = Outcome()
     started = 0
-    kinds = site.pick([*DISKS, *DISKS])
+    kinds = site.pick(list(DISKS))
     for number, kind in enumerate(kinds):
         bench = FullDisk(site, kind, str(number))
         with bench.running(outcome, f"{kind}, killed"):
@@ -206,23 +197,21 @@ def _killed(site: Site) -> Outcome:
             bench.disk.make_room()
             bench.proxy.accept()
             delivered(bench.gateway, f"what was taken on {kind} to be delivered after a kill")
-            _takes_everything(bench, f"after-{number}")
+            takes_everything(bench.gateway, bench.ledger, f"after-{number}")
     outcome.notes.append(f"{started} of {len(kinds)} started on the full disk")
     return outcome
 
 
 def _starts(outcome: Outcome, bench: FullDisk) -> bool:
     gateway = bench.gateway
-    gateway.launch()
-    until(lambda: gateway.events("listening") or not gateway.is_running, "the gateway to listen, or to end")
-    if gateway.events("listening"):
-        gateway.kill()
-        gateway.start()
-        return True
-    code = gateway.wait()
-    if code != 1 or "cache_dir" not in gateway.said():
-        outcome.blame(f"{bench.kind}: exit code {code} at the start: {gateway.said()[-500:]}")
-    return False
+    try:
+        scenario.start(gateway)
+    except Died:
+        code = gateway.wait()
+        if code != 1 or "cache_dir" not in gateway.said():
+            outcome.blame(f"{bench.kind}: exit code {code} at the start: {gateway.said()[-500:]}")
+        return False
+    return True
 
 
 ROWS: tuple[Row, ...] = (

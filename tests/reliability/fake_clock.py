@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from integration.gateway_process import executable
+
+from reliability.confined import Confined
 from reliability.proxy import Exchange, resigned
 from reliability.row import CannotRun
 
@@ -21,6 +26,10 @@ _WHERE = (
     "/usr/lib*/faketime/libfaketimeMT.so.1",
     "/usr/local/lib/faketime/libfaketimeMT.so.1",
 )
+# What of libfaketime's outlives a process that is killed.
+_LEFT = ("/dev/shm/faketime_shm_{}", "/dev/shm/sem.faketime_sem_{}")
+# A start takes less, and no row shows a time that is so near to the true one.
+_HOLD = timedelta(minutes=5)
 
 
 def library() -> Path:
@@ -38,6 +47,10 @@ def _environment() -> dict[str, str]:
         # Its mending of what old C libraries did has every wait of a thread end at once, and begin again.
         "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         "TZ": _ZONE,
+        # It takes the end of Python's `time.sleep`, which is told on the clock that is true, for an instant of the false one:
+        # at the epoch that is half a century away. The gateway never sleeps so, but where it runs from a checkout it waits for
+        # git to say which version it is, and here it finds none.
+        "PATH": "/nonexistent",
     }
 
 
@@ -88,8 +101,60 @@ class FakeClock:
         os.replace(draft, self._file)
 
 
-async def on_time(exchange: Exchange) -> None:
-    """A fault of the proxy that is none: a store refuses what was signed at a false time, so it is signed anew."""
+class Clocked(Confined):
+    """A gateway with a clock of its own, of which nothing is left behind, however it ends."""
+
+    _first = 0
+
+    def launch(self, port: int = 0) -> None:
+        """See `Gateway.launch`."""
+        super().launch(port)
+        self._first = self._running().pid
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """See `Gateway.wait`."""
+        code = super().wait(timeout_s)
+        self._clear()
+        return code
+
+    def kill(self) -> None:
+        """See `Gateway.kill`."""
+        try:
+            super().kill()
+        finally:
+            self._clear()
+
+    def _clear(self) -> None:
+        for pattern in _LEFT:
+            with suppress(OSError):
+                Path(pattern.format(self._first)).unlink(missing_ok=True)
+
+    def must_show(self, now: datetime) -> None:
+        """Raise `CannotRun` where the executable did not start at this time, as one does that is linked statically."""
+        started = datetime.fromisoformat(str(self.events("gateway starting")[0]["time"]))
+        if abs(started - now) > _HOLD:
+            raise CannotRun(f"libfaketime has no hold on {' '.join(executable())}: it started at {started}, and not at {now}")
+
+
+def on_time(head: bytes, headers: Mapping[str, str], secret_key: str) -> bytes:
+    """The head of a request to the store, signed anew at the true time: one that was signed at a false one is refused."""
+    if "x-amz-date" not in headers:
+        return head
     now = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}".encode()
-    head = re.sub(rb"(?i)(\r\nx-amz-date: *)[^\r]*", rb"\g<1>" + now, exchange.request.head)
-    await exchange.answer(await exchange.forward(resigned(head, exchange.proxy.secret_key)))
+    return resigned(re.sub(rb"(?i)(\r\nx-amz-date: *)[^\r]*", rb"\g<1>" + now, head), secret_key)
+
+
+async def passed_on_time(exchange: Exchange) -> None:
+    """A fault of the proxy that is none."""
+    await exchange.answer(await _forwarded(exchange))
+
+
+async def unheard_on_time(exchange: Exchange) -> None:
+    """The store does it, and its answer is lost."""
+    await _forwarded(exchange)
+    exchange.reset()
+
+
+async def _forwarded(exchange: Exchange) -> bytes:
+    request = exchange.request
+    return await exchange.forward(on_time(request.head, request.headers, exchange.proxy.secret_key))

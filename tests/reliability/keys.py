@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from itertools import pairwise
 
 from integration import stored
@@ -19,12 +20,19 @@ _FILE = re.compile(r"(?P<user>[^/]+)/(?P<day>\d{4}/\d\d/\d\d)/(?P<name>.+)\.(?P<
 _SENT = re.compile(rb'\{"id":"(\d+)-(\d+)')
 
 
+def batch_key(hour: datetime, host: str, number: int) -> str:
+    """The key of a batch of an hour; the first one has no number."""
+    middle = "" if number == 1 else f".{number}"
+    return f"{hour:%Y/%m/%d/%H/%Y%m%d%H}.{host}{middle}.jsonl.gz"
+
+
 class SharedBuckets(Buckets):
     """Buckets in which objects of a stranger lie too, which are none of those that were delivered."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
         self._strangers: dict[tuple[str, str], StoredObject] = {}
+        self._taken_away: list[tuple[str, str]] = []
 
     def plant(self, bucket: str, key: str) -> None:
         """Put an object of the stranger's."""
@@ -32,13 +40,20 @@ class SharedBuckets(Buckets):
         self.client._execute("PUT", bucket, key, body, {"x-amz-meta-batch": "0" * 32, "x-amz-meta-id": "0" * 32})
         self._strangers[bucket, key] = self.get(bucket, key)
 
+    def take_away(self, bucket: str) -> None:
+        """Remove all that the stranger has there, so that its keys are free."""
+        for where, key in [one for one in self._strangers if one[0] == bucket]:
+            self.client.remove_object(where, key)
+            del self._strangers[where, key]
+            self._taken_away.append((where, key))
+
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
         """See `Buckets.keys`; without the stranger's."""
         return [key for key in super().keys(bucket, prefix) if (bucket, key) not in self._strangers]
 
     def strangers(self, bucket: str) -> list[str]:
-        """The stranger's keys."""
-        return [key for where, key in self._strangers if where == bucket]
+        """The keys that the stranger has, or had."""
+        return [key for where, key in [*self._strangers, *self._taken_away] if where == bucket]
 
     def replaced(self) -> Iterator[str]:
         """The stranger's objects that are not what they were."""
@@ -96,6 +111,12 @@ def gaps(delivered: Iterable[str], strangers: Iterable[str], host: str) -> Itera
     for hour, ours in numbers.items():
         if free := set(range(1, max(ours))) - ours - taken[hour]:
             yield f"in {hour} these numbers were passed over: {sorted(free)}"
+
+
+def nanoseconds(received: str) -> int:
+    """An instant in ISO 8601, with nine digits of a second, since the epoch."""
+    second, _, fraction = received.removesuffix("Z").partition(".")
+    return int(datetime.fromisoformat(f"{second}+00:00").timestamp()) * 10**9 + int(fraction)
 
 
 def set_back(delivered: Iterable[Delivered]) -> Iterator[str]:

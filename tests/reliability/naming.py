@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,21 +12,23 @@ from dataclasses import replace
 from integration import stored
 from integration.deadlines import until
 
-from reliability import clocks, keys
-from reliability.naming_bench import MIDDLE, NamingBench, NumberedLoad
+from reliability import clocks, keys, taken
+from reliability.naming_bench import MIDDLE, NamingBench, NumberedLoad, newest
 from reliability.row import CannotRun, Outcome, Row, Site
-from reliability.verdict import STOP_S, delivered
+from reliability.verdict import delivered
 
 GROUP = "Names"
 SMALL = b'{"number":%d}'
 # With a file of its own, and a batch.
 LARGE = b'{"number":%d,"text":"' + b"x" * 20_000 + b'"}'
+# So many batches of them that there are several to each life of the gateway.
+LEAST_LARGE = 12
 
 
 def _many_batches(site: Site) -> Outcome:
     """Batches of one hour, some cut by the interval and some by size, over kills and stops, between a stranger's objects."""
     outcome = Outcome()
-    for wanted, report in ((6, SMALL), (60, LARGE)):
+    for wanted, report in ((6, SMALL), (max(LEAST_LARGE, site.of(60)), LARGE)):
         (folder := site.folder / str(wanted)).mkdir()
         bench = NamingBench(replace(site, folder=folder), now=MIDDLE)
         bench.plant(MIDDLE, 1, 3, 4, 9, 40)
@@ -37,18 +39,19 @@ def _many_batches(site: Site) -> Outcome:
 
 
 def _one_after_the_other(bench: NamingBench, wanted: int, report: bytes) -> None:
-    """Reports that are a batch each, but for those that a new start finds with one of its own; bounded by their deadlines."""
+    """Reports that are a batch each, but for those that a new start finds with one of its own."""
     life = wanted // 3
-    for number in itertools.count():
+    for number in range(3 * wanted):
         bench.put(bench.gateway, "usage", report % number)
         if number < 3 * life and number % life == life - 1:
             # The last ones of a life are still on their way at its end.
-            bench.gateway.kill() if number < life else bench.gateway.stop(STOP_S)
+            bench.gateway.kill() if number < life else bench.stop(bench.gateway)
             bench.gateway.start()
         elif number % life < life * 3 // 4:
             delivered(bench.gateway)
         if bench.sent() >= wanted:
             return
+    raise AssertionError(f"{3 * wanted} reports have made only {bench.sent()} batches")
 
 
 def _one_host(site: Site) -> Outcome:
@@ -64,6 +67,7 @@ def _one_host(site: Site) -> Outcome:
             until(lambda number=number: bench.sent() >= 8 * number, "batches of the two")  # type: ignore[misc]
             bench.gateways[number % 2].kill()
             bench.gateways[number % 2].start()
+    outcome.notes.append(f"{bench.sent()} batches of the two in one hour")
     return outcome
 
 
@@ -71,28 +75,27 @@ def _one_tick(site: Site) -> Outcome:
     """Two gateways, each with the process id 1 and a clock that stands at the same instant, are sent files of one name."""
     outcome = Outcome()
     own_user = () if os.geteuid() == 0 else ("--map-root-user",)
-    prefix = ("unshare", "--pid", "--fork", "--kill-child", *own_user, "--")
+    # In full: the gateway's environment has no PATH to speak of.
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        raise CannotRun("there is no unshare (Debian: util-linux)")
+    prefix = (unshare, "--pid", "--fork", "--kill-child", *own_user, "--")
     _can_be_run([*prefix, "true"])
     bench = NamingBench(site, count=2, now=MIDDLE, stands=True, prefix=prefix)
     instant = int(MIDDLE.timestamp()) * 10**9
     bench.plant(MIDDLE, 1, 3)
     for number in range(0, 60, 7):
         bench.buckets.plant(bench.buckets.specimen, f"alice/{MIDDLE:%Y/%m/%d}/same.{instant + number}.bin")
-    lives = max(2, site.of(4))
+    lives = max(3, site.of(8))
     with bench.running(outcome, "one process id and one instant", tries=lives):
+        for number, gateway in enumerate(bench.gateways):
+            # Up to here the two have done the very same, so that what names their batches is the same but for chance.
+            bench.put(gateway, "usage", b'{"first":%d}' % number)
+            delivered(gateway)
         for life in range(lives):
-            for number, gateway in enumerate(bench.gateways):
-                if life:
-                    gateway.start()
-                if gateway.events("gateway starting")[0]["pid"] != 1:
-                    outcome.blame("the process id is another one")
-                for one in range(10):
-                    bench.put(gateway, "specimen", f"life {life}, gateway {number}, file {one}".encode())
-                    bench.put(gateway, "usage", b'{"life":%d,"gateway":%d,"report":%d}' % (life, number, one))
+            _live(bench, life, outcome)
             if life < lives - 1:
-                for gateway in bench.gateways:
-                    # What is left is found at a clock that has not moved; what is not, is named again.
-                    gateway.kill() if life % 2 else gateway.stop(STOP_S)
+                _end(bench, life)
     numbered = sum(keys.has_number(key) for key in stored.keys(bench.buckets, bench.buckets.specimen))
     outcome.notes.append(f"{numbered} files found their name taken")
     if not numbered:
@@ -100,11 +103,35 @@ def _one_tick(site: Site) -> Outcome:
     return outcome
 
 
+def _live(bench: NamingBench, life: int, outcome: Outcome) -> None:
+    for number, gateway in enumerate(bench.gateways):
+        if gateway.events("gateway starting")[0]["pid"] != 1:
+            outcome.blame("the process id is another one")
+        for one in range(10):
+            bench.put(gateway, "specimen", f"life {life}, gateway {number}, file {one}".encode())
+            bench.put(gateway, "usage", b'{"life":%d,"gateway":%d,"report":%d}' % (life, number, one))
+    bench.proxy.accept()
+
+
+def _end(bench: NamingBench, life: int) -> None:
+    """Kill both with something in the spool, which is there yet when the next ones give names, or have them drain."""
+    if life % 2:
+        for gateway in bench.gateways:
+            # Nothing is left that says which names were given, and the clock has not moved.
+            bench.stop(gateway)
+            gateway.start()
+        return
+    bench.proxy.refuse()
+    for number, gateway in enumerate(bench.gateways):
+        bench.put(gateway, "specimen", f"left by life {life}, gateway {number}".encode())
+        gateway.kill()
+        waiting = newest(gateway.cache)
+        gateway.start()
+        bench.put_above(gateway, waiting)
+
+
 def _can_be_run(command: Sequence[str]) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except FileNotFoundError as error:
-        raise CannotRun("there is no unshare (Debian: util-linux)") from error
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode != 0:
         raise CannotRun(f"no process can be put into a namespace: {done.stderr.strip()}")
 
@@ -113,5 +140,6 @@ ROWS: tuple[Row, ...] = (
     Row("names-hour", GROUP, "six and sixty batches in one hour, among a stranger's objects", _many_batches),
     Row("names-host", GROUP, "two gateways with one host name and one bucket, under load and killed in turn", _one_host),
     Row("names-tick", GROUP, "two gateways with one process id and one clock tick, started anew", _one_tick),
+    *taken.ROWS,
     *clocks.ROWS,
 )

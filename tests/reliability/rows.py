@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reliability import kill, power, store
+from reliability import disk_faults, hostile, kill, naming, power, store
 from reliability.row import Row
 
-ROWS: tuple[Row, ...] = (*kill.ROWS, *power.ROWS, *store.ROWS)
+ROWS: tuple[Row, ...] = (*kill.ROWS, *power.ROWS, *disk_faults.ROWS, *store.ROWS, *naming.ROWS, *hostile.ROWS)

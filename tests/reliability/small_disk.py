@@ -23,7 +23,7 @@ from reliability.proxy import FaultProxy
 from reliability.row import CannotRun, Outcome, Site
 from reliability.scenario import PART_BYTES
 from reliability.strace import Strace, Traced, steps
-from reliability.verdict import conclude, delivered, ended, serve
+from reliability.verdict import conclude, delivered, ended, serve, told
 
 KIB, MIB = 1 << 10, 1 << 20
 FILLER = "filler"
@@ -31,6 +31,8 @@ _FILLING_BYTES = 1 << 16
 # Above the size of what the load sends as small ones; what is larger has a file of its own.
 _SEGMENT_REPORT_LIMIT = 4 * KIB
 _NAMES = 600
+# Nothing but room is missing.
+STATUSES = (204, 507)
 
 
 class SmallDisk:
@@ -176,6 +178,9 @@ class FullDisk:
                 delivered(self.gateway)
                 # Here every removal succeeds, so that nothing is left for the next start.
                 outcome.faults += [f"{where}: left behind: {name}" for name in self.gateway.left()]
+                told(outcome, self.gateway, where, STATUSES)
+                if others := set(self.ledger.statuses) - set(STATUSES):
+                    outcome.blame(f"{where}: answered with {sorted(others)}")
                 conclude(outcome, self.gateway, self.buckets, self.ledger, where, tries=tries())
         self.buckets.remove()
         self.buckets.close()

@@ -37,8 +37,6 @@ _UNFINISHED = " <unfinished ...>"
 _DESCRIPTOR = re.compile(r"(\d+)<([^>]*)>")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _PATHS = ("rename", "unlink", "mkdir", "link", "openat", "rmdir")
-_SYNCS = ("fdatasync", "fsync")
-_WRITES = ("write", "writev", "pwrite64", "copy_file_range", "sendfile")
 
 
 @dataclass(frozen=True)
@@ -101,59 +99,6 @@ def _traced(thread: int, spelling: str, result: re.Match[str], *, injected: bool
 def _flags(arguments: str) -> str:
     found = re.search(r"\bO_[A-Z_|]+", arguments)
     return found[0] if found else ""
-
-
-def trusted_again(calls: Iterable[Traced]) -> list[str]:
-    """What was done with a file after a sync of it had failed, as if nothing had been.
-
-    It may be read, cut back, removed and replaced, but neither written nor synced nor given another name.
-    """
-    directories: set[int] = set()
-    descriptors: set[int] = set()
-    paths: set[str] = set()
-    wrong = []
-    for call in calls:
-        path = call.paths[0] if call.paths else ""
-        # A close lets go of the descriptor even if it fails.
-        if call.name == "close":
-            directories.discard(call.descriptor)
-            descriptors.discard(call.descriptor)
-        elif call.name in _SYNCS and call.error:
-            if call.descriptor not in directories:
-                descriptors.add(call.descriptor)
-                paths.add(path)
-        elif call.error:
-            continue
-        elif call.name == "openat" and "O_DIRECTORY" in call.flags:
-            directories.add(call.descriptor)
-        elif call.name == "openat":
-            if path in paths and "O_RDONLY" not in call.flags:
-                wrong.append(f"opened to be written: {path}")
-        elif call.name in (*_SYNCS, *_WRITES):
-            if call.descriptor in descriptors:
-                wrong.append(f"{call.name}: {path}")
-        elif call.name == "rename" and path in paths:
-            wrong.append(f"renamed: {path}")
-        elif call.name in ("unlink", "rename"):
-            paths.discard(call.paths[-1])
-    return wrong
-
-
-def renamed_unsynced(calls: Iterable[Traced]) -> list[str]:
-    """Files that were given another name with bytes in them that were not synced."""
-    unsynced: set[str] = set()
-    wrong = []
-    for call in calls:
-        if call.error or not call.paths:
-            continue
-        if call.name in _WRITES:
-            unsynced.add(call.paths[0])
-        elif call.name in (*_SYNCS, "unlink"):
-            unsynced.discard(call.paths[0])
-        elif call.name == "rename" and call.paths[0] in unsynced:
-            unsynced.discard(call.paths[0])
-            wrong.append(f"{call.paths[0]} -> {call.paths[1]}")
-    return wrong
 
 
 def steps(calls: Iterable[Traced], spool: str) -> Iterator[tuple[Traced, Step]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from reliability.row import Row
@@ -15,7 +16,7 @@ def render(rows: Sequence[Row], state: Mapping[str, Any]) -> str:
     """All rows that there are, group by group, those that were not run or cannot be run here among them."""
     parts = [f"Commit {state['commit']}."]
     for group, members in groupby(rows, key=lambda row: row.group):
-        parts.append(f"### {group}\n\n" + _table([_line(row, state["rows"].get(row.name)) for row in members]))
+        parts.append(f"### {group}\n\n" + table_of(HEAD, [_line(row, state["rows"].get(row.name)) for row in members]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -31,5 +32,17 @@ def _line(row: Row, result: Mapping[str, Any] | None) -> list[str]:
     return [name, *figures]
 
 
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *lines))
+def table_of(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; what is no text stands to the right."""
+    rule = ["---:" if all(line[column].replace(",", "").isdigit() for line in lines) else "---" for column in range(len(head))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+
+
+def put_between(document: Path, name: str, text: str) -> None:
+    """Put a text into a document, between `<!-- NAME begins -->` and `<!-- NAME ends -->`."""
+    begin, end = f"<!-- {name} begins -->\n", f"<!-- {name} ends -->"
+    before, found, rest = document.read_text().partition(begin)
+    _, found_too, after = rest.partition(end)
+    if not (found and found_too):
+        raise ValueError(f"{document} has no {begin.strip()} with an end")
+    document.write_text(f"{before}{begin}\n{text.rstrip()}\n\n{end}{after}")
