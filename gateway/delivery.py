@@ -271,10 +271,19 @@ class Lane:
             if likely > parcel.number > 0:
                 await asyncio.to_thread(parcel.renumber, likely)
         while (outcome := await self._put_once(parcel)) is Outcome.TAKEN:
-            # Earlier attempts have tried no number above this one, since a sealed file is renamed before it is tried.
-            await asyncio.to_thread(parcel.renumber, max(parcel.number + 1, self._likely_number(identity)))
+            await asyncio.to_thread(parcel.renumber, await self._free_number(parcel, identity))
         self._remember(identity, parcel.number + 1)
         return outcome
+
+    async def _free_number(self, parcel: Parcel, identity: str) -> int:
+        """The next number of which nothing is known to be there, found without sending the whole parcel for each.
+
+        Earlier attempts have tried no number above the present one, since a sealed file is renamed before it is tried.
+        """
+        number = max(parcel.number + 1, self._likely_number(identity))
+        while not await self._store.is_free(parcel.object(number)):
+            number += 1
+        return number
 
     async def _put_under_id(self, parcel: Parcel) -> Outcome:
         """For a store that would replace: a key that nothing else can have, and that a repeated put may overwrite."""

@@ -196,6 +196,7 @@ class Connection(RequestHandler):
         self._fast: _Request | None = None
         # What came while a report was being synced, in the pieces in which it came.
         self._behind: list[bytes] = []
+        self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection whose task ends is closed, however it ends: nobody else would ever answer on it."""
@@ -223,11 +224,13 @@ class Connection(RequestHandler):
         if lane is None or self._force_close or self._close:
             return
         head = lane.head_of(data)
-        if head is None or len(data) > head.size + head.length:
+        # Who does not read its answers is aiohttp's too, which waits until they can be written.
+        if head is None or len(data) > head.size + head.length or self.writing_paused:
             self._leave(data)
             return
         try:
             ticket = lane.guard.admit(head.stream, head.length)
+            ticket.took(len(data) - head.size)
         except GatewayError:
             self._leave(data)
             return
@@ -243,6 +246,13 @@ class Connection(RequestHandler):
         """More of the body that a head is held for."""
         request.pieces.append(data)
         request.size += len(data)
+        try:
+            request.ticket.took(len(data))
+        except GatewayError:
+            if request.hold is not None:
+                request.hold.cancel()
+            self._abandon(request)
+            return
         missing = request.head.size + request.head.length - request.size
         if missing > 0:
             return
@@ -285,7 +295,7 @@ class Connection(RequestHandler):
         lane.tell(request.head, request_id, time.perf_counter() - request.begun, request.count, self._remote())
         if self.transport is None:
             return
-        closing = lane.guard.stopping
+        closing = lane.guard.stopping or self.is_last
         self.transport.write(_answer(request_id, closing=closing))
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if closing:
@@ -337,6 +347,9 @@ class Connection(RequestHandler):
 
         aiohttp keeps the error for the request after it, and the reader would wait for its timeout.
         """
+        if self.transport is None or self.transport.is_closing():
+            # The end of the connection is known and not told yet: aiohttp would begin a request and find itself dismantled.
+            return
         super().data_received(data)
         request = self._current_request
         if request is None or not self._messages or request.content.is_eof():
@@ -344,6 +357,29 @@ class Connection(RequestHandler):
         last, _ = self._messages[-1]
         if isinstance(last, _ErrInfo) and request.content.exception() is None:
             request.content.set_exception(RequestPayloadError(last.message))
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's never keeps a connection open
+        """The client says that nothing more comes: whole requests are answered still, and all else is over."""
+        if self.ssl_context is not None or not self._is_answering():
+            return False
+        self._ended = True
+        return True
+
+    def read_no_more(self) -> None:
+        """Do not wait for the rest of a broken body: aiohttp would meet the error once more, and tell it as one of its own."""
+        self._lingering_time = 0.0
+
+    def _is_answering(self) -> bool:
+        if self._fast is not None:
+            return self._fast.hold is None
+        if self._current_request is not None and not self._current_request.content.is_eof():
+            return False
+        return self._request_in_progress or bool(self._messages) or bool(self._behind)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing comes after the request that is being answered."""
+        return self._ended and not self._behind and not self._messages
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone; a report that is being synced stays, as one whose answer was lost."""

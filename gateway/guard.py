@@ -13,6 +13,8 @@ from gateway.streams import Stream
 
 # How long a look at the free space of the disk is good for. What can be written meanwhile comes out of the reserve.
 ROOM_LOOK_S = 0.2
+# So much of the room that a body will need is kept for it ahead of what has come of it.
+PROMISED_BYTES = 8 << 20
 BEARER = "bearer "
 
 
@@ -36,27 +38,41 @@ class Room:
 
 
 class Ticket:
-    """What one admitted body may take, given back when it is done."""
+    """What one admitted body takes, given back when it is done.
 
-    __slots__ = ("_guard", "memory", "promised")
+    Counted is what has come, and a little of the room that it will need: a client that only says how much it will send,
+    and then sends a byte a second, must not keep others out.
+    """
 
-    def __init__(self, guard: Guard, memory: int, promised: int) -> None:
+    __slots__ = ("_guard", "_left", "_most_memory", "memory", "promised")
+
+    def __init__(self, guard: Guard, most_memory: int, length: int) -> None:
         self._guard = guard
-        self.memory = memory
-        self.promised = promised
+        self._most_memory = most_memory
+        self._left = length
+        self.memory = 0
+        self.promised = min(length, PROMISED_BYTES)
+
+    def took(self, size: int) -> None:
+        """So many bytes of the body have come: Overloaded if others leave no memory for them."""
+        more = min(size, self._most_memory - self.memory)
+        if more:
+            self._guard.check_memory(more, own=self.memory)
+            self._guard.memory_bytes += more
+            self.memory += more
 
     def written(self, size: int) -> None:
-        """So many of the promised bytes are on the disk now, where the free space tells of them."""
-        done = min(size, self.promised)
-        self.promised -= done
-        self._guard.promised_bytes -= done
+        """So many of the bytes are on the disk now, where the free space tells of them."""
+        self._left = max(0, self._left - size)
+        less = self.promised - min(self._left, PROMISED_BYTES)
+        self.promised -= less
+        self._guard.promised_bytes -= less
 
     def check_room(self) -> None:
         """In the middle of a body of unknown length: SpoolFull if the disk has become full."""
         self._guard.check_room(0)
 
     def __enter__(self) -> Ticket:
-        self._guard.memory_bytes += self.memory
         self._guard.promised_bytes += self.promised
         self._guard.bodies += 1
         return self
@@ -129,10 +145,14 @@ class Guard:
         memory = self._room.streamed_bytes
         if length is not None:
             memory = length if length <= self._room.held_bytes else min(length, memory)
-        if self.memory_bytes and self.memory_bytes + memory > self._room.pending_bytes:
-            raise Overloaded("too many bodies are being received")
+        self.check_memory(memory)
         self.check_room(length or 0)
         return Ticket(self, memory, length or 0)
+
+    def check_memory(self, more: int, own: int = 0) -> None:
+        """Overloaded if there is no memory for so much more of a body, and it is others that have taken it."""
+        if self.memory_bytes > own and self.memory_bytes + more > self._room.pending_bytes:
+            raise Overloaded("too many bodies are being received")
 
     def check_room(self, size: int) -> None:
         """SpoolFull if the quota, or the disk less its reserve, has no room for `size` bytes more."""

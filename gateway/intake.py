@@ -122,6 +122,7 @@ class Intake:
             return None
         data = body.read_nowait(-1)
         incoming.received_bytes = len(data)
+        incoming.ticket.took(len(data))
         return data
 
     def _commit_small(self, incoming: Incoming, body: bytes) -> tuple[int, asyncio.Future[None]]:
@@ -240,6 +241,7 @@ class Intake:
             if incoming.received_bytes > limit:
                 # Decoding only ever makes a body of interest larger.
                 raise too_large(limit)
+            incoming.ticket.took(len(chunk))
             yield chunk
 
     async def _in_thread(self, step: Callable[[], T]) -> T:

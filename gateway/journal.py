@@ -88,6 +88,7 @@ class Journal:
         self._queue: queue.SimpleQueue[_Entry | _Cut] = queue.SimpleQueue()
         self._pending_bytes = 0
         self._closed = False
+        self._ended = asyncio.Event()
         self._segment: _Segment | None = None
         self._sync_seconds = spool.metrics.sync_seconds.labels(stream.name)
         # Set by the writer while the segment cannot be trusted, read by the loop: new reports are refused meanwhile.
@@ -130,14 +131,21 @@ class Journal:
 
     async def cut(self) -> None:
         """Return once everything appended before stands in cut segments, or the log has said why it cannot be cut."""
+        if self._closed:
+            # The writer ends with its last cut, and would never see another.
+            await self._ended.wait()
+            return
         await self._ask(last=False)
 
     async def close(self) -> None:
         """Cut, and end the writer; later calls of `append` raise `Stopping`."""
         if not self._closed:
             self._closed = True
-            await self._ask(last=True)
-            await asyncio.to_thread(self._thread.join)
+            try:
+                await self._ask(last=True)
+                await asyncio.to_thread(self._thread.join)
+            finally:
+                self._ended.set()
 
     async def _ask(self, *, last: bool) -> None:
         if not self._thread.is_alive():

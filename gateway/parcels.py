@@ -28,8 +28,8 @@ class Parcel(Protocol):
     number: int
     items: int
 
-    def object(self) -> Object:
-        """The object under the current number."""
+    def object(self, number: int | None = None) -> Object:
+        """The object under the current number, or under another one."""
         ...
 
     def companion(self) -> Object | None:
@@ -54,11 +54,11 @@ class SealedBatch:
         self.batch, self.number = parsed
         self.items = summary.lines
 
-    def object(self) -> Object:
+    def object(self, number: int | None = None) -> Object:
         """See `Parcel.object`."""
         return Object(
             bucket=self._stream.bucket,
-            key=names.batch_key(self._stream.prefix, self.batch, self.number),
+            key=names.batch_key(self._stream.prefix, self.batch, self.number if number is None else number),
             source=self.path,
             size=self.path.stat().st_size,
             content_type=GZIP,
@@ -96,12 +96,12 @@ class ReceivedFile:
         self.path = path
         self.number = 1
 
-    def object(self) -> Object:
+    def object(self, number: int | None = None) -> Object:
         """See `Parcel.object`."""
         metadata, _ = self._metadata()
         return Object(
             bucket=self._stream.bucket,
-            key=self._key(),
+            key=self._key(self.number if number is None else number),
             source=self.path,
             size=self._sidecar.size,
             content_type=self._sidecar.type,
@@ -118,7 +118,7 @@ class ReceivedFile:
         body = json.dumps(sidecar, indent=2).encode("ascii") + b"\n"
         return Object(
             bucket=self._stream.bucket,
-            key=f"{self._key()}.meta.json",
+            key=f"{self._key(self.number)}.meta.json",
             source=body,
             size=len(body),
             content_type="application/json",
@@ -130,7 +130,7 @@ class ReceivedFile:
         """See `Parcel.renumber`."""
         self.number = number
 
-    def _key(self) -> str:
+    def _key(self, number: int) -> str:
         sidecar = self._sidecar
         return names.file_key(
             self._stream.prefix,
@@ -138,7 +138,7 @@ class ReceivedFile:
             uri=sidecar.uri,
             media_type=sidecar.type,
             received_ns=sidecar.received,
-            again={0: sidecar.id, 1: ""}.get(self.number, str(self.number)),
+            again={0: sidecar.id, 1: ""}.get(number, str(number)),
         )
 
     def _metadata(self) -> tuple[dict[str, str], bool]:

@@ -16,6 +16,8 @@ Every step can be repeated: a crash during recovery is followed by a recovery.
 
 from __future__ import annotations
 
+import filecmp
+import itertools
 import os
 import time
 from dataclasses import dataclass
@@ -139,12 +141,23 @@ class _StreamRecovery:
     def _quarantine_rest(self, path: Path, start: int, size: int, fault: str) -> None:
         draft = self._spool.new_tmp()
         disk.copy_part(path, draft, start, size - start)
-        target = self._spool.quarantine_directory / f"{self._stream.name}.{path.name}.rest"
+        target = self._rest_target(draft, f"{self._stream.name}.{path.name}.rest")
         disk.replace(draft, target)
         disk.sync_directory(self._spool.quarantine_directory)
         disk.shorten(path, start)
         self._found.quarantined += 1
         self._spool.told_quarantined(self._stream.name, target, f"{fault} at byte {start} of {path.name}")
+
+    def _rest_target(self, draft: Path, name: str) -> Path:
+        """A name in the quarantine that is free, or has this very rest from a start that was killed here.
+
+        A coarse clock and a pid that is always 1 can have given the segment the name of one that was set aside before.
+        """
+        target = self._spool.quarantine_directory / name
+        numbers = itertools.count(2)
+        while os.path.lexists(target) and not filecmp.cmp(draft, target, shallow=False):
+            target = self._spool.quarantine_directory / f"{name}.{next(numbers)}"
+        return target
 
     # --- batches --------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,13 @@ the same bytes and finds the same faults however the body is cut into chunks, in
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+import secrets
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import orjson
 
 from gateway import jsontext
 from gateway.errors import BadRequest
@@ -22,6 +26,13 @@ from gateway.jsontext import NotJson, Recognizer, check
 LEADING_BYTES = 1 << 16
 
 _BLANKS = b" \t\r\n"
+# So much of a chunk is split at a time: a list of many short lines is fifty times their size.
+_GROUP_BYTES = 1 << 16
+# So few lines are looked at one by one to find the bad one.
+_FEW_LINES = 8
+# Eight characters that no client can know.
+_NONCE = secrets.token_urlsafe(6)
+_BETWEEN = f',"{_NONCE}",'.encode()
 _NEWLINES_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -68,30 +79,82 @@ def document_line(body: bytes) -> bytes:
 
 def ndjson_lines(body: bytes) -> list[bytes]:
     """Give the lines of a body of NDJSON; raise `BadRequest` when one is bad or there is none."""
-    *ended, last = body.split(b"\n")
-    lines = []
-    for number, line in enumerate(ended, start=1):
-        if stored := _stored(line[:-1] if line.endswith(b"\r") else line, number):
-            lines.append(stored)
+    *texts, last = body.split(b"\n")
+    texts = _without_cr(texts, body)
     # Without an LF behind it a CR is whitespace like any other.
-    if stored := _stored(last, len(ended) + 1):
-        lines.append(stored)
+    texts.append(last)
+    lines = _documents(texts, 1)
     if not lines:
         raise _no_report()
+    return [line + b"\n" for line in _stored(lines, body)]
+
+
+def _without_cr(texts: list[bytes], whole: bytes) -> list[bytes]:
+    """What came before the newlines of a text, whose CR belongs to the newline."""
+    return [text[:-1] if text.endswith(b"\r") else text for text in texts] if b"\r" in whole else texts
+
+
+def _documents(texts: list[bytes], number: int) -> list[bytes]:
+    """Those of some texts that are not blank; BadLine if one of them is no document.
+
+    Args:
+        texts: lines without their newlines.
+        number: of the first one in the body.
+    """
+    lines = [text for text in texts if text.strip(_BLANKS)]
+    if (found := first_fault(lines)) is not None:
+        index, fault = found
+        numbers = (number for number, text in enumerate(texts, start=number) if text.strip(_BLANKS))
+        raise BadLine(next(itertools.islice(numbers, index, None)), fault) from fault
     return lines
 
 
-def _stored(line: bytes, number: int) -> bytes:
-    """Give what is stored of a line of NDJSON that came without its newline: nothing when it is blank."""
-    if not line.strip(_BLANKS):
-        return b""
+def _stored(lines: list[bytes], whole: bytes) -> list[bytes]:
+    """What is stored of lines that are documents; `whole` is what they are parts of."""
+    if len(whole) > LEADING_BYTES:
+        lines = [_trimmed(b"", line) if len(line) > LEADING_BYTES else line for line in lines]
+    # Only a CR can still be in them.
+    return [_one_line(line) for line in lines] if b"\r" in whole else lines
+
+
+def first_fault(lines: Sequence[bytes]) -> tuple[int, NotJson] | None:
+    """Find the first of some lines that is not one JSON document: its index and what is wrong with it; None if all are."""
+    if _are_documents(lines):
+        return None
+    if len(lines) > _FEW_LINES:
+        # Many short lines would take long one by one, and most of them are in halves that are sound.
+        middle = len(lines) // 2
+        if (found := first_fault(lines[:middle])) is not None:
+            return found
+        found = first_fault(lines[middle:])
+        return None if found is None else (middle + found[0], found[1])
+    for index, line in enumerate(lines):
+        try:
+            check(line)
+        except NotJson as fault:
+            return index, fault
+    return None
+
+
+def _are_documents(lines: Sequence[bytes]) -> bool:
+    """Whether a fast parser takes each line for a document, in one parse of all: a call for each would be most of the work.
+
+    They become an array with a string between every two that no client can know. If every other element is that string, and
+    there is none too many or too few, then each line is exactly one element: a line that holds several, or that leaves
+    something open which a later one closes, puts something else in its place.
+    """
+    text = b"".join((b"[", _BETWEEN.join(lines), b"]"))
+    if len(text) > jsontext.QUICK_BYTES:
+        return False
+    if text.count(b"[") + text.count(b"{") > jsontext.MAX_DEPTH and any(
+        line.count(b"[") + line.count(b"{") > jsontext.MAX_DEPTH for line in lines
+    ):
+        return False
     try:
-        check(line)
-    except NotJson as fault:
-        raise BadLine(number, fault) from fault
-    if len(line) > LEADING_BYTES:
-        line = _trimmed(b"", line)
-    return _one_line(line) + b"\n"
+        values = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return len(values) == 2 * len(lines) - 1 and values[1::2].count(_NONCE) == len(lines) - 1
 
 
 def _trimmed(held: bytes, part: bytes) -> bytes:
@@ -143,13 +206,16 @@ class NdjsonFolder:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes: whole lines are checked at once, only what a chunk cuts goes to the recognizer."""
-        # Not `split`: of a chunk of blank lines it would make a list fifty times its size.
+        end = chunk.rfind(b"\n") + 1
         written, start = bytearray(), 0
-        while (end := chunk.find(b"\n", start)) >= 0:
-            line = chunk[start:end]
-            written += self._end_line(line) if self._begun else self._whole_line(line)
-            start = end + 1
-        written += self._go_on(chunk[start:])
+        if end and self._begun:
+            start = chunk.find(b"\n") + 1
+            written += self._end_line(chunk[: start - 1])
+        while start < end:
+            stop = chunk.rfind(b"\n", start, min(start + _GROUP_BYTES, end)) + 1 or chunk.find(b"\n", start) + 1
+            written += self._whole_lines(chunk[start:stop])
+            start = stop
+        written += self._go_on(chunk[end:])
         return bytes(written)
 
     def finish(self) -> bytes:
@@ -170,11 +236,12 @@ class NdjsonFolder:
         self._held = b""
         self._cr_held = False
 
-    def _whole_line(self, line: bytes) -> bytes:
-        stored = _stored(line[:-1] if line.endswith(b"\r") else line, self._number)
-        self._number += 1
-        self.lines += bool(stored)
-        return stored
+    def _whole_lines(self, part: bytes) -> bytes:
+        texts = _without_cr(part[:-1].split(b"\n"), part)
+        lines = _documents(texts, self._number)
+        self._number += len(texts)
+        self.lines += len(lines)
+        return b"".join(line + b"\n" for line in _stored(lines, part))
 
     def _go_on(self, part: bytes) -> bytes:
         """Take a part of a line that does not end with it."""

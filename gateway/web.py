@@ -28,7 +28,7 @@ from gateway.errors import (
     Unauthorized,
     UnsupportedEncoding,
 )
-from gateway.fastlane import SERVER, FastLane, PlainHead, Server
+from gateway.fastlane import SERVER, Connection, FastLane, PlainHead, Server
 from gateway.guard import Guard
 from gateway.intake import Incoming, Intake
 from gateway.log import Log
@@ -185,7 +185,7 @@ class Web:
                 await asyncio.sleep(self._delay_s)
             response.headers["X-Request-ID"] = exchange.request_id
             response.headers["Server"] = SERVER
-            if response.status in _CLOSING_STATUSES or self._guard.stopping or request.content.exception() is not None:
+            if response.status in _CLOSING_STATUSES or self._guard.stopping or _is_over(request):
                 response.force_close()
             self._tell(exchange, response.status, time.perf_counter() - begun)
             return response
@@ -316,6 +316,17 @@ def target_of(request: web.BaseRequest) -> str:
     _, slashes, rest = target.partition("://")
     _, slash, path = rest.partition("/")
     return slash + path if slashes else ""
+
+
+def _is_over(request: web.BaseRequest) -> bool:
+    """Whether nothing can come after this request on its connection."""
+    connection = request.protocol
+    is_broken = request.content.exception() is not None
+    if not isinstance(connection, Connection):
+        return is_broken
+    if is_broken:
+        connection.read_no_more()
+    return is_broken or connection.is_last
 
 
 def uri_of(query: str) -> str:

@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pytest
 from fixtures_spool import HOST, HOUR, SPECIMEN, USAGE, WAIT_S, Bench, open_bench, stored_lines, tree, until
@@ -22,10 +22,11 @@ from gateway.stores import Object, Outcome
 from gateway.stores.local import LocalStore
 from gateway.streams import Stream
 
+AS_A_STORE: Literal["as a store"] = "as a store"
 STORED, PRESENT, TAKEN = Outcome.STORED, Outcome.PRESENT, Outcome.TAKEN
 QUICK = RetryPolicy(0.001, 0.002, 0.003)
 
-Answer = Outcome | BaseException | Callable[[Object], Outcome]
+Answer = Outcome | BaseException | Callable[[Object], Outcome] | Literal["as a store"]
 
 
 class ScriptedStore:
@@ -35,6 +36,8 @@ class ScriptedStore:
         self.answers = list(answers)
         self.puts: list[Object] = []
         self.asked: list[str] = []
+        self.looked: list[str] = []
+        self.taken: set[str] = set()
         self.gate: asyncio.Event | None = None
         self.running = self.most_running = 0
         self._honours, self._holds = honours, holds
@@ -62,12 +65,21 @@ class ScriptedStore:
                 await self.gate.wait()
         finally:
             self.running -= 1
+        if answer == AS_A_STORE:
+            is_new = target.key not in self.taken
+            self.taken.add(target.key)
+            return STORED if is_new else TAKEN
         return answer(target) if callable(answer) else _answer(answer)
 
     async def holds(self, target: Object) -> bool:
         """Say what the test says."""
         self.asked.append(target.key)
         return _answer(self._holds)
+
+    async def is_free(self, target: Object) -> bool:
+        """Say what the test says."""
+        self.looked.append(target.key)
+        return target.key not in self.taken
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -228,41 +240,36 @@ async def test_a_failed_attempt_is_repeated_under_its_number(start: Start, bench
 
 async def test_the_sixtieth_batch_does_not_ask_for_sixty_keys(start: Start, bench: Bench) -> None:
     """A batch that was never tried begins behind the last number of its hour."""
-    taken: set[str] = set()
-
-    def put(target: Object) -> Outcome:
-        if target.key in taken:
-            return TAKEN
-        taken.add(target.key)
-        return STORED
-
-    store = ScriptedStore(*[put] * 500)
+    store = ScriptedStore(*[AS_A_STORE] * 500)
     for number in range(60):
         bench.seal(b"%d" % number)
     await drained(bench, start(store, fresh=True, parallel=1, run=False))
-    assert len(store.puts) == 60
-    assert len(taken) == 60
+    assert len(store.puts) == len(store.taken) == 60
     assert empty(bench)
 
 
 async def test_a_backlog_does_not_climb_number_by_number(start: Start, bench: Bench) -> None:
     """After a restart each batch tries the key it stood at, and if that is another's, the first that none of them has taken."""
-    taken: set[str] = set()
-
-    def put(target: Object) -> Outcome:
-        if target.key in taken:
-            return TAKEN
-        taken.add(target.key)
-        return STORED
-
-    store = ScriptedStore(*[put] * 5000)
+    store = ScriptedStore(*[AS_A_STORE] * 5000)
     for number in range(60):
         bench.seal(b"%d" % number)
     await drained(bench, start(store, parallel=1, run=False))
     assert len(store.puts) < 2 * 60
-    assert taken == {
-        f"2026/{HOUR[4:6]}/{HOUR[6:8]}/{HOUR[8:]}/{HOUR}.{HOST}{'' if n == 1 else f'.{n}'}.jsonl.gz" for n in range(1, 61)
+    assert len(store.looked) < 60
+    assert {key.rpartition("/")[2] for key in store.taken} == {
+        f"{HOUR}.{HOST}{'' if number == 1 else f'.{number}'}.jsonl.gz" for number in range(1, 61)
     }
+    assert empty(bench)
+
+
+async def test_a_free_number_is_looked_for_without_sending_the_batch(start: Start, bench: Bench) -> None:
+    """In an hour that has many objects already, only the first of them and the free number are tried by a put."""
+    store = ScriptedStore(*[AS_A_STORE] * 5)
+    bench.seal(b"1")
+    key = f"2026/11/21/13/{HOUR}.{HOST}"
+    store.taken = {f"{key}{'' if number == 1 else f'.{number}'}.jsonl.gz" for number in range(1, 301) if number != 200}
+    await drained(bench, start(store, run=False))
+    assert store.keys == [f"{HOUR}.{HOST}.jsonl.gz", f"{HOUR}.{HOST}.200.jsonl.gz"]
     assert empty(bench)
 
 

@@ -20,8 +20,11 @@ from gateway import disk
 from gateway.configload import load
 from gateway.fastlane import Connection, parse_head
 from gateway.log import Log
-from gateway.service import Service
-from gateway.streams import Kind, Stream
+from gateway.metrics import Metrics
+from gateway.receiving import Receiving
+from gateway.spool import Spool
+from gateway.streams import Kind, Stream, streams_of
+from gateway.timestamps import Timestamps
 
 USAGE = Stream("usage", Kind.REPORTS, "usage", "", 1 << 20, 600.0)
 STREAMS = {"/usage": USAGE}
@@ -87,22 +90,23 @@ async def run(pieces: list[bytes], *, fast_lane: bool, envelope: bool = False, i
         }
         config = load(None, required_file=False, environ={}, overrides=overrides, local=True)
         log = Log(fd=os.open(root / "log", os.O_WRONLY | os.O_CREAT))
-        service = Service(config, 0, root / "objects", log)
-        service._open_spool()
-        service._build()
+        metrics = Metrics()
+        spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=metrics)
+        spool.acquire()
+        spool.lay_out()
+        receiving = Receiving(config, spool, metrics, log, tls=None, degraded=list)
         try:
-            answers, fast = await _talk(service, pieces, in_turn=in_turn)
-            for journal in service._journals.values():
-                await journal.close()
+            answers, fast = await _talk(receiving, pieces, in_turn=in_turn)
+            await receiving.close()
             lines = b"".join(_lines(root / "spool" / "usage"))
         finally:
-            service._spool.release()
+            spool.release()
             log.close()
     return Result(_normal(answers), lines, fast)
 
 
-async def _talk(service: Service, pieces: list[bytes], *, in_turn: bool) -> tuple[bytes, int]:
-    web = service._web
+async def _talk(receiving: Receiving, pieces: list[bytes], *, in_turn: bool) -> tuple[bytes, int]:
+    web = receiving._web
     fast = 0
     if web._lane is not None:
         tell = web._lane.tell
@@ -122,24 +126,24 @@ async def _talk(service: Service, pieces: list[bytes], *, in_turn: bool) -> tupl
         if not transport.closing:
             connection.data_received(piece)
         if in_turn:
-            await _settled(service, transport)
+            await _settled(receiving, transport)
         else:
             await asyncio.sleep(0)
-    await _settled(service, transport)
+    await _settled(receiving, transport)
     transport.close()
     await asyncio.wait_for(web.idle(), 20)
     return transport.written, fast
 
 
-async def _settled(service: Service, transport: Transport) -> None:
+async def _settled(receiving: Receiving, transport: Transport) -> None:
     """Until nothing happens any more: all is answered, or one request waits for the rest of its body."""
     quiet = 0
     written = -1
     async with asyncio.timeout(20):
         while quiet < 5:
             await asyncio.sleep(0.001)
-            pending = any(journal._pending_bytes for journal in service._journals.values())
-            still = not pending and len(transport.written) == written and service._web._in_flight <= 1
+            pending = any(journal._pending_bytes for journal in receiving._journals.values())
+            still = not pending and len(transport.written) == written and receiving._web._in_flight <= 1
             quiet = quiet + 1 if still else 0
             written = len(transport.written)
 

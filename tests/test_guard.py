@@ -11,7 +11,7 @@ from fixtures_spool import SPECIMEN, USAGE, Bench, open_bench
 from multidict import CIMultiDict
 
 from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge, Unauthorized
-from gateway.guard import ROOM_LOOK_S, Guard, Room
+from gateway.guard import PROMISED_BYTES, ROOM_LOOK_S, Guard, Room
 
 HELD, STREAMED = 1000, 700
 
@@ -102,40 +102,71 @@ def test_a_length_over_the_limit_is_refused(bench: Bench) -> None:
         guard.admit(USAGE, USAGE.max_body_bytes + 1)
 
 
-def test_a_length_that_is_not_known_is_let_in(bench: Bench) -> None:
-    """A body of unknown length is let in, for the memory that a body takes on its way to the disk."""
+@pytest.mark.parametrize(
+    ("length", "memory"), [(None, STREAMED), (0, 0), (1, 1), (HELD, HELD), (HELD + 1, STREAMED), (1 << 20, STREAMED)]
+)
+def test_memory_is_counted_by_what_has_come(bench: Bench, length: int | None, memory: int) -> None:
+    """A small body takes its own size at last, a larger one only what stands between the socket and the disk."""
     guard = Door(bench).guard
-    with guard.admit(USAGE, None):
-        assert guard.memory_bytes == STREAMED
+    with guard.admit(USAGE, length) as ticket:
+        assert guard.memory_bytes == 0
+        for _ in range(10):
+            ticket.took((1 << 20 if length is None else length) // 10 + 1)
+        assert guard.memory_bytes == memory
+    assert guard.memory_bytes == 0
 
 
-@pytest.mark.parametrize(("length", "memory"), [(0, 0), (1, 1), (HELD, HELD), (HELD + 1, STREAMED), (1 << 20, STREAMED)])
-def test_memory_is_counted_by_what_a_body_takes(bench: Bench, length: int, memory: int) -> None:
-    """A small body takes its own size, a larger one only what stands between the socket and the disk."""
+def test_what_is_announced_keeps_nobody_out(bench: Bench) -> None:
+    """Clients that announce more than the gateway has room for, and send next to nothing of it, take next to nothing."""
+    guard = Door(bench, pending=2500, free=SPECIMEN.max_body_bytes * 3).guard
+    with ExitStack() as bodies:
+        for _ in range(100):
+            bodies.enter_context(guard.admit(SPECIMEN, SPECIMEN.max_body_bytes)).took(1)
+        assert guard.promised_bytes <= 100 * PROMISED_BYTES
+        bodies.enter_context(guard.admit(USAGE, 600)).took(600)
+    assert (guard.memory_bytes, guard.promised_bytes, guard.bodies) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("length", [0, 1, PROMISED_BYTES - 1, PROMISED_BYTES, 3 * PROMISED_BYTES + 1])
+def test_room_is_promised_a_little_ahead(bench: Bench, length: int) -> None:
+    """So much of the room that a body still needs is kept for it, and no more of it than it needs."""
     guard = Door(bench).guard
-    with guard.admit(USAGE, length):
-        assert (guard.memory_bytes, guard.promised_bytes) == (memory, length)
+    left = length
+    with guard.admit(SPECIMEN, length) as ticket:
+        while True:
+            assert guard.promised_bytes == min(left, PROMISED_BYTES)
+            if not left:
+                break
+            ticket.written(PROMISED_BYTES // 2)
+            left = max(0, left - PROMISED_BYTES // 2)
+    assert guard.promised_bytes == 0
 
 
 def test_pending_bodies_are_bounded(bench: Bench) -> None:
     """What all the bodies on their way take of memory is bounded, and each gives back what it took."""
     guard = Door(bench, pending=2500).guard
     with ExitStack() as bodies:
-        bodies.enter_context(guard.admit(USAGE, 600))
-        bodies.enter_context(guard.admit(SPECIMEN, 5000))
-        bodies.enter_context(guard.admit(USAGE, None))
+        for length in (600, 5000, None):
+            bodies.enter_context(guard.admit(USAGE, length)).took(length or 5000)
         assert (guard.memory_bytes, guard.bodies) == (2000, 3)
         with pytest.raises(Overloaded):
             guard.admit(USAGE, None)
-        bodies.enter_context(guard.admit(USAGE, 500))
+        late = bodies.enter_context(guard.admit(USAGE, 500))
+        later = bodies.enter_context(guard.admit(USAGE, 500))
+        late.took(500)
+        with pytest.raises(Overloaded):
+            later.took(1)
     assert (guard.memory_bytes, guard.promised_bytes, guard.bodies) == (0, 0, 0)
 
 
 def test_a_single_body_is_always_let_in(bench: Bench) -> None:
     """A bound that is smaller than one body does not keep every body out."""
     guard = Door(bench, pending=10).guard
-    with guard.admit(USAGE, None), pytest.raises(Overloaded):
-        guard.admit(USAGE, 1)
+    with guard.admit(USAGE, None) as ticket:
+        for _ in range(100):
+            ticket.took(100)
+        with pytest.raises(Overloaded):
+            guard.admit(USAGE, 1)
 
 
 def test_a_body_that_fails_gives_back_what_it_took(bench: Bench) -> None:

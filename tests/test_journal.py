@@ -333,6 +333,28 @@ async def test_close_cuts(start: Start) -> None:
         desk.send(b"late")
 
 
+async def test_a_cut_that_is_asked_for_at_the_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for a cut while the writer makes its last one is answered when that is done."""
+    desk = start()
+    await desk.commit(b"1")
+    begun, gate, place = threading.Event(), threading.Event(), disk.place
+
+    def slow(source: Path, target: Path) -> None:
+        begun.set()
+        assert gate.wait(WAIT_S)
+        place(source, target)
+
+    monkeypatch.setattr(disk, "place", slow)
+    closing = asyncio.create_task(desk.journal.close())
+    assert await asyncio.to_thread(begun.wait, WAIT_S)
+    cutting = asyncio.create_task(desk.journal.cut())
+    await asyncio.sleep(0)
+    gate.set()
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.gather(closing, cutting)
+    assert [name.endswith(".jsonl") for name in desk.files()] == [True]
+
+
 async def test_a_segment_that_cannot_be_cut_is_written_on(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the rename fails, no line is lost or refused, and the next cut succeeds."""
     desk = start(max_bytes=1)

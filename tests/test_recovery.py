@@ -229,6 +229,17 @@ def test_a_second_thing_of_a_name_is_quarantined_beside_the_first(tmp_path: Path
         assert found == {b"old", b"new"}
 
 
+def test_the_rest_of_a_second_segment_of_a_name_is_kept_beside_the_first(tmp_path: Path) -> None:
+    """A coarse clock may give a segment the name of one whose rest was set aside; a start that was killed copies it once more."""
+    name = f"{T1}.jsonl.open"
+    for torn in (b'{"first', b'{"second', b'{"second'):
+        plant(tmp_path / "spool", {f"usage/{name}": torn})
+        with open_bench(tmp_path) as bench:
+            found = tree(bench.spool.root)
+    rest = f"quarantine/usage.{name}.rest"
+    assert found == {rest: b'{"first', f"{rest}.2": b'{"second'}
+
+
 @pytest.mark.parametrize(
     "name",
     [

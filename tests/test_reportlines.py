@@ -20,6 +20,7 @@ from gateway.reportlines import (
     NdjsonFolder,
     SoundPrefix,
     document_line,
+    first_fault,
     ndjson_lines,
     sound_prefix,
 )
@@ -181,6 +182,51 @@ def test_lines_in_chunks_give_the_same(body: bytes, where: list[int]) -> None:
     """An NDJSON folder writes the lines of `ndjson_lines` or refuses in the same words, however the body is cut."""
     assert outcome(NdjsonFolder(), cut(body, where)) == ndjson_at_once(body)
     assert outcome(NdjsonFolder(), cut(body, list(range(len(body))))) == ndjson_at_once(body)
+
+
+def is_document(line: bytes) -> bool:
+    """Tell whether a line is a document by itself."""
+    try:
+        check(line)
+    except NotJson:
+        return False
+    return True
+
+
+parts_of_documents = st.sampled_from(
+    [
+        b"1",
+        b"1,2",
+        b"1,2,3",
+        b"[4",
+        b"5]",
+        b"1],[2",
+        b'{"a":[3',
+        b"4]}",
+        b'"a',
+        b'b"',
+        b'"',
+        b"]",
+        b"[",
+        b",",
+        b"[[3",
+        b"1E400",
+        b'"\\ud800"',
+    ]
+)
+
+
+@given(st.lists(parts_of_documents, min_size=1, max_size=40))
+@example([b"1,2,3", b"[4", b"5]"])
+@example([b"1"] * 20 + [b"1,2,3", b"[4", b"5]"] + [b"1"] * 20)
+@example([b"1"] * 100_000 + [b"]"])
+@example([b"[" * 600 + b"]" * 600] * 3)
+@example([b"1", b"[" * 1001 + b"]" * 1001])
+def test_lines_are_judged_one_by_one(lines: list[bytes]) -> None:
+    """However many are parsed at a time, and whatever they make together, each is judged as if it stood alone."""
+    expected = next((index for index, line in enumerate(lines) if not is_document(line)), None)
+    found = first_fault(lines)
+    assert (None if found is None else found[0]) == expected
 
 
 @given(bodies)

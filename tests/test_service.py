@@ -13,7 +13,7 @@ import pytest
 from integration.deadlines import until
 from running import LocalGateway, head, put, running
 
-from gateway.service import _why_not_listening
+from gateway.receiving import _why_not_listening
 
 SLOW = head("PUT /specimen?uri=slow.bin", "Content-Length: 10", "Expect: 100-continue")
 

@@ -240,6 +240,16 @@ async def test_any_key_can_be_stored(keeper: Keeper) -> None:
             assert await keeper.store.holds(target)
 
 
+async def test_whether_a_key_is_free(keeper: Keeper) -> None:
+    """A key is free until something is there, whoever's it is."""
+    target = object_of(keeper, b"data")
+    assert await keeper.store.is_free(target)
+    await keeper.store.put(target)
+    assert not await keeper.store.is_free(target)
+    assert not await keeper.store.is_free(object_of(keeper, b"other"))
+    assert await keeper.store.is_free(object_of(keeper, b"data", key="other"))
+
+
 async def test_the_condition_is_honoured(keeper: Keeper) -> None:
     """A store that refuses to replace is known to, however often it is asked, and under any prefix."""
     assert await keeper.store.honours_condition(keeper.bucket, "")

@@ -253,6 +253,30 @@ def test_no_line_at_all_is_refused(body: bytes, client: Wire, gained: Gained) ->
     assert gained.lines() == []
 
 
+# --- clients that say they send no more --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+@pytest.mark.parametrize("size", [30, 3 * SEGMENT_LIMIT])
+def test_a_client_that_has_said_its_last_is_answered(size: int, in_chunks: bool, client: Wire, gained: Gained) -> None:
+    """Who sends whole requests and then ends its side of the connection gets all its answers, and then the end."""
+    reports = [report_of(size), report_of(size + 1)]
+    client.send(b"".join(chunked("/usage", report) if in_chunks else put("/usage", report) for report in reports))
+    client.socket.shutdown(socket.SHUT_WR)
+    assert [client.answer().status for _ in reports] == [204, 204]
+    assert client.closed()
+    assert sorted(gained.lines()) == sorted(reports)
+
+
+@pytest.mark.parametrize("size", [30, 3 * SEGMENT_LIMIT])
+def test_half_a_body_is_no_report(size: int, client: Wire, gained: Gained) -> None:
+    """Who ends its side in the middle of a body gets no 204, and nothing of it is kept."""
+    client.send(put("/usage", report_of(size))[:-5])
+    client.socket.shutdown(socket.SHUT_WR)
+    assert client.closed()
+    assert gained.lines() == []
+
+
 # --- sizes and encodings -----------------------------------------------------------------------------------------
 
 
@@ -936,14 +960,20 @@ def test_too_many_bodies_are_told_to_come_again(tmp_path: Path) -> None:
     """Past the bound on what is pending a body gets 503 with Retry-After before it is read; later it is let in."""
     settings = limited(limits={"pending_bytes": SEGMENT_LIMIT})
     with running(tmp_path, settings) as gateway:
-        with gateway.wire() as slow, gateway.wire() as client:
-            # The answer shows that it was let in, and so takes the memory.
-            assert slow.ask(head("PUT /usage", f"Content-Length: {SEGMENT_LIMIT}", "Expect: 100-continue")).status == 100
-            answer = client.ask(head("PUT /usage", "Content-Length: 2"))
+        with gateway.wire() as slow:
+            slow.send(put("/usage", report_of(SEGMENT_LIMIT))[:-1])
+
+            def ask() -> Answer:
+                with gateway.wire() as client:
+                    return client.ask(head("PUT /usage", "Content-Length: 2", "Expect: 100-continue"))
+
+            # What has come of the slow one takes the memory as soon as it is read.
+            until(lambda: ask().status == 503, "a body to be refused")
+            answer = ask()
             refused(answer, 503, "overloaded")
             assert int(answer.headers["retry-after"]) > 0
             assert answer.headers["connection"] == "close"
-            assert slow.ask(report_of(SEGMENT_LIMIT)).status == 204
+            assert slow.ask(report_of(SEGMENT_LIMIT)[-1:]).status == 204
         assert gateway.put("/usage", b"{}") == 204
         assert gateway.kept("usage") == [report_of(SEGMENT_LIMIT), b"{}"]
 

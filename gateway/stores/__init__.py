@@ -79,6 +79,10 @@ class Store(Protocol):
         """Whether this very object is at its key already."""
         ...
 
+    async def is_free(self, target: Object) -> bool:
+        """Whether nothing is at its key, as far as can be told without sending it; a put decides."""
+        ...
+
     async def close(self) -> None:
         """Give up connections; no put is running any more."""
         ...

@@ -52,6 +52,11 @@ class LocalStore:
         found = self._found(self._metadata_path(target))
         return found is not None and target.is_held_as(found) and self._path(target).exists()
 
+    async def is_free(self, target: Object) -> bool:
+        """See `Store.is_free`."""
+        places = self._path(target), self._metadata_path(target)
+        return not any(await asyncio.to_thread(lambda: [os.path.lexists(place) for place in places]))
+
     async def close(self) -> None:
         """Nothing is held open."""
 

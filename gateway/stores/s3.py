@@ -179,6 +179,10 @@ class S3Store:
         found = await self._head(target)
         return found is not None and target.is_held_as(found)
 
+    async def is_free(self, target: Object) -> bool:
+        """See `Store.is_free`."""
+        return await self._head(target) is None
+
     async def _head(self, target: Object) -> dict[str, str] | None:
         client = await self.connect()
         try:

@@ -1,0 +1,134 @@
+"""The receiving half of the gateway: listener, web, guard, intake and journals, over one spool."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from gateway.config import Config
+from gateway.errors import StartError
+from gateway.guard import Guard, Room
+from gateway.intake import STREAMED_BODY_BYTES, Intake
+from gateway.journal import Journal, SegmentLimits
+from gateway.log import Log
+from gateway.metrics import Metrics
+from gateway.spool import Spool
+from gateway.streams import Kind
+from gateway.web import Probes, Web
+
+DRAFT_THREADS = 8
+LISTEN_BACKLOG = 4096
+_CLOSING_S = 0.1
+
+
+class Receiving:
+    """Takes requests in, from the first connection to the last answer.
+
+    Args:
+        config: what is to be done.
+        spool: where it is kept; recovered.
+        metrics: what is counted.
+        log: where it is told.
+        tls: for HTTPS, None for HTTP.
+        degraded: what is wrong beyond receiving, for `/ready`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        metrics: Metrics,
+        log: Log,
+        *,
+        tls: ssl.SSLContext | None,
+        degraded: Callable[[], list[str]],
+    ) -> None:
+        self._config = config
+        self._spool = spool
+        self._log = log
+        self._tls = tls
+        segments = SegmentLimits(
+            max_bytes=config.spool.segment_max_bytes,
+            max_age_s=config.spool.segment_max_age,
+            pending_bytes=config.limits.pending_bytes,
+        )
+        self._journals = {
+            stream.name: Journal(spool, stream, segments) for stream in spool.streams if stream.kind is Kind.REPORTS
+        }
+        spool.writers.update(self._journals)
+        self._guard = Guard(
+            spool,
+            Room(
+                quota=config.spool.quota,
+                reserve=config.spool.reserve,
+                pending_bytes=config.limits.pending_bytes,
+                held_bytes=config.spool.segment_report_limit,
+                streamed_bytes=STREAMED_BODY_BYTES,
+            ),
+            {name: journal.current_fault for name, journal in self._journals.items()},
+        )
+        intake = Intake(
+            spool,
+            self._journals,
+            segment_report_limit=config.spool.segment_report_limit,
+            envelope=config.aggregation.envelope,
+            body_timeout_s=config.limits.body_timeout,
+            executor=ThreadPoolExecutor(DRAFT_THREADS, thread_name_prefix="draft"),
+        )
+        self._web = Web(
+            spool.streams,
+            self._guard,
+            intake,
+            Probes(self._guard.refusal, degraded, metrics.render),
+            log=log,
+            metrics=metrics,
+            fast_lane_bytes=config.spool.segment_report_limit if config.listen.fast_lane else 0,
+            delay_s=config.response_delay_ms / 1000,
+        )
+        self._protocols = self._web.server(config.limits.keepalive_timeout)
+        self._listener: asyncio.Server
+
+    async def listen(self, port: int) -> int:
+        """Accept requests from now on; return the port, which is a free one for 0. StartError if it cannot be had."""
+        loop = asyncio.get_running_loop()
+        host = self._config.listen.host
+        try:
+            self._listener = await loop.create_server(
+                self._protocols, host, port, ssl=self._tls, backlog=LISTEN_BACKLOG, reuse_address=True
+            )
+        except OSError as error:
+            raise StartError(_why_not_listening(host, port, error)) from error
+        port = self._listener.sockets[0].getsockname()[1]
+        scheme = "https" if self._tls else "http"
+        self._log.info("listening", address=f"{scheme}://{host}:{port}")
+        return port
+
+    async def stop(self) -> None:
+        """Take nothing new, and let requests in flight come to their end, for at most `shutdown.request_timeout`."""
+        self._guard.stopping = True
+        self._listener.close()
+        timeout_s = self._config.shutdown.request_timeout
+        try:
+            # Before connections are closed: aiohttp reads nothing from a closing one.
+            async with asyncio.timeout(timeout_s):
+                await self._web.idle()
+        except TimeoutError:
+            self._log.warning("requests abandoned", reason=f"not finished within {timeout_s:g} seconds")
+        # All have been answered: what is left are idle connections, which aiohttp waits for in vain.
+        await self._protocols.shutdown(_CLOSING_S)
+
+    async def close(self) -> None:
+        """Cut the segments, and end their writers."""
+        for journal in self._journals.values():
+            await journal.close()
+
+
+def _why_not_listening(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use: stop what listens there, or give another with -p"
+    if error.errno == errno.EACCES:
+        return f"port {port} needs more rights than this user has: give one above 1023 with -p"
+    return f"cannot listen on {host}:{port} ({error.strerror or error}): check listen.host and -p"
