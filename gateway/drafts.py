@@ -152,10 +152,10 @@ class ReportDraft:
                     left -= len(chunk)
                     enveloped.write(chunk.replace(b"\n", between))
             enveloped.write(suffix + b"\n")
+            bare.discard()
         except BaseException:
             enveloped.discard()
             raise
-        bare.discard()
         return enveloped
 
     def discard(self) -> None:

@@ -192,7 +192,9 @@ class Intake:
             incoming.ticket.written(incoming.received_bytes)
             return await self._in_thread(lambda: finish(rest))
         except BaseException:
-            await self._in_thread(draft.discard)
+            # What kept the body out is what its sender is told; a draft that cannot be removed is erased at the next start.
+            with contextlib.suppress(OSError):
+                await self._in_thread(draft.discard)
             raise
 
     async def _feed(self, incoming: Incoming, draft: Draft) -> list[bytes]:

@@ -244,10 +244,14 @@ class Spool:
         """
         size = source.stat().st_size
         target = self.directory(stream) / names.spool_name(instant, self.pid, names.WHOLE_REPORT, user)
-        with self._unseen(target.name):
-            disk.place(source, target)
-            self._acknowledgeable(target, self.directory(stream))
-            self.tallies[stream.name].add(1, size)
+        try:
+            with self._unseen(target.name):
+                disk.place(source, target)
+                self._acknowledgeable(stream, target, size)
+        except Unanswerable:
+            # It stays, for all that is known, and goes the way of the others.
+            self.now_claimable(stream, size)
+            raise
         self.now_claimable(stream, size)
 
     def now_claimable(self, stream: Stream, size: int) -> None:
@@ -270,15 +274,19 @@ class Spool:
             disk.place(draft, meta)
         finally:
             disk.remove(draft)
-        with self._unseen(body.name):
-            try:
-                disk.sync_directory(directory)
-                disk.place(source, body)
-                self._acknowledgeable(body, directory)
-            except OSError:
-                disk.remove(meta)
-                raise
-            self.tallies[stream.name].add(1, sidecar.size)
+        try:
+            with self._unseen(body.name):
+                try:
+                    disk.sync_directory(directory)
+                    disk.place(source, body)
+                    self._acknowledgeable(stream, body, sidecar.size)
+                except OSError:
+                    disk.remove(meta)
+                    raise
+        except Unanswerable:
+            # As above.
+            self.committed(stream)
+            raise
         self.committed(stream)
 
     @contextlib.contextmanager
@@ -290,18 +298,20 @@ class Spool:
         finally:
             self._committing.discard(name)
 
-    def _acknowledgeable(self, target: Path, directory: Path) -> None:
-        """Sync the directory entry, or take the entry back: what is answered with an error must not appear later.
+    def _acknowledgeable(self, stream: Stream, target: Path, size: int) -> None:
+        """Count and sync the directory entry, or take the entry back: what is answered with an error must not appear later.
 
-        Where it cannot be taken back either, nobody may be answered at all.
+        Where it cannot be taken back either it is counted, and nobody may be answered at all.
         """
+        self.tallies[stream.name].add(1, size)
         try:
-            disk.sync_directory(directory)
+            disk.sync_directory(target.parent)
         except OSError:
             try:
                 disk.remove(target)
             except OSError as error:
                 raise Unanswerable(f"{target} was neither synced nor removed: {error}") from error
+            self.tallies[stream.name].add(-1, -size)
             raise
 
     def committed(self, stream: Stream) -> None:

@@ -175,7 +175,8 @@ class Web:
                 self._log.error("request not answered", request_id=exchange.request_id, reason=str(error))
                 if request.transport is not None:
                     request.transport.abort()
-                raise ConnectionResetError(str(error)) from error
+                # Nobody gets this one: aiohttp finds the connection gone, and leaves it at that.
+                return web.Response(status=503)
             except GatewayError as error:
                 response = response_for(error)
             except Exception as error:  # noqa: BLE001 (a defect of ours is told in the log, not in a traceback to the client)

@@ -4,8 +4,8 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from reliability.disk_states import Digests, Disk, Do, Fate, State, Step
-from reliability.recording import steps, transitions
+from reliability.power.disk_states import Digests, Disk, Do, Fate, State, Step
+from reliability.power.recording import steps, transitions
 
 MAKE = Step(Do.MAKE_FILE, "file")
 WRITE = Step(Do.WRITE, "file", data=b"0123456789")

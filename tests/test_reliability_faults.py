@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 import pytest
 from integration.ledger import Fate
-from reliability import keys, mistrust, owed, strace
+from reliability.disk import mistrust, owed, strace
+from reliability.disk.strace import Fault, Traced
+from reliability.names import keys
 from reliability.opened import Delivered, opened
-from reliability.strace import Fault, Traced
 
 SPOOL = "/srv/spool"
 OPEN = f"{SPOOL}/usage/1795283245030874250.42.jsonl.open"

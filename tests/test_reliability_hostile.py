@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import pytest
 from integration.ledger import Fate
-from reliability import hostile_bodies, hostile_wire
-from reliability.hostile_bench import declared_statuses
-from reliability.hostile_cases import HEALTH, Case, Sent, bad_json, fates, faults, good, is_described
-from reliability.hostile_clients import Heard, answers_in, pieces
+from reliability.hostile import bodies as hostile_bodies
+from reliability.hostile import wire as hostile_wire
+from reliability.hostile.bench import declared_statuses
+from reliability.hostile.cases import HEALTH, Case, Sent, bad_json, fates, faults, good, is_described
+from reliability.hostile.clients import Heard, answers_in, pieces
 
 KEPT = b"HTTP/1.1 204 No Content\r\nX-Request-ID: a\r\n\r\n"
 BODY = b'{"error":{"code":"bad_request","message":"no"}}'

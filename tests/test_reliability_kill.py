@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from integration.ledger import Account
 from integration.minio import CHECKOUT
-from reliability.attempt import Try
 from reliability.calls import Step
-from reliability.kill import first_and_last, outcome_of, spread
-from reliability.ptrace import Untraceable, run
-from reliability.traced import Kill, Order
+from reliability.kill.attempt import Try
+from reliability.kill.ptrace import Untraceable, run
+from reliability.kill.rows import first_and_last, outcome_of, spread
+from reliability.kill.traced import Kill, Order
 
 
 def kill(text: str, occurrence: int) -> Kill:
@@ -65,7 +65,7 @@ def test_a_program_is_killed_before_or_after_a_call(tmp_path: Path, after: bool)
     order = Order([sys.executable, "-c", f"import os; os.chdir({str(spool)!r}); {program}"], {}, str(spool), 0, "log", at)
     (tmp_path / "order").write_text(order.to_json())
     done = subprocess.run(
-        [sys.executable, "-m", "reliability.traced", "order"],
+        [sys.executable, "-m", "reliability.kill.traced", "order"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(CHECKOUT / "tests")},
         timeout=60,

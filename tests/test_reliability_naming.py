@@ -5,9 +5,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from reliability import clocks, fake_clock, keys
-from reliability.fake_clock import FakeClock
-from reliability.naming_bench import MIDDLE, newest
+from reliability.names import clocks, fake_clock, keys
+from reliability.names.bench import MIDDLE, newest
+from reliability.names.fake_clock import FakeClock
 from reliability.opened import Delivered
 from reliability.row import CannotRun
 

@@ -12,15 +12,15 @@ import pytest
 from integration.buckets import Buckets, StoredObject
 from integration.gateway_process import Gateway
 from integration.ledger import Account, Fate
-from reliability.soak_ledger import HashLedger
-from reliability.soak_load import SoakLoad
-from reliability.soak_log import read_and_shorten
-from reliability.soak_outages import KINDS
-from reliability.soak_plan import Deed, Pace, Step, calm, killing, pace_of
-from reliability.soak_report import Report
-from reliability.soak_requests import How, Request, heavy, light
-from reliability.soak_samples import FIGURES, MIB, Sample, growths, kind_of, thirds
-from reliability.soak_summary import render
+from reliability.soak.ledger import HashLedger
+from reliability.soak.load import SoakLoad
+from reliability.soak.log import read_and_shorten
+from reliability.soak.outages import KINDS
+from reliability.soak.plan import Deed, Pace, Step, calm, killing, pace_of
+from reliability.soak.report import Report
+from reliability.soak.requests import How, Request, heavy, light
+from reliability.soak.samples import FIGURES, MIB, Sample, growths, kind_of, thirds
+from reliability.soak.summary import render
 
 # --- the plan ----------------------------------------------------------------------------------------------------
 

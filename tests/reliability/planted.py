@@ -22,7 +22,7 @@ from reliability.rows import ROWS
 from reliability.table import put_between, table_of
 
 FOLDER = CHECKOUT / "build" / "planted-bugs"
-PATCHES = Path(__file__).with_name("planted")
+PATCHES = Path(__file__).with_name("planted_bugs")
 HEAD = ("planted bug", "caught by", "tried", "lost", "doubled", "said")
 
 

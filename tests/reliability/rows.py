@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from reliability import disk_faults, hostile, kill, naming, power, store
+from reliability.disk import rows as disk_faults
+from reliability.hostile import rows as hostile
+from reliability.kill import rows as kill
+from reliability.names import rows as naming
+from reliability.power import rows as power
 from reliability.row import Row
+from reliability.store import rows as store
 
 ROWS: tuple[Row, ...] = (*kill.ROWS, *power.ROWS, *disk_faults.ROWS, *store.ROWS, *naming.ROWS, *hostile.ROWS)

@@ -1,0 +1,1 @@
+"""A disk that fails, and a disk that is full."""

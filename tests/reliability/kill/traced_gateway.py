@@ -1,0 +1,90 @@
+"""A gateway that runs under the tracing process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from integration.gateway_process import Gateway, Settings, clean_environment, executable
+from integration.minio import CHECKOUT
+
+from reliability.calls import Step
+from reliability.kill.traced import UNTRACEABLE, Kill, Order
+from reliability.row import CannotRun
+
+
+class TracedGateway(Gateway):
+    """A gateway whose steps are written down, and that is killed at one of them.
+
+    Args:
+        folder: see `Gateway`.
+        settings: see `Gateway`.
+        kill: where; None for nowhere.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, kill: Kill | None) -> None:
+        super().__init__(folder, settings)
+        self.plan = kill
+        self.exit_code: int | None = None
+        self._steps_path = folder / "none.steps"
+
+    def launch(self, port: int = 0) -> None:
+        """See `Gateway.launch`: the process is the one that traces, and passes signals on."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._log_path = self.folder / f"gateway.{len(list(self.folder.glob('gateway.*.log'))) + 1}.log"
+        self._steps_path = self._log_path.with_suffix(".steps")
+        order = Order(
+            command=[*executable(), "-p", str(port), *self.with_config()],
+            environment=self._environment,
+            spool=str(self.cache),
+            store_port=urlsplit(self.settings["aws"]["endpoint"]).port or 0,
+            log=str(self._steps_path),
+            kill=self.plan,
+        )
+        written = self._log_path.with_suffix(".order")
+        written.write_text(order.to_json())
+        with self._log_path.open("xb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "reliability.kill.traced", str(written)],
+                env=clean_environment({"PYTHONPATH": str(CHECKOUT / "tests")}),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def end(self) -> None:
+        """Kill it if it still runs, and keep how it ended; `CannotRun` where it could not be traced at all."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            self.kill()
+        if process is not None:
+            self.exit_code, self._process = process.returncode, None
+        if self.exit_code == UNTRACEABLE:
+            raise CannotRun(self.said().strip())
+
+    def steps(self) -> list[Step]:
+        """The steps that were done, in their order."""
+        return [_step(line) for line in self._lines() if line.get("done")]
+
+    def killed_at(self) -> str | None:
+        """The step at which it was killed; None if it was not."""
+        return next((f"{_step(line)}, {line['killed']}" for line in self._lines() if "killed" in line), None)
+
+    def came_to(self, text: str, *, perhaps: bool) -> int:
+        """How many steps of this kind were done; those of which it is not known are counted where `perhaps`."""
+        lines = [line for line in self._lines() if line["text"] == text]
+        return sum(1 for line in lines if line.get("done") or line.get("killed") == "after" or (perhaps and line.get("perhaps")))
+
+    def _lines(self) -> list[dict[str, object]]:
+        if not self._steps_path.exists():
+            return []
+        return [json.loads(line) for line in self._steps_path.read_text().splitlines()]
+
+
+def _step(line: dict[str, object]) -> Step:
+    return Step(str(line["transition"]), str(line["text"]), int(str(line["occurrence"])))

@@ -1,0 +1,1 @@
+"""Power cuts: every state that a disk may be left in."""

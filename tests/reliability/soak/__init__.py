@@ -1,0 +1,1 @@
+"""Mixed load with kills and outages for a long time."""

@@ -1,0 +1,1 @@
+"""A store that fails, and a way to it that fails."""
