@@ -271,15 +271,16 @@ class Lane:
             if likely > parcel.number > 0:
                 await asyncio.to_thread(parcel.renumber, likely)
         while (outcome := await self._put_once(parcel)) is Outcome.TAKEN:
-            await asyncio.to_thread(parcel.renumber, await self._free_number(parcel, identity))
+            await asyncio.to_thread(parcel.renumber, await self._next_number(parcel, identity))
         self._remember(identity, parcel.number + 1)
         return outcome
 
-    async def _free_number(self, parcel: Parcel, identity: str) -> int:
-        """The next number of which nothing is known to be there, found without sending the whole parcel for each.
-
-        Earlier attempts have tried no number above the present one, since a sealed file is renamed before it is tried.
-        """
+    async def _next_number(self, parcel: Parcel, identity: str) -> int:
+        """The number to be tried after one that is taken."""
+        if not parcel.keeps_number:
+            # An earlier attempt whose answer was lost may have stored it under any higher number: only a put can tell.
+            return parcel.number + 1
+        # What is known to be taken is passed over, without sending the whole archive for each.
         number = max(parcel.number + 1, self._likely_number(identity))
         while not await self._store.is_free(parcel.object(number)):
             number += 1

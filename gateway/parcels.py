@@ -22,11 +22,15 @@ class Parcel(Protocol):
 
     Number 1 is the plain key; a higher one was chosen because another object has the lower ones.
     Number 0 asks for the key with the thing's own id, which cannot collide, for stores that would replace what they have.
+
+    Attributes:
+        keeps_number: whether the number stands on the disk, so that no earlier attempt can have tried a higher one.
     """
 
     path: Path
     number: int
     items: int
+    keeps_number: bool
 
     def object(self, number: int | None = None) -> Object:
         """The object under the current number, or under another one."""
@@ -43,6 +47,8 @@ class Parcel(Protocol):
 
 class SealedBatch:
     """The archive of a batch."""
+
+    keeps_number = True
 
     def __init__(self, spool: Spool, stream: Stream, path: Path, summary: aggregate.Summary) -> None:
         parsed = names.parse_sealed(path.name)
@@ -89,6 +95,7 @@ class ReceivedFile:
     """
 
     items = 1
+    keeps_number = False
 
     def __init__(self, stream: Stream, path: Path, sidecar: Sidecar) -> None:
         self._stream = stream

@@ -273,6 +273,19 @@ async def test_a_free_number_is_looked_for_without_sending_the_batch(start: Star
     assert empty(bench)
 
 
+async def test_a_file_is_known_again_under_a_later_number(start: Start, bench: Bench) -> None:
+    """A file whose first key is another's, and that was stored under the second one unheard, is not stored a third time."""
+    bench.file(b"abc")
+    store = ScriptedStore(TAKEN, Transient("the answer was lost"), TAKEN, PRESENT)
+    lane = start(store, SPECIMEN)
+    await store.tried(2)
+    store.taken = {target.key for target in store.puts}
+    lane.drain()
+    await until(lambda: empty(bench))
+    assert store.keys[2:] == store.keys[:2]
+    assert len(store.puts) == 4
+
+
 async def test_kept_numbers_are_bounded(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of however many hours, the next number is remembered for so many only."""
     monkeypatch.setattr(delivery, "KEPT_NUMBERS", 2)
