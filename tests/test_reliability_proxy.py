@@ -15,11 +15,9 @@ import urllib3
 from integration.buckets import Buckets
 from integration.minio import TIMEOUT_FACTOR, Minio
 from minio.error import S3Error
-from reliability.proxy import (
+from reliability.proxy.exchange import Request
+from reliability.proxy.faults import (
     Fault,
-    FaultProxy,
-    Request,
-    Rule,
     answered,
     at_random,
     broken,
@@ -32,6 +30,7 @@ from reliability.proxy import (
     torn,
     unconditional,
 )
+from reliability.proxy.server import FaultProxy, Rule
 
 NEW = {"If-None-Match": "*"}
 PART = 5 << 20

@@ -20,7 +20,7 @@ from reliability.calls import Step
 from reliability.confined import Confined
 from reliability.disk.strace import Strace, Traced, steps
 from reliability.opened import OpenedLedger
-from reliability.proxy import FaultProxy
+from reliability.proxy.server import FaultProxy
 from reliability.row import CannotRun, Outcome, Site
 from reliability.scenario import PART_BYTES
 from reliability.verdict import conclude, delivered, ended, serve, told

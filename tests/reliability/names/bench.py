@@ -20,7 +20,7 @@ from reliability.names import keys
 from reliability.names.fake_clock import Clocked, FakeClock, fixed, passed_on_time
 from reliability.names.keys import SharedBuckets
 from reliability.opened import OpenedLedger, reports
-from reliability.proxy import FaultProxy, Rule
+from reliability.proxy.server import FaultProxy, Rule
 from reliability.row import Outcome, Site
 from reliability.verdict import STOP_S, conclude, ended, serve
 

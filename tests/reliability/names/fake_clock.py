@@ -15,7 +15,8 @@ from pathlib import Path
 from integration.gateway_process import executable
 
 from reliability.confined import Confined
-from reliability.proxy import Exchange, resigned
+from reliability.proxy.exchange import Exchange
+from reliability.proxy.faults import resigned
 from reliability.row import CannotRun
 
 # No whole hour from UTC: what takes local time for UTC shows. The sign is that of POSIX.

@@ -15,7 +15,7 @@ from gateway.spool import Sidecar
 from reliability.names.bench import MIDDLE, NamingBench
 from reliability.names.fake_clock import passed_on_time, unheard_on_time
 from reliability.names.keys import batch_key
-from reliability.proxy import Rule
+from reliability.proxy.server import Rule
 from reliability.row import Outcome, Row, Site
 from reliability.verdict import delivered
 

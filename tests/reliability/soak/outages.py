@@ -7,19 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from reliability.proxy import (
-    Fault,
-    FaultProxy,
-    Request,
-    Rule,
-    answered,
-    at_random,
-    broken,
-    late,
-    spilled,
-    stalled,
-    torn,
-)
+from reliability.proxy.exchange import Request
+from reliability.proxy.faults import Fault, answered, at_random, broken, late, spilled, stalled, torn
+from reliability.proxy.server import FaultProxy, Rule
 
 REFUSED = "connections refused"
 _503 = answered(503, "SlowDown")

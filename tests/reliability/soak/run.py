@@ -13,7 +13,7 @@ from integration.buckets import Buckets
 from integration.deadlines import until
 from integration.gateway_process import HOST, Settings, settings_for
 
-from reliability.proxy import FaultProxy
+from reliability.proxy.server import FaultProxy
 from reliability.row import Site
 from reliability.soak import log as soak_log
 from reliability.soak import plan as soak_plan
