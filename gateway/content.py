@@ -56,12 +56,14 @@ class Decoder:
         received_bytes: what was fed so far.
         decoded_bytes: what was given out so far.
         max_received_bytes: a body longer than this is refused whatever it decodes to, so Content-Length may decide.
+        memory_bytes: what the windows of its codings may take.
     """
 
     def __init__(self, codings: list[str], max_bytes: int) -> None:
         # A coding may lengthen what cannot be compressed by a little, never by a sixteenth and 64 KiB.
         slack_bytes = max_bytes // 16 + (64 << 10) if codings else 0
         self.max_received_bytes = max_bytes + slack_bytes
+        self.memory_bytes = sum(_WINDOW_BYTES[name] for name in codings)
         self.received_bytes = 0
         self.decoded_bytes = 0
         self._max_bytes = max_bytes
@@ -246,3 +248,6 @@ def _split(data: bytes, size: int) -> Iterator[bytes]:
     view = memoryview(data)
     for start in range(0, len(view), size):
         yield bytes(view[start : start + size])
+
+
+_WINDOW_BYTES: Final = {"gzip": 32 << 10, "deflate": 32 << 10, "zstd": 1 << ZSTD_WINDOW_LOG}

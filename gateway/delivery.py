@@ -34,6 +34,8 @@ DRAIN_REFUSALS = 3
 DRAIN_PAUSE_S = 1.0
 # Past so many things that are refused one by one, the refusal is the stream's.
 MAX_HELD = 1000
+# After so many looks for a free number a put has to tell, whatever the store says.
+MAX_LOOKS = 1000
 # The next number to try is remembered for so many hours and hosts of a stream.
 KEPT_NUMBERS = 100
 
@@ -281,9 +283,10 @@ class Lane:
             # An earlier attempt whose answer was lost may have stored it under any higher number: only a put can tell.
             return parcel.number + 1
         # What is known to be taken is passed over, without sending the whole archive for each.
-        number = max(parcel.number + 1, self._likely_number(identity))
-        while not await self._store.is_free(parcel.object(number)):
-            number += 1
+        first = max(parcel.number + 1, self._likely_number(identity))
+        for number in range(first, first + MAX_LOOKS):
+            if await self._store.is_free(parcel.object(number)):
+                break
         return number
 
     async def _put_under_id(self, parcel: Parcel) -> Outcome:

@@ -316,6 +316,9 @@ class Connection(RequestHandler):
                 # The piece before began a report that is being synced, and this one stands behind it already.
                 self._behind += behind[index + 1 :]
                 return
+        if self._ended and not self._is_answering():
+            # Only a piece of a request was left, and nobody will send the rest.
+            self.force_close()
 
     def _remote(self) -> str | None:
         peer = self.peername

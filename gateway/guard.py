@@ -44,29 +44,38 @@ class Ticket:
     and then sends a byte a second, must not keep others out.
     """
 
-    __slots__ = ("_guard", "_left", "_most_memory", "memory", "promised")
+    __slots__ = ("_came", "_guard", "_left", "_most", "memory")
 
-    def __init__(self, guard: Guard, most_memory: int, length: int) -> None:
+    def __init__(self, guard: Guard, most: int, length: int) -> None:
         self._guard = guard
-        self._most_memory = most_memory
+        # Of the body so much is in memory at most, and so much has come of that.
+        self._most, self._came = most, 0
         self._left = length
         self.memory = 0
-        self.promised = min(length, PROMISED_BYTES)
+
+    @property
+    def promised(self) -> int:
+        """Bytes of the disk that are kept for it."""
+        return min(self._left, PROMISED_BYTES)
 
     def took(self, size: int) -> None:
         """So many bytes of the body have come: Overloaded if others leave no memory for them."""
-        more = min(size, self._most_memory - self.memory)
+        more = min(size, self._most - self._came)
         if more:
-            self._guard.check_memory(more, own=self.memory)
-            self._guard.memory_bytes += more
-            self.memory += more
+            self.opened(more)
+            self._came += more
+
+    def opened(self, size: int) -> None:
+        """Something beside the body, a decoder's window, takes so much memory: Overloaded if others leave none for it."""
+        self._guard.check_memory(size, own=self.memory)
+        self._guard.memory_bytes += size
+        self.memory += size
 
     def written(self, size: int) -> None:
         """So many of the bytes are on the disk now, where the free space tells of them."""
+        before = self.promised
         self._left = max(0, self._left - size)
-        less = self.promised - min(self._left, PROMISED_BYTES)
-        self.promised -= less
-        self._guard.promised_bytes -= less
+        self._guard.promised_bytes -= before - self.promised
 
     def check_room(self) -> None:
         """In the middle of a body of unknown length: SpoolFull if the disk has become full."""

@@ -141,7 +141,7 @@ class _StreamRecovery:
     def _quarantine_rest(self, path: Path, start: int, size: int, fault: str) -> None:
         draft = self._spool.new_tmp()
         disk.copy_part(path, draft, start, size - start)
-        target = self._rest_target(draft, f"{self._stream.name}.{path.name}.rest")
+        target = self._rest_target(draft, f"{self._stream.name}.{path.name}")
         disk.replace(draft, target)
         disk.sync_directory(self._spool.quarantine_directory)
         disk.shorten(path, start)
@@ -153,10 +153,11 @@ class _StreamRecovery:
 
         A coarse clock and a pid that is always 1 can have given the segment the name of one that was set aside before.
         """
-        target = self._spool.quarantine_directory / name
-        numbers = itertools.count(2)
-        while os.path.lexists(target) and not filecmp.cmp(draft, target, shallow=False):
-            target = self._spool.quarantine_directory / f"{name}.{next(numbers)}"
+        for number in itertools.count(1):
+            suffix = ".rest" if number == 1 else f".rest.{number}"
+            target = self._spool.quarantine_directory / (names.cut_bytes(name, names.MAX_NAME_BYTES - len(suffix)) + suffix)
+            if not os.path.lexists(target) or filecmp.cmp(draft, target, shallow=False):
+                break
         return target
 
     # --- batches --------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -299,20 +300,20 @@ class Spool:
             self._committing.discard(name)
 
     def _acknowledgeable(self, stream: Stream, target: Path, size: int) -> None:
-        """Count and sync the directory entry, or take the entry back: what is answered with an error must not appear later.
+        """Sync the directory entry and count it, or take it back: what is answered with an error must not appear later.
 
-        Where it cannot be taken back either it is counted, and nobody may be answered at all.
+        Where it cannot be taken back either it is counted all the same, and nobody may be answered at all.
         """
-        self.tallies[stream.name].add(1, size)
         try:
             disk.sync_directory(target.parent)
         except OSError:
             try:
                 disk.remove(target)
             except OSError as error:
+                self.tallies[stream.name].add(1, size)
                 raise Unanswerable(f"{target} was neither synced nor removed: {error}") from error
-            self.tallies[stream.name].add(-1, -size)
             raise
+        self.tallies[stream.name].add(1, size)
 
     def committed(self, stream: Stream) -> None:
         """Tell whoever delivers the stream that there is something new."""
@@ -367,7 +368,7 @@ class Spool:
         picked: list[tuple[Path, int]] = []
         first_hour = ""
         room = max_bytes
-        for name in oldest(self.directory(stream), (names.CUT_SEGMENT, names.WHOLE_REPORT), set(self._committing)):
+        for name in oldest(self.directory(stream), (names.CUT_SEGMENT, names.WHOLE_REPORT), self._committing):
             hour = names.hour_of(int(name.partition(".")[0]))
             path = self.directory(stream) / name
             size = path.stat().st_size
@@ -430,7 +431,7 @@ class Spool:
             except_for: the identities (`names.identity_of`) of files that are being delivered or held already.
         """
         if stream.kind is Kind.FILES:
-            found = oldest(self.directory(stream), (names.BODY,), except_for | self._committing)
+            found = oldest(self.directory(stream), (names.BODY,), except_for, self._committing)
             return [self.directory(stream) / name for name in found]
         sealed = (
             name
@@ -532,10 +533,13 @@ def refusal(error: OSError) -> GatewayError:
     return SpoolBroken(f"the disk did not keep it ({error.strerror or error})")
 
 
-def oldest(directory: Path, kinds: tuple[str, ...], except_for: set[str] | None = None) -> list[str]:
-    """The `PICKED_FILES` oldest names of these kinds, oldest first, in memory for the picked ones only."""
-    skipped = except_for or set()
-    return heapq.nsmallest(PICKED_FILES, (name for name in _of_kinds(directory, kinds) if name not in skipped))
+def oldest(directory: Path, kinds: tuple[str, ...], *except_for: AbstractSet[str]) -> list[str]:
+    """The `PICKED_FILES` oldest names of these kinds, oldest first, in memory for the picked ones only.
+
+    What is excepted is asked of each name after it was read: a commit that begins meanwhile says so before it makes its name.
+    """
+    found = (name for name in _of_kinds(directory, kinds) if not any(name in known for known in except_for))
+    return heapq.nsmallest(PICKED_FILES, found)
 
 
 def _of_kinds(directory: Path, kinds: tuple[str, ...]) -> Iterator[str]:

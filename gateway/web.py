@@ -186,7 +186,8 @@ class Web:
                 await asyncio.sleep(self._delay_s)
             response.headers["X-Request-ID"] = exchange.request_id
             response.headers["Server"] = SERVER
-            if response.status in _CLOSING_STATUSES or self._guard.stopping or _is_over(request):
+            is_over = _end_if_over(request)
+            if response.status in _CLOSING_STATUSES or self._guard.stopping or is_over:
                 response.force_close()
             self._tell(exchange, response.status, time.perf_counter() - begun)
             return response
@@ -319,8 +320,8 @@ def target_of(request: web.BaseRequest) -> str:
     return slash + path if slashes else ""
 
 
-def _is_over(request: web.BaseRequest) -> bool:
-    """Whether nothing can come after this request on its connection."""
+def _end_if_over(request: web.BaseRequest) -> bool:
+    """Whether nothing can come after this request on its connection; where its body is broken, no more of it is read."""
     connection = request.protocol
     is_broken = request.content.exception() is not None
     if not isinstance(connection, Connection):

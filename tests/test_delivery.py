@@ -273,6 +273,18 @@ async def test_a_free_number_is_looked_for_without_sending_the_batch(start: Star
     assert empty(bench)
 
 
+async def test_a_store_that_has_everything_is_not_asked_for_ever(
+    start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every look finds something, a put tells at last."""
+    monkeypatch.setattr(delivery, "MAX_LOOKS", 5)
+    store = ScriptedStore(TAKEN, STORED)
+    monkeypatch.setattr(store, "is_free", lambda _: asyncio.sleep(0, False))
+    bench.seal(b"1")
+    await drained(bench, start(store, run=False))
+    assert store.keys == [f"{HOUR}.{HOST}.jsonl.gz", f"{HOUR}.{HOST}.6.jsonl.gz"]
+
+
 async def test_a_file_is_known_again_under_a_later_number(start: Start, bench: Bench) -> None:
     """A file whose first key is another's, and that was stored under the second one unheard, is not stored a third time."""
     bench.file(b"abc")

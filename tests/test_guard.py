@@ -159,6 +159,19 @@ def test_pending_bodies_are_bounded(bench: Bench) -> None:
     assert (guard.memory_bytes, guard.promised_bytes, guard.bodies) == (0, 0, 0)
 
 
+def test_a_window_is_counted_when_it_is_opened(bench: Bench) -> None:
+    """What a decoder takes beside the body counts too, once there is one, and is given back with the rest."""
+    guard = Door(bench, pending=2500).guard
+    with guard.admit(USAGE, None) as body, guard.admit(USAGE, None) as other:
+        body.took(5000)
+        body.opened(1500)
+        assert guard.memory_bytes == STREAMED + 1500
+        body.took(5000)
+        with pytest.raises(Overloaded):
+            other.opened(1500)
+    assert guard.memory_bytes == 0
+
+
 def test_a_single_body_is_always_let_in(bench: Bench) -> None:
     """A bound that is smaller than one body does not keep every body out."""
     guard = Door(bench, pending=10).guard

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from fixtures_spool import (
     SPECIMEN,
     START_NS,
     USAGE,
+    WAIT_S,
     Bench,
     Clock,
     Crashing,
@@ -239,6 +241,37 @@ def test_a_commit_is_not_claimed_before_it_is_durable(bench: Bench, monkeypatch:
         bench.file(b"abc")
     assert seen == [True] * 3
     assert len(bench.spool.deliverable(SPECIMEN, set())) == 1
+
+
+def test_a_commit_that_begins_during_a_look_is_not_claimed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at many files takes long; what is committed meanwhile, and taken back, must not have been claimed."""
+    placed, go, names, sync = threading.Event(), threading.Event(), disk.names, disk.sync_directory
+
+    def commit() -> None:
+        with pytest.raises(OSError, match="on purpose"):
+            bench.report(b"1")
+
+    committing = threading.Thread(target=commit)
+
+    def sync_late(path: Path) -> None:
+        if threading.current_thread() is committing:
+            placed.set()
+            assert go.wait(WAIT_S)
+            raise OSError(errno.EIO, "on purpose")
+        sync(path)
+
+    def look_late(directory: Path) -> Iterator[str]:
+        if not placed.is_set():
+            committing.start()
+            assert placed.wait(WAIT_S)
+        return names(directory)
+
+    monkeypatch.setattr(disk, "sync_directory", sync_late)
+    monkeypatch.setattr(disk, "names", look_late)
+    assert bench.spool.claim(USAGE, MANY, HOST) is None
+    go.set()
+    committing.join(WAIT_S)
+    assert (bench.spool.tallies[USAGE.name].files, bench.spool.claimable[USAGE.name].files) == (0, 0)
 
 
 def test_whoever_waits_is_told_of_a_commit(bench: Bench) -> None:

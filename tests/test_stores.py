@@ -250,6 +250,21 @@ async def test_whether_a_key_is_free(keeper: Keeper) -> None:
     assert await keeper.store.is_free(object_of(keeper, b"data", key="other"))
 
 
+async def test_who_may_not_list_finds_every_key_free(fake: FakeS3, s3: Keeper) -> None:
+    """Without s3:ListBucket S3 says 403 of a missing object, so that only a put can tell; it must not be refused for that."""
+    fake.fail_always("HeadObject", FORBIDDEN)
+    assert await s3.store.is_free(object_of(s3, b"data"))
+
+
+async def test_a_proof_that_goes_is_looked_for_again(fake: FakeS3, s3: Keeper) -> None:
+    """A proof that somebody removes between the put and the look is put once more by the next call."""
+    fake.fail_always("HeadObject", Fault(404, "NoSuchKey"))
+    with pytest.raises(Transient):
+        await s3.store.honours_condition(BUCKET, "")
+    fake.fail_always("HeadObject", None)
+    assert await s3.store.honours_condition(BUCKET, "")
+
+
 async def test_the_condition_is_honoured(keeper: Keeper) -> None:
     """A store that refuses to replace is known to, however often it is asked, and under any prefix."""
     assert await keeper.store.honours_condition(keeper.bucket, "")

@@ -101,6 +101,11 @@ def refused(answer: Answer, status: int, code: str) -> str:
     return message
 
 
+def report_of(size: int) -> bytes:
+    """A document of so many bytes."""
+    return b'"%b"' % (b"0123456789abcdef" * (size // 16 + 1))[: size - 2]
+
+
 # --- reports -----------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +273,16 @@ def test_a_client_that_has_said_its_last_is_answered(size: int, in_chunks: bool,
     assert sorted(gained.lines()) == sorted(reports)
 
 
+@pytest.mark.parametrize("rest", [b"\r\n", b"PUT /usage HT", put("/usage", report_of(30))[:-5]])
+def test_a_piece_behind_the_last_request_keeps_nothing_open(rest: bytes, client: Wire, gained: Gained) -> None:
+    """Who ends its side in the middle of a second request gets the answer to the first, and the end at once."""
+    client.send(put("/usage", report_of(31)) + rest)
+    client.socket.shutdown(socket.SHUT_WR)
+    assert client.answer().status == 204
+    assert client.closed()
+    assert gained.lines() == [report_of(31)]
+
+
 @pytest.mark.parametrize("size", [30, 3 * SEGMENT_LIMIT])
 def test_half_a_body_is_no_report(size: int, client: Wire, gained: Gained) -> None:
     """Who ends its side in the middle of a body gets no 204, and nothing of it is kept."""
@@ -278,11 +293,6 @@ def test_half_a_body_is_no_report(size: int, client: Wire, gained: Gained) -> No
 
 
 # --- sizes and encodings -----------------------------------------------------------------------------------------
-
-
-def report_of(size: int) -> bytes:
-    """A document of so many bytes."""
-    return b'"%b"' % (b"0123456789abcdef" * (size // 16 + 1))[: size - 2]
 
 
 def report_files(gateway: LocalGateway) -> int:

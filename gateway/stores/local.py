@@ -54,11 +54,13 @@ class LocalStore:
 
     async def is_free(self, target: Object) -> bool:
         """See `Store.is_free`."""
-        places = self._path(target), self._metadata_path(target)
-        return not any(await asyncio.to_thread(lambda: [os.path.lexists(place) for place in places]))
+        return not await asyncio.to_thread(self._is_taken, target)
 
     async def close(self) -> None:
         """Nothing is held open."""
+
+    def _is_taken(self, target: Object) -> bool:
+        return os.path.lexists(self._path(target)) or os.path.lexists(self._metadata_path(target))
 
     def _path(self, target: Object) -> Path:
         return self._root / target.bucket / target.key

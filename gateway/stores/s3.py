@@ -122,6 +122,8 @@ class S3Store:
             if status_of(error) == 403:
                 # Who may not look hears of it when a key is taken, and nothing is put a second time then.
                 return True
+            if status_of(error) == 404:
+                raise Transient(f"the proof in bucket {bucket} was there and is gone") from error
             raise await self._explained(error, f"looking at the proof in bucket {bucket}") from error
         return {name.lower(): value for name, value in answer.get("Metadata", {}).items()} == PROOF
 
@@ -181,7 +183,11 @@ class S3Store:
 
     async def is_free(self, target: Object) -> bool:
         """See `Store.is_free`."""
-        return await self._head(target) is None
+        try:
+            return await self._head(target) is None
+        except Refused:
+            # Without s3:ListBucket S3 says 403 of what is missing, too.
+            return True
 
     async def _head(self, target: Object) -> dict[str, str] | None:
         client = await self.connect()
