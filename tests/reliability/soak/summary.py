@@ -15,7 +15,7 @@ def render(report: Report, commit: str) -> str:
     """What was done, what was sent, and what became of it."""
     held = "It has held." if not report.faults else f"**It has not held**: {len(report.faults)} faults."
     parts = [
-        f"Commit {commit}, seed {report.seed}, {report.seconds / 60:.1f} minutes. {held}",
+        f"Commit {commit}, seed {report.seed}, {report.seconds / 60:.1f} minutes.\n{held}",
         _table(("done", "times"), _deeds(report)),
         _table(("request", "sent", "answered with"), _requests(report.sent)),
         _table(("lines and files", ""), _account(report)),
