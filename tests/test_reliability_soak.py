@@ -202,7 +202,7 @@ def test_the_summary_has_all_figures() -> None:
     report = Report(seed=7, minutes=2, seconds=120, calm=[sample(60)] * 9, account=Account(acknowledged=1234, delivered=1234))
     report.sent = Counter({("small report", 204): 1000, ("small report", 0): 3})
     text = render(report, "0123abc")
-    for part in ("Commit 0123abc, seed 7, 2.0 minutes. It has held.", "1,234", "204: 1,000", "60.0 MiB"):
+    for part in ("Commit 0123abc, seed 7, 2.0 minutes.\nIt has held.", "1,234", "204: 1,000", "60.0 MiB"):
         assert part in text
     report.faults.append("a fault")
     assert "**It has not held**" in render(report, "0123abc")
