@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from reliability.table import put_between, table_of
 
 FOLDER = CHECKOUT / "build" / "planted-bugs"
 PATCHES = Path(__file__).with_name("planted_bugs")
-HEAD = ("planted bug", "caught by", "tried", "lost", "doubled", "said")
+HEAD = ("planted bug", "caught by", "tried", "lost", "doubled", "first fault")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def main() -> int:
     table = table_of(HEAD, lines)
     print(table)
     if options.write:
-        put_between(options.write, "the planted bugs", table)
+        put_between(options.write, "the table of planted bugs", table)
     if unseen:
         say(f"not seen: {', '.join(unseen)}")
     return int(bool(unseen))
@@ -90,7 +91,13 @@ def _try(bug: Bug) -> tuple[list[str], bool]:
         return [what, f"`{bug.row.name}`", "", "", "", f"cannot be tried here: {result['cannot']}"], False
     figures = [f"{result[column]:,}" for column in ("tried", "lost", "doubled")]
     is_seen = bool(result["faults"])
-    return [what, f"`{bug.row.name}`", *figures, f"{len(result['faults'])} faults" if is_seen else "**nothing**"], is_seen
+    return [what, f"`{bug.row.name}`", *figures, brief(result["faults"][0]) if is_seen else "**nothing**"], is_seen
+
+
+def brief(fault: str) -> str:
+    """What a fault says, in one line for a table: without the example, and without where the row worked."""
+    line = re.sub(r",? b'.*$| for one$", "", fault.splitlines()[0])
+    return re.sub(r"/\S*/", "…/", line).replace("|", "\\|")[:120]
 
 
 if __name__ == "__main__":
