@@ -19,6 +19,7 @@ PIECE_BYTES: Final = 256 << 10
 # The greatest window that RFC 9659 allows in a Content-Encoding, and so the most memory that a zstd body takes. The
 # levels to 19 keep to it; `--ultra -20` and above and `--long` pass it when the body is larger than 8 MiB.
 ZSTD_WINDOW_LOG: Final = 23
+_WINDOW_BYTES: Final = {"gzip": 32 << 10, "deflate": 32 << 10, "zstd": 1 << ZSTD_WINDOW_LOG}
 MAX_CODINGS: Final = 2
 # What opens a member costs far more than the few bytes that ask for it, so a body of nothing else must end somewhere.
 MAX_MEMBERS: Final = 100_000
@@ -248,6 +249,3 @@ def _split(data: bytes, size: int) -> Iterator[bytes]:
     view = memoryview(data)
     for start in range(0, len(view), size):
         yield bytes(view[start : start + size])
-
-
-_WINDOW_BYTES: Final = {"gzip": 32 << 10, "deflate": 32 << 10, "zstd": 1 << ZSTD_WINDOW_LOG}

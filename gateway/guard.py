@@ -62,11 +62,11 @@ class Ticket:
         """So many bytes of the body have come: Overloaded if others leave no memory for them."""
         more = min(size, self._most - self._came)
         if more:
-            self.opened(more)
+            self.take_memory(more)
             self._came += more
 
-    def opened(self, size: int) -> None:
-        """Something beside the body, a decoder's window, takes so much memory: Overloaded if others leave none for it."""
+    def take_memory(self, size: int) -> None:
+        """So much more memory is taken, by the body or by a decoder's window: Overloaded if others leave none for it."""
         self._guard.check_memory(size, own=self.memory)
         self._guard.memory_bytes += size
         self.memory += size

@@ -213,7 +213,7 @@ class Intake:
                     incoming.ticket.check_room()
                 elif incoming.undo is not None:
                     # Now, and not at the door: a few heads must not take the memory of bodies that come.
-                    incoming.ticket.opened(incoming.undo.memory_bytes)
+                    incoming.ticket.take_memory(incoming.undo.memory_bytes)
                 incoming.ticket.written(size)
                 writing = asyncio.ensure_future(self._in_thread(partial(draft.feed, gathered)))
                 gathered, size = [], 0

@@ -9,7 +9,6 @@ the same bytes and finds the same faults however the body is cut into chunks, in
 
 from __future__ import annotations
 
-import itertools
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -104,8 +103,8 @@ def _documents(texts: list[bytes], number: int) -> list[bytes]:
     lines = [text for text in texts if text.strip(_BLANKS)]
     if (found := first_fault(lines)) is not None:
         index, fault = found
-        numbers = (number for number, text in enumerate(texts, start=number) if text.strip(_BLANKS))
-        raise BadLine(next(itertools.islice(numbers, index, None)), fault) from fault
+        numbers = [at for at, text in enumerate(texts, start=number) if text.strip(_BLANKS)]
+        raise BadLine(numbers[index], fault) from fault
     return lines
 
 

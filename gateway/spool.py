@@ -245,15 +245,9 @@ class Spool:
         """
         size = source.stat().st_size
         target = self.directory(stream) / names.spool_name(instant, self.pid, names.WHOLE_REPORT, user)
-        try:
-            with self._unseen(target.name):
-                disk.place(source, target)
-                self._acknowledgeable(stream, target, size)
-        except Unanswerable:
-            # It stays, for all that is known, and goes the way of the others.
-            self.now_claimable(stream, size)
-            raise
-        self.now_claimable(stream, size)
+        with self._unseen(target.name, lambda: self.now_claimable(stream, size)):
+            disk.place(source, target)
+            self._acknowledgeable(stream, target, size)
 
     def now_claimable(self, stream: Stream, size: int) -> None:
         """Count a file that a claim may take from now on, and tell whoever claims."""
@@ -275,29 +269,33 @@ class Spool:
             disk.place(draft, meta)
         finally:
             disk.remove(draft)
-        try:
-            with self._unseen(body.name):
-                try:
-                    disk.sync_directory(directory)
-                    disk.place(source, body)
-                    self._acknowledgeable(stream, body, sidecar.size)
-                except OSError:
-                    disk.remove(meta)
-                    raise
-        except Unanswerable:
-            # As above.
-            self.committed(stream)
-            raise
-        self.committed(stream)
+        with self._unseen(body.name, lambda: self.committed(stream)):
+            try:
+                disk.sync_directory(directory)
+                disk.place(source, body)
+                self._acknowledgeable(stream, body, sidecar.size)
+            except OSError:
+                disk.remove(meta)
+                raise
 
     @contextlib.contextmanager
-    def _unseen(self, name: str) -> Iterator[None]:
-        """Keep a name from being claimed or delivered before it is durable: until then it may have to be taken back."""
+    def _unseen(self, name: str, when_it_stays: Callable[[], None]) -> Iterator[None]:
+        """Keep a name from being claimed or delivered before it is durable: until then it may have to be taken back.
+
+        It also stays, for all that is known, where nobody can be answered, and then goes the way of the others.
+        """
+        stays = False
         self._committing.add(name)
         try:
             yield
+            stays = True
+        except Unanswerable:
+            stays = True
+            raise
         finally:
             self._committing.discard(name)
+            if stays:
+                when_it_stays()
 
     def _acknowledgeable(self, stream: Stream, target: Path, size: int) -> None:
         """Sync the directory entry and count it, or take it back: what is answered with an error must not appear later.

@@ -6,13 +6,12 @@ import contextlib
 import json
 import socket
 import ssl
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from integration.deadlines import until
-from integration.gateway_process import Answer, Gateway, executable, merged
+from integration.gateway_process import Answer, Gateway, merged
 from integration.minio import TIMEOUT_FACTOR
 
 WAIT_S = 30.0 * TIMEOUT_FACTOR
@@ -52,21 +51,11 @@ class LocalGateway(Gateway):
         """The arguments that name the configuration, which is written here, and the local store."""
         return (*super().with_config(), "--local", str(self.folder))
 
-    def launch(self, port: int = 0) -> None:
-        """Start the process and return at once; what it says to who started it does not get into the log."""
-        assert not self.is_running, "this gateway runs already"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._log_path = self.folder / f"gateway.{len(list(self.folder.glob('gateway.*.log'))) + 1}.log"
-        with self._log_path.open("xb") as log, self.stdout.open("ab") as stdout:
-            self._process = subprocess.Popen(
-                [*executable(), "-p", str(port), *self.with_config()],
-                env=self._environment,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=log,
-                start_new_session=True,
-            )
+    def _spawn(self, command: Sequence[str], environment: Mapping[str, str], stdout: IO[bytes] | None = None) -> None:
+        """See `Gateway._spawn`: what it says to who started it does not get into the log."""
+        del stdout
+        with self.stdout.open("ab") as own:
+            super()._spawn(command, environment, own)
 
     @property
     def stdout(self) -> Path:

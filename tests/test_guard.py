@@ -164,11 +164,11 @@ def test_a_window_is_counted_when_it_is_opened(bench: Bench) -> None:
     guard = Door(bench, pending=2500).guard
     with guard.admit(USAGE, None) as body, guard.admit(USAGE, None) as other:
         body.took(5000)
-        body.opened(1500)
+        body.take_memory(1500)
         assert guard.memory_bytes == STREAMED + 1500
         body.took(5000)
         with pytest.raises(Overloaded):
-            other.opened(1500)
+            other.take_memory(1500)
     assert guard.memory_bytes == 0
 
 

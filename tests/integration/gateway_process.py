@@ -11,7 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -153,13 +153,21 @@ class Gateway:
         assert not self.is_running, "this gateway runs already"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._log_path = self.folder / f"gateway.{len(list(self.folder.glob('gateway.*.log'))) + 1}.log"
+        self._spawn(self._command(port), self._environment)
+
+    def _command(self, port: int) -> list[str]:
+        """What is run; the log has its path by then."""
+        return [*executable(), "-p", str(port), *self.with_config()]
+
+    def _spawn(self, command: Sequence[str], environment: Mapping[str, str], stdout: IO[bytes] | None = None) -> None:
+        """Begin the process; what it says goes into the log, or what it says on STDOUT to where that is wanted."""
         with self._log_path.open("xb") as log:
             self._process = subprocess.Popen(
-                [*executable(), "-p", str(port), *self.with_config()],
-                env=self._environment,
+                command,
+                env=environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=stdout or log,
                 stderr=log,
                 # A process group of its own: what it may have started is killed with it.
                 start_new_session=True,

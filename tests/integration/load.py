@@ -104,7 +104,7 @@ class Load:
         try:
             for request in requests_of(number):
                 while connection is None and not self._stopping.is_set():
-                    connection = self._connected()
+                    connection = connected(self._gateway, self._stopping)
                 if connection is None or self._stopping.is_set():
                     return
                 if not self._send(connection, request, number):
@@ -116,19 +116,6 @@ class Load:
         finally:
             if connection is not None:
                 connection.close()
-
-    def _connected(self) -> http.client.HTTPConnection | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._gateway.port, timeout=30 * TIMEOUT_FACTOR)
-        try:
-            connection.connect()
-        except OSError:
-            # Nothing was sent, so nothing is to be written down; it is tried again after a breath.
-            connection.close()
-            self._stopping.wait(_LOOK_EVERY_S)
-            return None
-        # From now on a lost connection is an unanswered request, and not the begin of another connection.
-        connection.auto_open = False
-        return connection
 
     def _send(self, connection: http.client.HTTPConnection, request: Request, number: int) -> bool:
         """Send one, write down what came of it, and tell whether the connection can be used again."""
@@ -144,3 +131,18 @@ class Load:
         self._ledger.note(request.stream, request.contents, Fate.ACKNOWLEDGED if response.status == 204 else Fate.REFUSED)
         self.answers[number] += 1
         return not response.will_close
+
+
+def connected(gateway: Gateway, stopping: threading.Event) -> http.client.HTTPConnection | None:
+    """A connection; None, after a breath that ends when it is time to stop, while the gateway is not there."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30 * TIMEOUT_FACTOR)
+    try:
+        connection.connect()
+    except OSError:
+        # Nothing was sent, so nothing is to be written down.
+        connection.close()
+        stopping.wait(_LOOK_EVERY_S)
+        return None
+    # From now on a lost connection is an unanswered request, and not the begin of another connection.
+    connection.auto_open = False
+    return connection

@@ -88,6 +88,7 @@ def test_a_store_that_answers_409(store: OddStore, make_gateway: MakeGateway) ->
     store.fake.fail_always("PutObject", None)
     until(lambda: gateway.left() == [], "the specimen to be delivered")
     assert [kept.body for kept in store.kept("specimen").values()] == [b"a specimen"]
+    until(lambda: gateway.events("specimen recovered"), "its end to be told")  # the line is written by a thread of its own
     assert len(gateway.events("specimen failed")) == len(gateway.events("specimen recovered")) == 1
 
     assert gateway.put("/usage", b'{"n":1}') == 204

@@ -129,11 +129,11 @@ def test_scripts_are_of_the_plain_shell(script: str) -> None:
 # This system with everything that is written to it thrown away: a layer of memory over its files, in a mount namespace.
 ON_A_COPY = """
 mount -t tmpfs tmpfs "$1"
-mkdir "$1/upper" "$1/work" "$1/root"
+mkdir "$1/upper" "$1/work" "$1/system"
 cp "$2" "$1/upper/gateway.deb"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
-mount --rbind /dev "$1/root/dev"
-exec chroot "$1/root" sh -euc "$3"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/system"
+mount --rbind /dev "$1/system/dev"
+exec chroot "$1/system" sh -euc "$3"
 """
 
 

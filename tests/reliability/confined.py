@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from integration.deadlines import until
-from integration.gateway_process import Gateway, Settings, executable
+from integration.gateway_process import Gateway, Settings
 
 
 class Confined(Gateway):
@@ -38,20 +37,8 @@ class Confined(Gateway):
         self.prefix = list(prefix)
         self.cache = cache or self.cache
 
-    def launch(self, port: int = 0) -> None:
-        """See `Gateway.launch`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._log_path = self.folder / f"gateway.{len(list(self.folder.glob('gateway.*.log'))) + 1}.log"
-        with self._log_path.open("xb") as log:
-            self._process = subprocess.Popen(
-                [*self.prefix, *executable(), "-p", str(port), *self.with_config()],
-                env=self._environment,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+    def _command(self, port: int) -> list[str]:
+        return [*self.prefix, *super()._command(port)]
 
     @property
     def pid(self) -> int:

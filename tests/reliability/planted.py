@@ -69,7 +69,7 @@ def main() -> int:
         lines.append(line)
         if not is_seen:
             unseen.append(bug.patch.stem)
-    table = table_of(HEAD, lines)
+    table = table_of(HEAD, lines, texts=(0, 1, 5))
     print(table)
     if options.write:
         put_between(options.write, "the table of planted bugs", table)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from integration import stored
 from integration.buckets import Buckets
 from integration.deadlines import until
 from integration.gateway_process import Gateway, Settings, settings_for
-from integration.ledger import FILES, REPORTS, Account, Fate, Ledger
+from integration.ledger import Fate, Ledger, WholeLedger
 from integration.load import Request
 from integration.minio import TIMEOUT_FACTOR
 
@@ -192,8 +190,8 @@ def last(client: Client) -> Iterator[Sequence[Request]]:
     yield [client.small("usage"), client.small("error")]
 
 
-class FullLedger(Ledger):
-    """A ledger that also knows specimens that were sent in parts, whose ETag is not the MD5 of their bytes."""
+class FullLedger(WholeLedger):
+    """A ledger that can be gone on with from a moment."""
 
     def copy(self) -> FullLedger:
         """Another with the same in it, to be gone on with."""
@@ -202,17 +200,3 @@ class FullLedger(Ledger):
             other._fates[stream] = dict(fates)
         other._texts = dict(self._texts)
         return other
-
-    def account(self, buckets: Buckets) -> Account:
-        """See `Ledger.account`."""
-        account = Account()
-        for stream in REPORTS:
-            self._compare(account, stream, [_md5(line) for line in buckets.lines(getattr(buckets, stream))])
-        for stream in FILES:
-            self._compare(account, stream, [_md5(found.body) for found in stored.files(buckets, getattr(buckets, stream))])
-        return account
-
-
-def _md5(content: bytes) -> str:
-    # As the ledger has it.
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ def _line(row: Row, result: Mapping[str, Any] | None) -> list[str]:
     return [name, *figures]
 
 
-def table_of(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; what is no text stands to the right."""
-    rule = ["---:" if all(line[column].replace(",", "").isdigit() for line in lines) else "---" for column in range(len(head))]
+def table_of(head: Sequence[str], lines: Iterable[Sequence[str]], *, texts: Collection[int] = (0,)) -> str:
+    """A table in Markdown; what is in the columns of `texts` stands to the left, and everything else to the right."""
+    rule = ["---" if column in texts else "---:" for column in range(len(head))]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
-from integration.gateway_process import Gateway, Settings, clean_environment, executable
+from integration.gateway_process import Gateway, Settings, clean_environment
 from integration.minio import CHECKOUT
 
 from reliability.calls import Step
@@ -31,13 +32,11 @@ class TracedGateway(Gateway):
         self.exit_code: int | None = None
         self._steps_path = folder / "none.steps"
 
-    def launch(self, port: int = 0) -> None:
-        """See `Gateway.launch`: the process is the one that traces, and passes signals on."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._log_path = self.folder / f"gateway.{len(list(self.folder.glob('gateway.*.log'))) + 1}.log"
+    def _command(self, port: int) -> list[str]:
+        """The process is the one that traces, and passes signals on."""
         self._steps_path = self._log_path.with_suffix(".steps")
         order = Order(
-            command=[*executable(), "-p", str(port), *self.with_config()],
+            command=super()._command(port),
             environment=self._environment,
             spool=str(self.cache),
             store_port=urlsplit(self.settings["aws"]["endpoint"]).port or 0,
@@ -46,16 +45,11 @@ class TracedGateway(Gateway):
         )
         written = self._log_path.with_suffix(".order")
         written.write_text(order.to_json())
-        with self._log_path.open("xb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "reliability.kill.traced", str(written)],
-                env=clean_environment({"PYTHONPATH": str(CHECKOUT / "tests")}),
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        return [sys.executable, "-m", "reliability.kill.traced", str(written)]
+
+    def _spawn(self, command: Sequence[str], environment: Mapping[str, str], stdout: IO[bytes] | None = None) -> None:
+        # The environment of the gateway is in the order; this one is of the process that traces.
+        super()._spawn(command, clean_environment({"PYTHONPATH": str(CHECKOUT / "tests")}), stdout)
 
     def end(self) -> None:
         """Kill it if it still runs, and keep how it ended; `CannotRun` where it could not be traced at all."""

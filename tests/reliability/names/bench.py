@@ -18,10 +18,10 @@ from integration.load import SEGMENT_REPORT_LIMIT, Load
 from reliability.confined import Confined
 from reliability.names import keys
 from reliability.names.fake_clock import Clocked, FakeClock, fixed, passed_on_time
-from reliability.names.keys import SharedBuckets
 from reliability.opened import OpenedLedger, reports
 from reliability.proxy.server import FaultProxy, Rule
 from reliability.row import Outcome, Site
+from reliability.strangers import SharedBuckets
 from reliability.verdict import STOP_S, conclude, ended, serve
 
 HOUR = timedelta(hours=1)

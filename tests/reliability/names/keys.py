@@ -9,10 +9,10 @@ from datetime import datetime
 from itertools import pairwise
 
 from integration import stored
-from integration.buckets import Buckets, StoredObject
 from integration.ledger import REPORTS
 
 from reliability.opened import Delivered, reports
+from reliability.strangers import SharedBuckets
 
 _BATCH = re.compile(r"(\d{4})/(\d\d)/(\d\d)/(\d\d)/(?P<hour>\d{10})\.(?P<host>[^./]+)(?:\.(?P<number>\d+))?\.jsonl\.gz")
 _FILE = re.compile(r"(?P<user>[^/]+)/(?P<day>\d{4}/\d\d/\d\d)/(?P<name>.+)\.(?P<instant>\d{19})(?:\.(?P<number>\d+))?\.bin")
@@ -26,50 +26,9 @@ def batch_key(hour: datetime, host: str, number: int) -> str:
     return f"{hour:%Y/%m/%d/%H/%Y%m%d%H}.{host}{middle}.jsonl.gz"
 
 
-class SharedBuckets(Buckets):
-    """Buckets in which objects of a stranger lie too, which are none of those that were delivered."""
-
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
-        self._strangers: dict[tuple[str, str], StoredObject] = {}
-        self._taken_away: list[tuple[str, str]] = []
-
-    def plant(self, bucket: str, key: str) -> None:
-        """Put an object of the stranger's."""
-        body = f"the stranger's {key}".encode()
-        self.client._execute("PUT", bucket, key, body, {"x-amz-meta-batch": "0" * 32, "x-amz-meta-id": "0" * 32})
-        self._strangers[bucket, key] = self.get(bucket, key)
-
-    def take_away(self, bucket: str) -> None:
-        """Remove all that the stranger has there, so that its keys are free."""
-        for where, key in [one for one in self._strangers if one[0] == bucket]:
-            self.client.remove_object(where, key)
-            del self._strangers[where, key]
-            self._taken_away.append((where, key))
-
-    def keys(self, bucket: str, prefix: str = "") -> list[str]:
-        """See `Buckets.keys`; without the stranger's."""
-        return [key for key in super().keys(bucket, prefix) if (bucket, key) not in self._strangers]
-
-    def strangers(self, bucket: str) -> list[str]:
-        """The keys that the stranger has, or had."""
-        return [key for where, key in [*self._strangers, *self._taken_away] if where == bucket]
-
-    def replaced(self) -> Iterator[str]:
-        """The stranger's objects that are not what they were."""
-        for (bucket, key), before in self._strangers.items():
-            now = self.get(bucket, key)
-            if (now.body, now.metadata, now.headers["last-modified"]) != (
-                before.body,
-                before.metadata,
-                before.headers["last-modified"],
-            ):
-                yield f"{bucket}/{key}"
-
-
 def faults(buckets: SharedBuckets, host: str) -> Iterator[str]:
     """What is wrong with the keys of what was delivered, for a person."""
-    for key in buckets.replaced():
+    for key in buckets.disturbed():
         yield f"the stranger's {key} was replaced"
     for name in REPORTS:
         bucket = getattr(buckets, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import shutil
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from pathlib import Path
 from fake_s3 import FakeS3, fake_s3
 from integration.buckets import StoredObject
 from integration.gateway_process import Gateway
-from integration.ledger import FILES, REPORTS, Account, Fate, Ledger
+from integration.ledger import FILES, REPORTS, Account, Fate, Ledger, digest
 from integration.stored import PROOF
 
 from reliability.power.cuts import Cut, lay_out, settings
@@ -88,12 +87,8 @@ class FakeLedger(Ledger):
                 if bucket == stream and not key.endswith(PROOF)
             ]
             found = [one.body for one in held] if stream in FILES else [line for one in held for line in one.lines()]
-            self._compare(account, stream, [_digest(content) for content in found])
+            self._compare(account, stream, [digest(content) for content in found])
         return account
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def attempt_all(wanted: Iterable[Cut], folder: Path, outcome: Outcome) -> None:

@@ -6,11 +6,10 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from integration.gateway_process import Gateway, executable
+from integration.gateway_process import Gateway
 
 from reliability.power.disk_states import ROOT, Do, Step
 from reliability.row import CannotRun
@@ -30,24 +29,15 @@ class Unknown(Exception):
 class RecordedGateway(Gateway):
     """A gateway under strace, which writes down each call with all its data."""
 
-    def launch(self, port: int = 0) -> None:
-        """See `Gateway.launch`."""
+    def _command(self, port: int) -> list[str]:
         strace = shutil.which("strace")
         if strace is None:
             raise CannotRun("strace is not installed")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._trace = self.folder / "trace"
-        self._log_path = self.folder / "gateway.1.log"
-        with self._log_path.open("xb") as log:
-            self._process = subprocess.Popen(
-                [strace, *_OPTIONS, *_CLOCK, "-o", str(self._trace), *executable(), "-p", str(port), *self.with_config()],
-                env=self._environment,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        return [strace, *_OPTIONS, *_CLOCK, "-o", str(self._trace), *super()._command(port)]
+
+    @property
+    def _trace(self) -> Path:
+        return self.folder / "trace"
 
     def start(self) -> None:
         """See `Gateway.start`; CannotRun where nothing may be traced."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from integration.minio import CHECKOUT, MinioProcess, binary, cache_folder
 
 from gateway.version import of_checkout
+from reliability.alone import say
 from reliability.row import Site
 from reliability.soak.report import Report
 from reliability.soak.run import Soak
@@ -28,11 +29,11 @@ def main() -> int:
     folder = FOLDER / str(options.seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _say(f"seed {options.seed}: give it with --seed to have the same steps again")
-    minio = MinioProcess(binary(cache=cache_folder(), say=_say), folder / "minio")
+    say(f"seed {options.seed}: give it with --seed to have the same steps again")
+    minio = MinioProcess(binary(cache=cache_folder(), say=say), folder / "minio")
     minio.start()
     try:
-        report = soak(Site(folder, minio), options.minutes, options.seed, _say)
+        report = soak(Site(folder, minio), options.minutes, options.seed, say)
     finally:
         minio.stop()
     summary = render(report, of_checkout(CHECKOUT).number)
@@ -61,10 +62,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 31), help="of all that is random (a new one)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the summary into this document, between its marks")
     return parser.parse_args()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

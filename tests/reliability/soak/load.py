@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from integration.deadlines import until
 from integration.gateway_process import Gateway
 from integration.ledger import Fate, Ledger
+from integration.load import connected
 from integration.minio import TIMEOUT_FACTOR
 
 from reliability.soak.requests import OK, How, Request, burst, heavy, light
@@ -21,7 +22,6 @@ LIGHT_CLIENTS = 8
 LIGHT_BREATH_S = 0.008
 # One in so many requests is the last one of its connection.
 _REQUESTS_OF_A_CONNECTION = 40
-_LOOK_EVERY_S = 0.02
 _CHUNK_BYTES = 50_000
 # Stopping, and the only reason for which a request that is good may be refused here.
 _STOPPING = 503
@@ -109,7 +109,7 @@ class SoakLoad:
         return random.Random(f"{self._seed} {client}")
 
     def _close_after(self, request: Request) -> None:
-        connection = self._connected()
+        connection = connected(self._gateway, self._ending)
         if connection is not None:
             self._send(connection, request)
             connection.close()
@@ -129,7 +129,7 @@ class SoakLoad:
                         self._take_a_rest()
                     if self._ending.is_set():
                         return
-                    connection = connection or self._connected()
+                    connection = connection or connected(self._gateway, self._ending)
                 is_open = self._send(connection, request)
                 if not is_open or source.random() < 1 / _REQUESTS_OF_A_CONNECTION:
                     connection.close()
@@ -148,19 +148,6 @@ class SoakLoad:
         self._going.wait()
         with self._lock:
             self._resting -= 1
-
-    def _connected(self) -> http.client.HTTPConnection | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._gateway.port, timeout=30 * TIMEOUT_FACTOR)
-        try:
-            connection.connect()
-        except OSError:
-            # Nothing was sent, so nothing is to be written down; it is tried again after a breath.
-            connection.close()
-            self._ending.wait(_LOOK_EVERY_S)
-            return None
-        # From now on a lost connection is an unanswered request, and not the begin of another connection.
-        connection.auto_open = False
-        return connection
 
     def _send(self, connection: http.client.HTTPConnection, request: Request) -> bool:
         """Send one, write down what came of it, and tell whether the connection can be used again."""

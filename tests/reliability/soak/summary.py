@@ -9,6 +9,7 @@ from reliability.soak.plan import Deed
 from reliability.soak.report import Report
 from reliability.soak.run import ALLOCATOR
 from reliability.soak.samples import FIGURES, MIB, thirds
+from reliability.table import table_of
 
 
 def render(report: Report, commit: str) -> str:
@@ -16,13 +17,13 @@ def render(report: Report, commit: str) -> str:
     held = "It has held." if not report.faults else f"**It has not held**: {len(report.faults)} faults."
     parts = [
         f"Commit {commit}, seed {report.seed}, {report.seconds / 60:.1f} minutes.\n{held}",
-        _table(("done", "times"), _deeds(report)),
-        _table(("request", "sent", "answered with"), _requests(report.sent)),
-        _table(("lines and files", ""), _account(report)),
+        table_of(("done", "times"), _deeds(report)),
+        table_of(("request", "sent", "answered with"), _requests(report.sent)),
+        table_of(("lines and files", ""), _account(report)),
     ]
     if len(report.calm) >= len(FIGURES):
         head = (f"at {len(report.calm)} quiet points without a kill", "first third", "second third", "last third", "highest")
-        parts.append(_table(head, _flat(report)))
+        parts.append(table_of(head, _flat(report)))
         parts.append("The allocator was told to give back what is free: " + ", ".join(map("=".join, ALLOCATOR.items())) + ".")
     parts += [f"- {fault}" for fault in report.faults]
     return "\n\n".join(parts) + "\n"
@@ -60,8 +61,3 @@ def _flat(report: Report) -> Iterable[Sequence[str]]:
         yield figure.name, *shown, figure.show(max(figure.of(sample) for sample in report.calm))
     yield "peak of resident memory, in all lives", "", "", "", f"{report.peak / MIB:.1f} MiB"
     yield "files in the spool", "0", "0", "0", f"{report.most_files:,} under load"
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,17 +11,18 @@ from typing import Any
 
 from integration.deadlines import until
 from integration.gateway_process import HOST, STREAMS, settings_for
-from integration.ledger import REPORTS, Fate
+from integration.ledger import REPORTS, Fate, WholeLedger
 from integration.load import SEGMENT_REPORT_LIMIT, Request, requests_of
 
 from gateway import names
 from gateway.spool import Sidecar
 from reliability.proxy.server import FaultProxy
 from reliability.row import Site
-from reliability.store.shelves import Shelves, WholeLedger, large_specimen
 from reliability.store.variants import Variant
+from reliability.strangers import SharedBuckets
 
 MIB = 1 << 20
+PART = 5 * MIB
 # What failing attempts may take above the memory of a gateway that has sent everything, however many there are.
 ALLOWANCE = 16 * MIB
 SETTINGS: dict[str, dict[str, object]] = {
@@ -40,10 +42,10 @@ HOWS = ("calm", "start", "kill", "stop")
 class Try:
     """One gateway that meets one fault, from its first request to the account of all of them."""
 
-    def __init__(self, site: Site, name: str, variant: Variant, how: str, proxy: FaultProxy, shelves: Shelves) -> None:
-        self.variant, self.how, self.proxy, self.shelves = variant, how, proxy, shelves
+    def __init__(self, site: Site, name: str, variant: Variant, how: str, proxy: FaultProxy, buckets: SharedBuckets) -> None:
+        self.variant, self.how, self.proxy, self.buckets = variant, how, proxy, buckets
         self.ledger = WholeLedger()
-        self.gateway = site.gateway(name, settings_for(shelves, **SETTINGS))
+        self.gateway = site.gateway(name, settings_for(buckets, **SETTINGS))
         self.gateway.configure(aws={"endpoint": proxy.endpoint}, s3=variant.s3)
         self.rules = variant.rules()
         self.kills = 0
@@ -55,8 +57,8 @@ class Try:
     def go(self) -> None:
         """Meet the fault; what was seen stands in `faults` and `note`."""
         if self.variant.missing:
-            for bucket in self.shelves.all:
-                self.shelves.client.remove_bucket(bucket)
+            for bucket in self.buckets.all:
+                self.buckets.client.remove_bucket(bucket)
         else:
             self.plant_ahead()
         if self.how == "start":
@@ -94,11 +96,12 @@ class Try:
         self.proxy.release()
         for event in ("defect", "quarantined", "aggregation failed", "spool failed"):
             self.faults += [f"{event}: {line}" for line in self.gateway.events(event)[:1]]
-        self.faults += [f"overwritten: {key}" for key in self.shelves.disturbed()[:3]]
+        self.faults += [f"overwritten: {key}" for key in self.buckets.disturbed()[:3]]
         self.faults += self.proxy.defects
         # What nobody was told of cannot be noted, nor what is heard in the moment of a kill.
         unheard = self.proxy.unheard("CreateMultipartUpload")
-        if len(left := self.shelves.uploads()) > unheard + self.kills:
+        left = [key for bucket in self.buckets.all for key in self.buckets.unfinished_uploads(bucket)]
+        if len(left) > unheard + self.kills:
             self.faults.append(f"{len(left)} uploads left, of which {unheard} had to be: {left[:3]}")
         if self.rules and not any(rule.met for rule in self.rules):
             self.faults.append("no request has met the fault")
@@ -125,8 +128,8 @@ class Try:
     def end(self) -> None:
         """Let everything through from now on."""
         if self.variant.missing:
-            for bucket in self.shelves.all:
-                self.shelves.client.make_bucket(bucket)
+            for bucket in self.buckets.all:
+                self.buckets.client.make_bucket(bucket)
             self.plant_waiting()
         self.proxy.clear()
         self.proxy.accept()
@@ -151,8 +154,8 @@ class Try:
         """Take the first and the third key of this hour and of the next."""
         now = datetime.now(UTC)
         hours = {(now + timedelta(minutes=minutes)).strftime("%Y%m%d%H") for minutes in (0, 10)}
-        for hour, number, bucket in itertools.product(hours, (1, 3), (self.shelves.usage, self.shelves.error)):
-            self.shelves.plant(bucket, names.batch_key("", names.Batch(hour, HOST, "0" * 32), number))
+        for hour, number, bucket in itertools.product(hours, (1, 3), (self.buckets.usage, self.buckets.error)):
+            self.buckets.plant(bucket, names.batch_key("", names.Batch(hour, HOST, "0" * 32), number))
 
     def plant_waiting(self) -> None:
         """Take the very key, and the next one, under which each second thing that waits will be sent."""
@@ -163,12 +166,12 @@ class Try:
                     # A key with the id of the batch is one that no stranger can have.
                     continue
                 for number in (parsed[1], parsed[1] + 1):
-                    self.shelves.plant(getattr(self.shelves, stream), names.batch_key("", parsed[0], number))
+                    self.buckets.plant(getattr(self.buckets, stream), names.batch_key("", parsed[0], number))
         for path in sorted(self.gateway.cache.glob("specimen/*.meta"))[::2]:
             with contextlib.suppress(FileNotFoundError):
                 of = Sidecar.from_json(path.read_bytes())
                 key = names.file_key("", user=of.user, uri=of.uri, media_type=of.type, received_ns=of.received, again="")
-                self.shelves.plant(self.shelves.specimen, key)
+                self.buckets.plant(self.buckets.specimen, key)
 
     def wait_for_fault(self) -> None:
         """Until the fault was met often enough."""
@@ -207,6 +210,12 @@ class Try:
             if (is_over and len(begun) != len(ended)) or not all(line["count"] >= 1 for line in ended):
                 self.faults.append(f"{stream}: {len(begun)} beginnings and {len(ended)} ends")
             self.faults += [f"told as {line['kind']}: {line}" for line in begun if line["kind"] not in self.variant.kinds][:1]
+
+
+def large_specimen(number: int) -> Request:
+    """A specimen of two parts, unlike every other."""
+    body = b"".join(hashlib.sha256(b"%d %d" % (number, block)).digest() for block in range((PART + 100_000) // 32))
+    return Request("specimen", f"/specimen?uri=large-{number}.bin", body, (body,), "application/octet-stream")
 
 
 def _too_soon(told: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -30,8 +30,7 @@ from reliability.proxy.faults import (
 )
 from reliability.proxy.server import FaultProxy, Rule
 from reliability.row import Outcome, Row, Site
-from reliability.store.attempt import ALLOWANCE, HOWS, MIB, Try
-from reliability.store.shelves import Shelves, large_specimen
+from reliability.store.attempt import ALLOWANCE, HOWS, MIB, Try, large_specimen
 from reliability.store.variants import (
     BUSY,
     DENIED,
@@ -47,6 +46,7 @@ from reliability.store.variants import (
     lost_answers,
     outage,
 )
+from reliability.strangers import SharedBuckets
 
 GROUP = "Store faults"
 SEED = 20_261_121
@@ -55,19 +55,19 @@ SEED = 20_261_121
 @contextlib.contextmanager
 def _prepared(site: Site, name: str, variant: Variant, how: str) -> Iterator[Try]:
     """A try, which leaves neither a process nor a bucket behind."""
-    shelves = Shelves(site)
+    buckets = SharedBuckets(site.minio.minio)
     with FaultProxy(site.minio.minio) as proxy:
-        one = Try(site, name, variant, how, proxy, shelves)
+        one = Try(site, name, variant, how, proxy, buckets)
         try:
             yield one
         finally:
             one.gateway.kill()
-            for bucket in shelves.all:
-                # The stranger's too.
-                shelves.strangers.clear()
+            # The stranger's too.
+            buckets.forget()
+            for bucket in buckets.all:
                 with contextlib.suppress(S3Error):
-                    shelves.remove_bucket(bucket)
-            shelves.close()
+                    buckets.remove_bucket(bucket)
+            buckets.close()
 
 
 def _run(variants: Sequence[Variant], hows: Sequence[str], site: Site) -> Outcome:
@@ -93,7 +93,7 @@ def _account(outcome: Outcome, one: Try, where: str, go: Callable[[], None]) -> 
         # What only waits is not lost, and is not to be counted so.
         with contextlib.suppress(AssertionError):
             one.deliver_in_peace()
-    outcome.add(one.ledger.account(one.shelves), where)
+    outcome.add(one.ledger.account(one.buckets), where)
     for fault in one.faults:
         outcome.blame(f"{where}: {fault}")
 
