@@ -1,8 +1,9 @@
 """The fast lane: a complete, plain, small report is answered without waking a task.
 
 A connection looks at its bytes before aiohttp does. As long as every request on it has been exactly one plain report, the
-head is read by a strict grammar, the body goes to the journal, and the journal's callback writes the answer. At the first
-doubt the bytes, and all that follow on this connection, are aiohttp's: its parser cannot be asked what it has begun.
+head is read by a strict grammar, the body goes to the journal, and all that one sync made durable are answered together.
+At the first doubt the bytes, and all that follow on this connection, are aiohttp's: its parser cannot be asked what it has
+begun.
 
 Nothing is decided here. Who may enter, what a report is and what a commit is are asked of `Guard` and `Intake`, and whatever
 would be answered with an error is left to the ordinary lane, which finds the same error.
@@ -11,11 +12,9 @@ would be answered with an error is left to the ordinary lane, which finds the sa
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
@@ -27,96 +26,18 @@ from yarl import URL
 from gateway.errors import GatewayError, Unanswerable
 from gateway.guard import Guard, Ticket
 from gateway.intake import Intake
+from gateway.plainhead import Heads, PlainHead
 from gateway.requestid import request_id_of
 from gateway.streams import Kind, Stream
 
 SERVER = "lightfile6-insights-gateway"
-MAX_HEAD_BYTES = 8 * 1024
 # How long a head waits here for its body before it is aiohttp's, whose own timeout begins then.
 HOLD_S = 1.0
-KEPT_HEADS = 1024
-
-_REQUEST_LINE = re.compile(rb"(PUT|POST) (/[a-z]+) HTTP/1\.1")
-_FIELD = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+): ?([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
-_LENGTH = re.compile(rb"0|[1-9][0-9]{0,8}")
-# Fields that change what the body is or how the connection goes on.
-_NOT_PLAIN = frozenset(
-    {b"connection", b"content-encoding", b"expect", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
-)
 
 
-@dataclass(frozen=True, slots=True)
-class PlainHead:
-    """The head of a plain report.
-
-    Attributes:
-        method: `PUT` or `POST`.
-        path: as requested.
-        stream: whose path it is.
-        user: who sends it.
-        request_id: as given by the client, None if it gave none.
-        content_type: as claimed.
-        length: of the body, in bytes.
-        size: of the head itself, in bytes.
-    """
-
-    method: str
-    path: str
-    stream: Stream
-    user: str
-    request_id: str | None
-    content_type: str
-    length: int
-    size: int
-
-
-def parse_head(head: bytes, streams: Mapping[str, Stream], max_length: int) -> PlainHead | None:
-    """Read a head, its empty line included; None if it is not that of a plain report of at most `max_length` bytes."""
-    lines = head.split(b"\r\n")
-    line = _REQUEST_LINE.fullmatch(lines[0])
-    stream = streams.get(line[2].decode("ascii")) if line else None
-    if line is None or stream is None:
-        return None
-    fields: dict[bytes, str] = {}
-    for text in lines[1:-2]:
-        field = _FIELD.fullmatch(text)
-        name = field[1].lower() if field else b""
-        if field is None or name in fields or name in _NOT_PLAIN:
-            return None
-        fields[name] = field[2].decode("ascii")
-    length = fields.get(b"content-length", "")
-    if not _LENGTH.fullmatch(length.encode("ascii")) or int(length) > max_length:
-        return None
-    content_type = fields.get(b"content-type", "")
-    user = _user(fields)
-    if b"host" not in fields or user is None or "ndjson" in content_type.lower():
-        return None
-    return PlainHead(
-        line[1].decode("ascii"),
-        line[2].decode("ascii"),
-        stream,
-        user,
-        fields.get(b"x-request-id"),
-        content_type,
-        int(length),
-        len(head),
-    )
-
-
-def _user(fields: Mapping[bytes, str]) -> str | None:
-    known = {"USER_TOKEN": fields.get(b"user_token", ""), "Authorization": fields.get(b"authorization", "")}
-    try:
-        return Guard.user_of(known)
-    except GatewayError:
-        return None
-
-
-class Tell(Protocol):
-    """Logs and counts one answered request."""
-
-    def __call__(self, head: PlainHead, request_id: str, seconds: float, count: int, remote: str | None) -> None:
-        """Told after the answer was written."""
-        ...
+# Of a report that was synced and answered with 204: its head, the id it was answered with, the seconds from its head to its
+# answer, and the address of its sender. A plain tuple because one is made for each report.
+Answered = tuple[PlainHead, str, float, str | None]
 
 
 class FastLane:
@@ -126,7 +47,7 @@ class FastLane:
         streams: the table.
         guard: decides who may enter.
         intake: commits.
-        tell: see `Tell`.
+        tell: logs and counts what was answered.
         max_length: the largest body.
         on_begin, on_end: called around each request, as the ordinary lane counts its own.
     """
@@ -136,7 +57,7 @@ class FastLane:
         streams: tuple[Stream, ...],
         guard: Guard,
         intake: Intake,
-        tell: Tell,
+        tell: Callable[[Sequence[Answered]], None],
         *,
         max_length: int,
         on_begin: Callable[[], None],
@@ -147,43 +68,31 @@ class FastLane:
         self.tell = tell
         self.on_begin = on_begin
         self.on_end = on_end
-        self._max_length = max_length
-        self._streams = {f"/{stream.name}": stream for stream in streams if stream.kind is Kind.REPORTS}
-        # A client's heads differ little or not at all from request to request.
-        self._heads: dict[bytes, PlainHead] = {}
+        self.head_of = Heads({f"/{stream.name}": stream for stream in streams if stream.kind is Kind.REPORTS}, max_length).head_of
+        self._loop = asyncio.get_running_loop()
+        self._synced: list[Connection] = []
 
-    def head_of(self, data: bytes) -> PlainHead | None:
-        """The plain head that the data begins with, None if there is none or it is not complete."""
-        end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
-        if end < 0:
-            return None
-        head = data[: end + 4]
-        known = self._heads.get(head)
-        if known is None:
-            known = parse_head(head, self._streams, self._max_length)
-            if known is None:
-                return None
-            if len(self._heads) >= KEPT_HEADS:
-                self._heads.clear()
-            self._heads[head] = known
-        return known
+    def synced(self, connection: Connection) -> None:
+        """Have the report of a connection answered, with all the others of its round: the clock is read once for all."""
+        if not self._synced:
+            self._loop.call_soon(self._answer)
+        self._synced.append(connection)
 
-
-class _Request:
-    """One report on its way through the fast lane."""
-
-    __slots__ = ("begun", "count", "head", "hold", "pieces", "size", "ticket")
-
-    def __init__(self, head: PlainHead, data: bytes, ticket: Ticket, begun: float) -> None:
-        self.head = head
-        # As they came: given to aiohttp after all, they must not look to it as if they had come together.
-        self.pieces = [data]
-        self.size = len(data)
-        self.ticket = ticket
-        self.begun = begun
-        self.count = 0
-        # The end of the wait for the body; None once it is there.
-        self.hold: asyncio.TimerHandle | None = None
+    def _answer(self) -> None:
+        synced, self._synced = self._synced, []
+        end = f"\r\nServer: {SERVER}\r\nDate: {rfc822_formatted_time()}\r\n".encode("ascii")
+        loop_time, now = self._loop.time(), time.perf_counter()
+        answered: list[Answered] = []
+        defect: Exception | None = None
+        for connection in synced:
+            try:
+                answered.append(connection.answer(end, loop_time, now))
+            except Exception as error:  # noqa: BLE001 (the others of the round wait for their answers)
+                connection.force_close()
+                defect = error
+        self.tell(answered)
+        if defect is not None:
+            raise defect
 
 
 class Connection(RequestHandler):
@@ -193,7 +102,15 @@ class Connection(RequestHandler):
         super().__init__(manager, **settings)
         self._lane = lane
         self._tell_malformed = tell_malformed
-        self._fast: _Request | None = None
+        self._remote: str | None = None
+        # The report that is in the lane: its head (None for no report), when it began, and its bytes. Those as they came:
+        # given to aiohttp after all, they must not look to it as if they had come together.
+        self._head: PlainHead | None = None
+        self._begun = 0.0
+        self._pieces: list[bytes] = []
+        # What it takes while its body has not come whole, and the end of that wait.
+        self._ticket: Ticket | None = None
+        self._hold: asyncio.TimerHandle | None = None
         # What came while a report was being synced, in the pieces in which it came.
         self._behind: list[bytes] = []
         self._ended = False
@@ -201,6 +118,8 @@ class Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection whose task ends is closed, however it ends: nobody else would ever answer on it."""
         super().connection_made(transport)
+        peer = self.peername
+        self._remote = str(peer[0]) if isinstance(peer, tuple) else None
         if self._task_handler is not None:
             self._task_handler.add_done_callback(lambda _: self.force_close())
 
@@ -210,103 +129,112 @@ class Connection(RequestHandler):
         """Take bytes: into the fast lane, behind the report that is in it, or to aiohttp."""
         if self._lane is None:
             self._give(data)
-        elif self._fast is None and not self._behind:
-            self._begin(data)
-        elif self._fast is not None and self._fast.hold is not None:
-            self._go_on(self._fast, data)
+        elif self._head is None and not self._behind:
+            self._begin(self._lane, data)
+        elif self._ticket is not None:
+            self._go_on(self._ticket, data)
         else:
             self._behind.append(data)
             if sum(map(len, self._behind)) > self._read_bufsize and self.transport is not None:
                 self.transport.pause_reading()
 
-    def _begin(self, data: bytes) -> None:
-        lane = self._lane
-        if lane is None or self._force_close or self._close:
+    def _begin(self, lane: FastLane, data: bytes) -> None:
+        if self._force_close or self._close:
             return
         head = lane.head_of(data)
         # Who does not read its answers is aiohttp's too, which waits until they can be written.
-        if head is None or len(data) > head.size + head.length or self.writing_paused:
-            self._leave(data)
+        if head is None or len(data) > head.size + head.length or self._paused:
+            self._leave([data])
             return
+        self._begun = time.perf_counter()
+        if len(data) == head.size + head.length:
+            self._commit(lane, head, [data], data[head.size :])
+        else:
+            self._wait(lane, head, data)
+
+    def _wait(self, lane: FastLane, head: PlainHead, data: bytes) -> None:
+        """A body that has not come whole is waited for."""
         try:
             ticket = lane.guard.admit(head.stream, head.length)
             ticket.took(len(data) - head.size)
         except GatewayError:
-            self._leave(data)
+            self._leave([data])
             return
+        self._head, self._pieces, self._ticket = head, [data], ticket
         ticket.__enter__()
-        self._fast = request = _Request(head, data, ticket, time.perf_counter())
         lane.on_begin()
-        if len(data) == head.size + head.length:
-            self._commit(request)
-        else:
-            request.hold = self._loop.call_later(HOLD_S, self._abandon, request)
+        self._hold = self._loop.call_later(HOLD_S, self._abandon)
 
-    def _go_on(self, request: _Request, data: bytes) -> None:
-        """More of the body that a head is held for."""
-        request.pieces.append(data)
-        request.size += len(data)
+    def _go_on(self, ticket: Ticket, data: bytes) -> None:
+        """More of the body that a head waits for."""
+        self._pieces.append(data)
+        head, lane = self._head, self._lane
+        assert head is not None
+        assert lane is not None
+        missing = head.size + head.length - sum(map(len, self._pieces))
         try:
-            request.ticket.took(len(data))
+            ticket.took(len(data))
         except GatewayError:
-            if request.hold is not None:
-                request.hold.cancel()
-            self._abandon(request)
-            return
-        missing = request.head.size + request.head.length - request.size
-        if missing > 0:
-            return
-        if request.hold is not None:
-            request.hold.cancel()
-            request.hold = None
+            missing = -1
         if missing < 0:
-            self._abandon(request)
-        else:
-            self._commit(request)
+            self._abandon()
+        elif missing == 0:
+            pieces = self._pieces
+            self._end()
+            self._commit(lane, head, pieces, b"".join(pieces)[head.size :])
 
-    def _commit(self, request: _Request) -> None:
-        lane = self._lane
-        assert lane is not None  # only the fast lane makes requests of its own
-        head = request.head
+    def _commit(self, lane: FastLane, head: PlainHead, pieces: list[bytes], body: bytes) -> None:
         try:
-            request.count = lane.intake.commit_at_once(
-                head.stream,
-                head.user,
-                head.content_type,
-                b"".join(request.pieces)[head.size :],
-                lambda error: self._committed(request, error),
-            )
+            lane.guard.hold(head.stream, head.length)
+        except GatewayError:
+            self._leave(pieces)
+            return
+        lane.on_begin()
+        self._head, self._pieces = head, pieces
+        try:
+            lane.intake.commit_document(head.stream, head.user, body, self._committed)
         except Exception:  # noqa: BLE001 (the ordinary lane meets the same error, and has the means to tell it)
-            self._abandon(request)
+            self._abandon()
 
-    def _committed(self, request: _Request, error: GatewayError | None) -> None:
+    def _committed(self, error: GatewayError | None) -> None:
         """The report is synced, or kept out of the spool."""
-        lane = self._lane
-        if isinstance(error, Unanswerable):
-            self._end(request)
+        if error is None and self._lane is not None:
+            self._lane.synced(self)
+        elif isinstance(error, Unanswerable):
+            self._end()
             self.force_close()
-            return
-        if error is not None or lane is None:
+        else:
             # The ordinary lane tries once more, and says what is wrong if it is still so.
-            self._abandon(request)
-            return
-        self._end(request)
-        request_id = request_id_of(request.head.request_id)
-        lane.tell(request.head, request_id, time.perf_counter() - request.begun, request.count, self._remote())
-        if self.transport is None:
-            return
-        closing = lane.guard.stopping or self.is_last
-        self.transport.write(_answer(request_id, closing=closing))
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        if closing:
-            self.force_close()
-            return
-        if self._behind:
-            # In a turn of its own: the journal has other requests to answer.
-            self._loop.call_soon(self._take_behind)
+            self._abandon()
+
+    def answer(self, end: bytes, loop_time: float, now: float) -> Answered:
+        """Answer the report that was synced.
+
+        Args:
+            end: the fields that every answer has, from behind the request's id.
+            loop_time: the clock of the event loop.
+            now: the clock that `seconds` are taken of.
+        """
+        head, lane = self._head, self._lane
+        assert head is not None
+        assert lane is not None
+        request_id = request_id_of(head.request_id)
+        self._end()
+        if self.transport is not None:
+            start = b"HTTP/1.1 204 No Content\r\nX-Request-ID: " + request_id.encode("ascii") + end
+            if lane.guard.stopping or self.is_last:
+                self.transport.write(start + b"Connection: close\r\n\r\n")
+                self.force_close()
+            else:
+                self.transport.write(start + b"\r\n")
+                self._next_keepalive_close_time = loop_time + self._keepalive_timeout
+                if self._behind:
+                    # In a turn of its own: others of this round wait for their answers.
+                    self._loop.call_soon(self._take_behind)
+        return head, request_id, now - self._begun, self._remote
 
     def _take_behind(self) -> None:
-        if self._fast is not None or self.transport is None:
+        if self._head is not None or self.transport is None:
             return
         behind, self._behind = self._behind, []
         self.transport.resume_reading()
@@ -320,30 +248,37 @@ class Connection(RequestHandler):
             # Only a piece of a request was left, and nobody will send the rest.
             self.force_close()
 
-    def _remote(self) -> str | None:
-        peer = self.peername
-        return str(peer[0]) if isinstance(peer, tuple) else None
-
     # --- leaving the lane -----------------------------------------------------------------------------------------
 
-    def _end(self, request: _Request) -> None:
-        self._fast = None
-        request.ticket.__exit__()
-        if self._lane is not None:
-            self._lane.on_end()
+    def _end(self) -> None:
+        """The report leaves the lane, and gives back what it took."""
+        head, lane = self._head, self._lane
+        assert head is not None
+        assert lane is not None
+        self._head, self._pieces = None, []
+        if self._ticket is None:
+            lane.guard.let_go(head.length)
+        else:
+            self._ticket.__exit__()
+            self._ticket = None
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
+        lane.on_end()
 
-    def _abandon(self, request: _Request) -> None:
+    def _abandon(self) -> None:
         """Give a request that is not so plain after all to aiohttp, with everything behind it."""
-        behind, self._behind = self._behind, []
-        self._end(request)
-        if self.transport is not None and behind:
+        pieces = self._pieces + self._behind
+        if self._behind and self.transport is not None:
             self.transport.resume_reading()
-        for piece in [*request.pieces, *behind]:
-            self._leave(piece)
+        self._behind = []
+        self._end()
+        self._leave(pieces)
 
-    def _leave(self, data: bytes) -> None:
+    def _leave(self, pieces: list[bytes]) -> None:
         self._lane = None
-        self._give(data)
+        for piece in pieces:
+            self._give(piece)
 
     def _give(self, data: bytes) -> None:
         """Give bytes to aiohttp; where they break a body that is being received, its reader is told at once.
@@ -373,8 +308,8 @@ class Connection(RequestHandler):
         self._lingering_time = 0.0
 
     def _is_answering(self) -> bool:
-        if self._fast is not None:
-            return self._fast.hold is None
+        if self._head is not None:
+            return self._ticket is None
         if self._current_request is not None and not self._current_request.content.is_eof():
             return False
         return self._request_in_progress or bool(self._messages) or bool(self._behind)
@@ -386,15 +321,13 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone; a report that is being synced stays, as one whose answer was lost."""
-        request = self._fast
-        if request is not None and request.hold is not None:
-            request.hold.cancel()
-            self._end(request)
+        if self._ticket is not None:
+            self._end()
         super().connection_lost(exc)
 
     def _process_keepalive(self) -> None:
         """Not idle while a report is in the fast lane, though aiohttp knows of none."""
-        if self._fast is not None:
+        if self._head is not None:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
@@ -411,15 +344,6 @@ class Connection(RequestHandler):
         reason = (message or str(exc) or "the request is not HTTP").splitlines()[0]
         response: web.StreamResponse = self._tell_malformed(request, status, reason)
         return response
-
-
-def _answer(request_id: str, *, closing: bool) -> bytes:
-    """The bytes that the ordinary lane answers a report with."""
-    connection = "Connection: close\r\n" if closing else ""
-    return (
-        f"HTTP/1.1 204 No Content\r\nX-Request-ID: {request_id}\r\nServer: {SERVER}\r\n"
-        f"Date: {rfc822_formatted_time()}\r\n{connection}\r\n"
-    ).encode("ascii")
 
 
 class Server(web.Server):

@@ -144,19 +144,35 @@ class Guard:
         Raises:
             Stopping, TooLarge, Overloaded, SpoolFull, SpoolBroken: see `errors.py`.
         """
+        memory = self._room.streamed_bytes
+        if length is not None:
+            memory = length if length <= self._room.held_bytes else min(length, memory)
+        self._check(stream, length or 0, memory)
+        return Ticket(self, memory, length or 0)
+
+    def hold(self, stream: Stream, length: int) -> None:
+        """Let a small body in that has come whole, and count it until `let_go`; raises as `admit` does."""
+        self._check(stream, length, length)
+        self.memory_bytes += length
+        self.promised_bytes += length
+        self.bodies += 1
+
+    def let_go(self, length: int) -> None:
+        """A body that was held is synced, or kept out of the spool."""
+        self.memory_bytes -= length
+        self.promised_bytes -= length
+        self.bodies -= 1
+
+    def _check(self, stream: Stream, length: int, memory: int) -> None:
         if self.stopping:
             raise Stopping("the gateway is stopping; send it to another, or again in a moment")
         fault_of = self._faults.get(stream.name)
         if fault_of is not None and (fault := fault_of()) is not None:
             raise again(fault)
-        if length is not None and length > stream.max_body_bytes:
+        if length > stream.max_body_bytes:
             raise too_large(stream.max_body_bytes)
-        memory = self._room.streamed_bytes
-        if length is not None:
-            memory = length if length <= self._room.held_bytes else min(length, memory)
         self.check_memory(memory)
-        self.check_room(length or 0)
-        return Ticket(self, memory, length or 0)
+        self.check_room(length)
 
     def check_memory(self, more: int, own: int = 0) -> None:
         """Overloaded if there is no memory for so much more of a body, and it is others that have taken it."""

@@ -18,7 +18,7 @@ from gateway.content import Decoder, decoder
 from gateway.drafts import Draft, FileDraft, ReportDraft, check_enveloped, envelope_parts
 from gateway.errors import BadRequest, BodyTimeout, ClientGone, GatewayError
 from gateway.guard import Ticket, too_large
-from gateway.journal import Journal
+from gateway.journal import Done, Journal
 from gateway.reportlines import DocumentFolder, NdjsonFolder, document_line, ndjson_lines
 from gateway.spool import Spool
 from gateway.streams import Stream
@@ -137,33 +137,33 @@ class Intake:
             else:
                 synced.set_exception(error)
 
-        return self.commit_at_once(incoming.stream, incoming.user, incoming.content_type, body, done), synced
+        lines = ndjson_lines(body) if _is_ndjson(incoming.content_type) else [document_line(body)]
+        self._append(incoming.stream, incoming.user, len(body), lines, done)
+        return len(lines), synced
 
-    def commit_at_once(
-        self, stream: Stream, user: str, content_type: str, body: bytes, done: Callable[[GatewayError | None], None]
-    ) -> int:
-        """Have the reports of a whole small body written, and return how many.
+    def commit_document(self, stream: Stream, user: str, body: bytes, done: Done) -> None:
+        """Have a small report written.
 
         Args:
-            stream: where they go.
-            user: who sends them.
-            content_type: as claimed; tells one document from many lines.
-            body: decoded.
-            done: called in the event loop's thread once they are synced, or with what kept them out.
+            stream: where it goes.
+            user: who sends it.
+            body: one JSON document, decoded.
+            done: called in the event loop's thread once it is synced, or with what kept it out.
 
         Raises:
             BadRequest, TooLarge, Overloaded, SpoolFull, SpoolBroken: nothing was taken, and `done` is not called.
         """
-        lines = ndjson_lines(body) if _is_ndjson(content_type) else [document_line(body)]
+        self._append(stream, user, len(body), [document_line(body)], done)
+
+    def _append(self, stream: Stream, user: str, size: int, lines: list[bytes], done: Done) -> None:
         # One instant decides the segment, the key and `received_at`. Nothing is awaited between here and the append, so
         # that instants increase along the segment.
         instant = self._spool.timestamps.next()
         if self._envelope:
             prefix, suffix = parts = envelope_parts(user, instant)
-            check_enveloped(len(body), len(lines), parts, stream.max_body_bytes)
+            check_enveloped(size, len(lines), parts, stream.max_body_bytes)
             lines = [prefix + line[:-1] + suffix + b"\n" for line in lines]
         self._journals[stream.name].append(instant, lines[0] if len(lines) == 1 else b"".join(lines), done)
-        return len(lines)
 
     # --- files ----------------------------------------------------------------------------------------------------
 

@@ -4,17 +4,19 @@ One writer thread for each stream takes whatever has come since its last round, 
 and only then has the requests answered. While a sync runs the next round gathers, so the slower the disk, the larger
 the rounds.
 
-    append ─▶ queue ─▶ round: write, fdatasync ─▶ done(None)
-                              │ fails
-                              ▼
-                       restore: nothing of the round may stay readable ─▶ done(error)
+    append ─▶ round: write, fdatasync ─▶ done(None)
+                     │ fails
+                     ▼
+              restore: nothing of the round may stay readable ─▶ done(error)
 
-The queue is fed by the event loop's thread alone; `done` is called there too.
+Reports come from the event loop's thread alone, and `done` is called there too. The writer is woken once in a turn of the
+loop, not for each report: on a busy core every switch between the two threads costs as much as a report.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import queue
 import threading
@@ -43,12 +45,8 @@ class SegmentLimits:
     pending_bytes: int
 
 
-@dataclass(slots=True)
-class _Entry:
-    instant: int
-    data: bytes
-    done: Done
-    is_answered: bool = False
+# The instant, the lines and who is told; a plain tuple because one is made for each report.
+_Entry = tuple[int, bytes, Done]
 
 
 @dataclass(slots=True)
@@ -85,7 +83,10 @@ class Journal:
         self._limits = limits
         self._monotonic = monotonic
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Entry | _Cut] = queue.SimpleQueue()
+        # What was appended and not yet taken by the writer.
+        self._appended: collections.deque[_Entry] = collections.deque()
+        self._wakes: queue.SimpleQueue[_Cut | None] = queue.SimpleQueue()
+        self._is_waking = False
         self._pending_bytes = 0
         self._closed = False
         self._ended = asyncio.Event()
@@ -93,6 +94,8 @@ class Journal:
         self._sync_seconds = spool.metrics.sync_seconds.labels(stream.name)
         # Set by the writer while the segment cannot be trusted, read by the loop: new reports are refused meanwhile.
         self.fault: GatewayError | None = None
+        # Taken by the writer, and neither answered nor among the unanswerable.
+        self._in_hand: list[_Entry] = []
         # Rounds that cannot even be answered with an error yet, because their bytes may still be readable on the disk.
         self._unanswerable: list[tuple[list[_Entry], GatewayError]] = []
         self._failed_sync = False
@@ -127,7 +130,15 @@ class Journal:
         if self._pending_bytes and self._pending_bytes + len(data) > self._limits.pending_bytes:
             raise Overloaded("too many reports wait to be written")
         self._pending_bytes += len(data)
-        self._queue.put(_Entry(instant, data, done))
+        self._appended.append((instant, data, done))
+        if not self._is_waking:
+            self._is_waking = True
+            # After the other connections that have something to read in this turn of the loop.
+            self._loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._is_waking = False
+        self._wakes.put(None)
 
     async def cut(self) -> None:
         """Return once everything appended before stands in cut segments, or the log has said why it cannot be cut."""
@@ -156,20 +167,22 @@ class Journal:
             if not asked.done():
                 asked.set_result(None)
 
-        self._queue.put(_Cut(lambda: self._loop.call_soon_threadsafe(answer), last=last))
+        self._wakes.put(_Cut(lambda: self._loop.call_soon_threadsafe(answer), last=last))
         await asked
 
     def _answer(self, entries: list[_Entry], error: GatewayError | None) -> None:
-        self._pending_bytes -= sum(len(entry.data) for entry in entries)
-        for entry in entries:
+        self._pending_bytes -= _size_of(entries)
+        for _, _, done in entries:
             try:
-                entry.done(again(error) if error is not None else None)
+                done(again(error) if error is not None else None)
             except Exception as defect:  # noqa: BLE001 (the other requests of the round wait for their answers)
                 self._spool.log.error("defect", where=f"answers of {self._stream.name}", reason=repr(defect))
 
     def _answer_soon(self, entries: list[_Entry], error: GatewayError | None) -> None:
-        for entry in entries:
-            entry.is_answered = True
+        del self._in_hand[: len(entries)]
+        self._tell(entries, error)
+
+    def _tell(self, entries: list[_Entry], error: GatewayError | None) -> None:
         try:
             self._loop.call_soon_threadsafe(self._answer, entries, error)
         except RuntimeError:
@@ -199,8 +212,7 @@ class Journal:
             self._is_dead = True
             # Of what the writer had in hand it is not known whether it stays.
             held = [entry for round_, _ in self._unanswerable for entry in round_]
-            in_hand = [entry for entry in [*held, *entries] if not entry.is_answered]
-            self._answer_soon(in_hand, Unanswerable("the writer failed with these reports in hand"))
+            self._tell([*held, *self._in_hand], Unanswerable("the writer failed with these reports in hand"))
 
     def _work(self, entries: list[_Entry], *, ask_cut: bool) -> None:
         if self.fault is not None:
@@ -215,17 +227,17 @@ class Journal:
 
     def _gather(self) -> tuple[list[_Entry], list[_Cut]]:
         """Wait for something to do, then take all there is."""
-        entries: list[_Entry] = []
         cuts: list[_Cut] = []
         try:
-            item = self._queue.get(timeout=self._patience())
+            asked = self._wakes.get(timeout=self._patience())
             while True:
-                if isinstance(item, _Cut):
-                    cuts.append(item)
-                else:
-                    entries.append(item)
-                item = self._queue.get_nowait()
+                if asked is not None:
+                    cuts.append(asked)
+                asked = self._wakes.get_nowait()
         except queue.Empty:
+            # After the cuts: what was appended before one of them has to be in its segment.
+            entries = [self._appended.popleft() for _ in range(len(self._appended))]
+            self._in_hand = list(entries)
             return entries, cuts
 
     def _patience(self) -> float | None:
@@ -244,11 +256,11 @@ class Journal:
     def _rounds(self, entries: list[_Entry]) -> None:
         """Write what was gathered: one round, or one for each hour where the hour turns among the entries."""
         while entries:
-            hour = names.hour_of(entries[0].instant)
+            hour = names.hour_of(entries[0][0])
             # Instants increase, so a round of one hour is known by its last entry.
             count = len(entries)
-            if names.hour_of(entries[-1].instant) != hour:
-                count = sum(1 for entry in entries if names.hour_of(entry.instant) == hour)
+            if names.hour_of(entries[-1][0]) != hour:
+                count = sum(1 for instant, _, _ in entries if names.hour_of(instant) == hour)
             self._round(hour, entries[:count])
             entries = entries[count:]
             if self.fault is not None and entries:
@@ -259,8 +271,8 @@ class Journal:
         begun = self._monotonic()
         self._failed_sync = False
         try:
-            segment = self._segment_of(hour, entries[0].instant)
-            segment.written += disk.write_all(segment.descriptor, [entry.data for entry in entries])
+            segment = self._segment_of(hour, entries[0][0])
+            segment.written += disk.write_all(segment.descriptor, [data for _, data, _ in entries])
             # From here on a failure is one of the sync: the kernel may have dropped the pages and call them clean, so
             # that a second sync says yes to what is not on the disk.
             self._failed_sync = True
@@ -269,7 +281,7 @@ class Journal:
             self._fail(entries, error)
             return
         segment.synced = segment.written
-        self._spool.tallies[self._stream.name].add(0, sum(len(entry.data) for entry in entries))
+        self._spool.tallies[self._stream.name].add(0, _size_of(entries))
         self._sync_seconds.observe(self._monotonic() - begun)
         self._answer_soon(entries, None)
         self._failures.ended(stream=self._stream.name)
@@ -320,6 +332,7 @@ class Journal:
         self._failures.failed(stream=self._stream.name, reason=str(cause))
         self.fault = error
         self._unanswerable.append((entries, error))
+        del self._in_hand[: len(entries)]
         self._try_to_restore()
 
     def _try_to_restore(self) -> None:
@@ -383,5 +396,9 @@ class Journal:
 
     def _answer_unanswerable(self) -> None:
         for entries, error in self._unanswerable:
-            self._answer_soon(entries, error)
+            self._tell(entries, error)
         self._unanswerable.clear()
+
+
+def _size_of(entries: list[_Entry]) -> int:
+    return sum([len(data) for _, data, _ in entries])

@@ -66,7 +66,9 @@ def check(document: bytes, max_depth: int | None = None) -> None:
         except orjson.JSONDecodeError:
             pass
         else:
-            if document.count(b"[") + document.count(b"{") <= (MAX_DEPTH if max_depth is None else max_depth):
+            depth = MAX_DEPTH if max_depth is None else max_depth
+            # Each level takes two brackets.
+            if len(document) <= 2 * depth or document.count(b"[") + document.count(b"{") <= depth:
                 return
     recognizer = Recognizer(max_depth)
     recognizer.feed(document)

@@ -10,7 +10,7 @@ import queue
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from gateway.logline import json_value, text_value
@@ -60,6 +60,11 @@ _PROBES = frozenset({"/health", "/ready", "/metrics"})
 _MILLISECONDS = tuple(f".{n:03d}Z" for n in range(1000))
 
 
+# A request's method, path, user and address, then the seconds to its answer, the bytes of its body, and its id.
+Who = tuple[str, str, str | None, str | None]
+Request = tuple[Who, float, int, str]
+
+
 class Log:
     """Takes events from any thread without blocking it; a thread of its own writes them in batches.
 
@@ -87,7 +92,7 @@ class Log:
         self._threshold = LEVELS[level]
         self._json = format == "json"
         self._heads = [self._head(*outcome) for outcome in _OUTCOMES]
-        self._known: dict[tuple[str | None, ...], str] = {}
+        self._known: dict[Who, str] = {}
         self._fd = _open_or_null(fd)
         self._limit_bytes = max_buffered_bytes
         self._access_limit_bytes = max_buffered_bytes - max_buffered_bytes // 8
@@ -125,37 +130,33 @@ class Log:
         if LEVELS[level] >= self._threshold:
             self._put(self._line(level, event, fields), self._limit_bytes, _NOW)
 
-    def access(
-        self,
-        method: str,
-        path: str,
-        status: int,
-        duration_s: float,
-        received_bytes: int,
-        user: str | None,
-        request_id: str,
-        ip: str | None,
-    ) -> None:
-        """Tell an answered request; made of ready parts because it runs thousands of times a second."""
+    def access(self, path: str, status: int, requests: Sequence[Request]) -> None:
+        """Tell requests of one path that were answered together; made of ready parts because thousands come in a second."""
         outcome = (status >= 400) + (status >= 500)
         if outcome == _DONE and path in _PROBES:
             outcome = _PROBED
         if self._threshold > _ACCESS_LEVELS[outcome]:
             return
-        head = self._heads[outcome]
-        who = (method, path, user, ip)
-        known = self._known.get(who) or self._know(who)
-        if self._json:
-            line = (
-                f'{{"time":"{self._now()}",{head},{known},"status":{status},"duration_ms":{duration_s * 1000:.1f},'
-                f'"received_bytes":{received_bytes},"request_id":{json_value(request_id)}}}\n'
-            )
-        else:
-            line = (
-                f"{self._now()} {head} {known} status={status} duration_ms={duration_s * 1000:.1f} "
-                f"received_bytes={received_bytes} request_id={text_value(request_id)}\n"
-            )
-        self._put(line.encode(), self._access_limit_bytes, _SOON)
+        now, head = self._now(), self._heads[outcome]
+        line_of = self._json_access if self._json else self._text_access
+        lines = [
+            line_of(now, head, self._known.get(who) or self._know(who), status, seconds * 1000, size, request_id)
+            for who, seconds, size, request_id in requests
+        ]
+        self._put("".join(lines).encode(), self._access_limit_bytes, _SOON)
+
+    @staticmethod
+    def _text_access(now: str, head: str, who: str, status: int, ms: float, size: int, request_id: str) -> str:
+        told = request_id if request_id.isalnum() else text_value(request_id)
+        return f"{now} {head} {who} status={status} duration_ms={ms:.1f} received_bytes={size} request_id={told}\n"
+
+    @staticmethod
+    def _json_access(now: str, head: str, who: str, status: int, ms: float, size: int, request_id: str) -> str:
+        told = f'"{request_id}"' if request_id.isalnum() else json_value(request_id)
+        return (
+            f'{{"time":"{now}",{head},{who},"status":{status},"duration_ms":{ms:.1f},'
+            f'"received_bytes":{size},"request_id":{told}}}\n'
+        )
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Write what is waiting, at most for so long; true when all of it is out. Later events are discarded."""
@@ -165,7 +166,7 @@ class Log:
         self._thread.join(timeout_s)
         return not self._thread.is_alive() and not self._dropped
 
-    def _know(self, who: tuple[str | None, ...]) -> str:
+    def _know(self, who: Who) -> str:
         """Render what comes again with every request of a client; bounded for the sake of clients that make it up."""
         pairs = self._pairs(dict(zip(("method", "path", "user", "ip"), who, strict=True)))
         if len(pairs) < 300:
@@ -202,7 +203,7 @@ class Log:
             if self._closing:
                 return
             if self._pending_bytes + len(line) > limit_bytes:
-                self._dropped += 1
+                self._dropped += line.count(b"\n")
                 return
             if self._dropped and not self._broken:
                 # Told at the gap itself, before the first line that comes after it.

@@ -32,6 +32,7 @@ _FEW_LINES = 8
 # Eight characters that no client can know.
 _NONCE = secrets.token_urlsafe(6)
 _BETWEEN = f',"{_NONCE}",'.encode()
+_LF, _CR = b"\n\r"
 _NEWLINES_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -163,7 +164,8 @@ def _trimmed(held: bytes, part: bytes) -> bytes:
 
 
 def _one_line(text: bytes) -> bytes:
-    return text.translate(_NEWLINES_TO_SPACES) if b"\n" in text or b"\r" in text else text
+    # Asked for numbers, because a search for one byte as bytes takes ten times as long.
+    return text.translate(_NEWLINES_TO_SPACES) if _LF in text or _CR in text else text
 
 
 def _no_report() -> BadRequest:

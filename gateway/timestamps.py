@@ -27,5 +27,6 @@ class Timestamps:
     def next(self) -> int:
         """The next instant: now, or one nanosecond after the last one if now is not later."""
         with self._lock:
-            self._last = max(self._clock_ns(), self._last + 1)
+            now = self._clock_ns()
+            self._last = now if now > self._last else self._last + 1
             return self._last

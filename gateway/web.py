@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -28,7 +28,7 @@ from gateway.errors import (
     Unauthorized,
     UnsupportedEncoding,
 )
-from gateway.fastlane import SERVER, Connection, FastLane, PlainHead, Server
+from gateway.fastlane import SERVER, Answered, Connection, FastLane, Server
 from gateway.guard import Guard
 from gateway.intake import Incoming, Intake
 from gateway.log import Log
@@ -213,22 +213,18 @@ class Web:
         if status >= 400:
             self._metrics.refused.labels(status).inc()
         request = exchange.request
-        self._log.access(
-            request.method,
-            exchange.path,
-            status,
-            seconds,
-            exchange.received_bytes,
-            exchange.user,
-            exchange.request_id,
-            request.remote,
-        )
+        who = (request.method, exchange.path, exchange.user, request.remote)
+        self._log.access(exchange.path, status, [(who, seconds, exchange.received_bytes, exchange.request_id)])
 
-    def _tell_fast(self, head: PlainHead, request_id: str, seconds: float, count: int, remote: str | None) -> None:
-        self._seconds[head.path].observe(seconds)
-        self._received[head.stream.name].inc(count)
-        self._received_bytes[head.stream.name].inc(head.length)
-        self._log.access(head.method, head.path, 204, seconds, head.length, head.user, request_id, remote)
+    def _tell_fast(self, answered: Sequence[Answered]) -> None:
+        for path in {head.path for head, _, _, _ in answered}:
+            mine = [each for each in answered if each[0].path == path]
+            self._seconds[path].observe_all([seconds for _, _, seconds, _ in mine])
+            name = mine[0][0].stream.name
+            self._received[name].inc(len(mine))
+            self._received_bytes[name].inc(sum([head.length for head, _, _, _ in mine]))
+            requests = [((head.method, path, head.user, ip), seconds, head.length, id_) for head, id_, seconds, ip in mine]
+            self._log.access(path, 204, requests)
 
     def _tell_malformed(self, request: web.BaseRequest, status: int, reason: str) -> web.Response:
         """A request that is no HTTP: the parser's error in our form."""
@@ -238,7 +234,7 @@ class Web:
         response.headers["Server"] = SERVER
         response.force_close()
         self._metrics.refused.labels(status).inc()
-        self._log.access("-", "-", status, 0.0, 0, None, request_id, request.remote)
+        self._log.access("-", status, [(("-", "-", None, request.remote), 0.0, 0, request_id)])
         return response
 
     # --- handlers -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import gateway
 PACKAGE = Path(gateway.__file__).parent
 # From the highest to the lowest: a room imports from its own layer or from those below.
 LAYERS = (
-    ("edge", "__main__ cli arguments commands healthcheck service receiving sending web fastlane guard intake"),
+    ("edge", "__main__ cli arguments commands healthcheck service receiving sending web fastlane plainhead guard intake"),
     ("work", "delivery batching aggregate parcels drafts"),
     ("stores", "stores stores.local stores.s3 stores.s3_client stores.s3_errors stores.file_slice"),
     ("disk", "spool recovery adoption adopted_reports goedition journal disk"),
@@ -26,7 +26,7 @@ LAYERS = (
     ),
 )
 HEIGHT = {room: -depth for depth, (_, rooms) in enumerate(LAYERS) for room in rooms.split()}
-RECEIVING = {"receiving", "web", "fastlane", "intake"}
+RECEIVING = {"receiving", "web", "fastlane", "plainhead", "intake"}
 SENDING = {"sending", "delivery", "batching", "aggregate", "parcels"} | {room for room in HEIGHT if room.startswith("stores")}
 
 OS_CHANGES = {

@@ -21,7 +21,7 @@ import gateway
 from gateway import arguments, commands, service
 from gateway.config import ENVIRONMENT, KEYS, SECTIONS, Key, environment_name
 from gateway.log import EVENTS, STREAM_EVENTS
-from gateway.metrics import Metrics, SpoolCollector
+from gateway.metrics import Metrics
 from gateway.streams import STREAMS
 from gateway.web import STATUSES
 
@@ -147,7 +147,7 @@ def catalogue() -> dict[str, tuple[str, set[str]]]:
     found: dict[str, tuple[str, set[str]]] = {}
     for collector in metrics.registry._collector_to_names:
         # A family that is asked for at each scrape knows its labels, a metric that is counted up keeps them to itself.
-        families = list(collector.describe()) if isinstance(collector, SpoolCollector) else [collector]
+        families = [collector] if isinstance(collector, MetricWrapperBase) else list(collector.describe())
         for metric in families:
             name, kind = getattr(metric, "name", ""), getattr(metric, "type", "")
             if isinstance(metric, MetricWrapperBase):

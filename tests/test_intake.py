@@ -226,7 +226,7 @@ async def test_all_or_none_of_many_are_taken(make_door: Callable[..., Door]) -> 
         first = asyncio.create_task(door.reports(b'"%b"' % (b"x" * 900), length=902))
         await turns_until(lambda: door.journal._pending_bytes > 0)
         with pytest.raises(Overloaded):
-            door.intake.commit_at_once(USAGE, "u", "application/x-ndjson", b"1\n" * 100, called.append)
+            door.intake.commit_document(USAGE, "u", b"[" + b"1," * 100 + b"1]", called.append)
         gate.set()
         assert await first == 1
     assert called == []

@@ -67,7 +67,7 @@ class Pipe:
 
     def access(self, number: int = 0, status: int = 204) -> None:
         """Log a request with this number of bytes."""
-        self.log.access("PUT", "/usage", status, 0.00125, number, "machine-1", "a" * 32, "192.0.2.7")
+        self.log.access("/usage", status, [(("PUT", "/usage", "machine-1", "192.0.2.7"), 0.00125, number, "a" * 32)])
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_json_is_one_object_a_line() -> None:
     pipe = Pipe(form="json")
     pipe.log.info("listening")
     pipe.log.error("usage failed", count=3, path=pathlib.Path("/tmp"), at=[1, {"b": None}])
-    pipe.log.access("GET", '/"', 404, 0.5, 0, None, "r", None)
+    pipe.log.access('/"', 404, [(("GET", '/"', None, None), 0.5, 0, "r")])
     lines = pipe.end()
     assert lines[0] == b'{"time":"2026-11-21T12:00:00.125Z","level":"info","event":"listening"}'
     start = {"time": "2026-11-21T12:00:00.125Z"}
@@ -123,7 +123,7 @@ def test_json_is_one_object_a_line() -> None:
 def test_injection(form: str, user: str, path: str, request_id: str, value: str) -> None:
     """Whatever a client calls itself, its line is one printable line of UTF-8 that says who it was."""
     pipe = Pipe(form=form)
-    pipe.log.access("PUT", path, 204, 0.1, 1, user, request_id, "::1")
+    pipe.log.access(path, 204, [(("PUT", path, user, "::1"), 0.1, 1, request_id)])
     pipe.log.info("quarantined", name=value)
     lines = [line.decode() for line in pipe.end()]
     assert len(lines) == 2
@@ -204,7 +204,7 @@ def test_probes_that_succeed_are_no_news(path: str) -> None:
     for level in ("debug", "info"):
         pipe = Pipe(level)
         for status in (200, 503):
-            pipe.log.access("GET", path, status, 0.001, 0, None, "a" * 32, "192.0.2.7")
+            pipe.log.access(path, status, [(("GET", path, None, "192.0.2.7"), 0.001, 0, "a" * 32)])
         told[level] = [line.split()[1] for line in pipe.end()]
     assert told == {"debug": [b"debug", b"warning"], "info": [b"warning"]}
 
