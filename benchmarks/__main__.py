@@ -3,73 +3,82 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import aggregation, body, end_to_end, frozen, machine, reports, start
-from benchmarks.figures import Result
-from benchmarks.settings import MIB, CannotRun, Settings, Wrong
+from reliability.table import put_between
 
-ROWS: dict[str, Callable[[Settings], Result]] = {
-    "reports": reports.run,
-    "body": body.run,
-    "aggregate": aggregation.run,
-    "start": start.run,
-    "end-to-end": end_to_end.run,
-    "frozen": frozen.run,
-}
+from benchmarks import cores, document, frozen, machine, packages, rows
+from benchmarks.rows import ROWS, Outcome
+from benchmarks.settings import MIB, Peer, Settings
+
 # Beside the checkout's other products, and not in /tmp, which may be no disk.
 DIRECTORY = Path("build/benchmarks")
 MEMORY = Path("/dev/shm")
+# What has been found so far, for who ends a run early.
+LATEST = "latest.md"
+MARK = "the measurement"
 
 
 def main() -> int:
-    """Run the rows that were asked for."""
+    """Run the rows that were asked for; 1 if any could not be measured."""
     options = _parse(sys.argv[1:])
+    # Else whatever a row has started would go on when the run is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    packages.install_missing()
     options.directory.mkdir(parents=True, exist_ok=True)
+    latest = options.directory / LATEST
+    described = [*machine.describe(options.directory), cores.describe(), *_as_asked(options)]
+    outcomes = _run(options, described, latest)
+    text = document.render(described, outcomes)
+    print(text, end="")
+    if options.write:
+        put_between(options.write, MARK, text)
+    return 1 if any(outcome.result is None for outcome in outcomes) else 0
+
+
+def _run(options: argparse.Namespace, described: list[str], latest: Path) -> list[Outcome]:
+    outcomes: list[Outcome] = []
     memory = MEMORY if MEMORY.is_dir() else options.directory
     with _directory_in(options.directory) as directory, _directory_in(memory) as memory_directory:
         settings = _settings(options, Path(directory).resolve(), Path(memory_directory).resolve())
-        print("\n".join(f"- {line}" for line in machine.describe(settings.directory)), end="\n\n", flush=True)
         try:
-            for name in options.rows or _rows(settings):
-                _run(name, settings)
-        except (CannotRun, Wrong) as error:
-            print("\n".join((f"benchmark: {error}", *getattr(error, "__notes__", ()))), file=sys.stderr)
-            return 1
-    return 0
+            for name in options.rows or _all_rows():
+                outcomes.append(rows.run(name, ROWS[name], settings))
+                latest.write_text(document.render(described, outcomes), "utf-8")
+                print(f"benchmark: {document.summary(outcomes[-1])}", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            print(f"benchmark: ended early; what was found is in {latest}", file=sys.stderr)
+            raise SystemExit(128 + signal.SIGINT) from None
+    return outcomes
 
 
-def _rows(settings: Settings) -> list[str]:
-    """The rows for which everything is there."""
-    missing = {"end-to-end": settings.minio is None, "frozen": not frozen.ONEFILE.exists()}
-    return [name for name in ROWS if not missing.get(name)]
+def _all_rows() -> list[str]:
+    """Every row; the executables are measured where they were built."""
+    return [name for name in ROWS if name != "frozen" or frozen.ONEFILE.exists()]
+
+
+def _as_asked(options: argparse.Namespace) -> list[str]:
+    return ["**a quick run, to see that everything works: its figures say little**"] if options.quick else []
 
 
 def _directory_in(parent: Path) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=parent, prefix="gateway-benchmark.", ignore_cleanup_errors=True)
 
 
-def _run(name: str, settings: Settings) -> None:
-    begun = time.monotonic()
-    print(ROWS[name](settings).render(), flush=True)
-    print(f"benchmark: {name} took {time.monotonic() - begun:.0f} seconds", file=sys.stderr, flush=True)
-
-
 def _settings(options: argparse.Namespace, directory: Path, memory_directory: Path) -> Settings:
     return Settings(
         directory=directory,
         memory_directory=memory_directory,
-        rounds=options.rounds,
-        seconds=options.seconds,
+        quick=options.quick,
+        asked_rounds=options.rounds,
+        asked_seconds=options.seconds,
         connections=options.connections,
-        body_bytes=options.size * MIB,
+        body_bytes=options.body_size * MIB,
         bodies=options.bodies,
-        bodies_bytes=options.bodies_size * MIB,
-        counts=tuple(options.counts) if options.counts else None,
+        peers=tuple(options.peer),
         minio=options.minio_binary,
     )
 
@@ -77,25 +86,31 @@ def _settings(options: argparse.Namespace, directory: Path, memory_directory: Pa
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description="Measures the gateway against its peers, in turn.")
     add = parser.add_argument
-    add(
-        "rows",
-        nargs="*",
-        metavar="row",
-        help=f"of {', '.join(ROWS)}; default: all; end-to-end wants --minio-binary, frozen wants scripts/build",
-    )
-    add("--rounds", type=_positive, help="how often each contestant is measured (reports 3, body 3, aggregate 2)")
-    add("--seconds", type=float, help="of load in a round of reports (3), of watched delivery in start (6)")
-    add("--connections", type=_positive, default=64, help="of the load generator (64)")
-    add("--size", type=_positive, default=1024, metavar="MIB", help="of a large body, and of the lines to aggregate (1024)")
-    add("--bodies", type=_positive, default=16, help="large bodies at once (16)")
-    add("--bodies-size", type=_positive, default=256, metavar="MIB", help="of each of these (256)")
-    add("--counts", type=_positive, nargs="+", help="how many things wait at a start, smallest first")
-    add("--minio-binary", type=Path, help="a MinIO program, for end-to-end")
+    add("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; default: all, frozen only after scripts/build")
+    add("--quick", action="store_true", help="try everything in about three minutes; the figures say little")
+    add("--write", type=Path, metavar="FILE", help=f"put the tables into a document, between its marks for {MARK}")
+    add("--peer", type=peer, action="append", default=[], metavar="NAME=URL", help="a running server to POST small reports to")
+    add("--rounds", type=_positive, help="how often each contestant is measured")
+    add("--seconds", type=float, help="of load in a round")
+    add("--connections", type=_positive, default=64, help="of the load generators (64)")
+    add("--body-size", type=_positive, default=1024, metavar="MIB", help="of a large body (1024)")
+    add("--bodies", type=_positive, default=32, help="large bodies at once (32)")
+    add("--minio-binary", type=Path, help="a MinIO program; default: the one that the tests build")
     add("--directory", type=Path, default=DIRECTORY, help=f"on the disk to be measured ({DIRECTORY})")
     options = parser.parse_args(arguments)
     if unknown := [row for row in options.rows if row not in ROWS]:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    if options.write and not options.write.is_file():
+        parser.error(f"there is no {options.write} to write into")
     return options
+
+
+def peer(text: str) -> Peer:
+    """Read `NAME=URL`."""
+    name, _, url = text.partition("=")
+    if name and url.startswith(("http://", "https://")):
+        return Peer(name, url)
+    raise argparse.ArgumentTypeError(f"{text!r} is not NAME=URL")
 
 
 def _positive(text: str) -> int:

@@ -7,14 +7,14 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.lines import lines
+from benchmarks.lines import KIB, lines
 from gateway import names
 from gateway.spool import FORMAT_VERSION, Sidecar
 
 PID = 7
-SPECIMEN_BYTES = 1024
-SEGMENT_BYTES = 16 * 1024
-# A quiet gateway cuts a segment a minute.
+SPECIMEN_BYTES = KIB
+# A gateway that is not busy cuts a segment a minute; so many reports are in one at 17 a second.
+SEGMENT_REPORTS = 1000
 SEGMENT_AGE_NS = 60 * names.NANOSECONDS
 SPECIMEN_AGE_NS = names.NANOSECONDS // 10
 
@@ -31,8 +31,8 @@ def lay_out(spool: Path) -> None:
     (spool / "FORMAT").write_text(f"{FORMAT_VERSION}\n", "ascii")
 
 
-def write_specimens(spool: Path, count: int) -> int:
-    """Write received files with their sidecars, and return how many deliveries they make."""
+def write_specimens(spool: Path, count: int) -> None:
+    """Write received files with their sidecars."""
     begin = time.time_ns() - count * SPECIMEN_AGE_NS
     content = os.urandom(SPECIMEN_BYTES)
     digest = hashlib.sha256(content).hexdigest()
@@ -44,15 +44,17 @@ def write_specimens(spool: Path, count: int) -> int:
         path.write_bytes(content)
         path.with_suffix(f".{names.SIDECAR}").write_bytes(sidecar.to_json())
     os.sync()
-    return count
 
 
-def write_segments(spool: Path, count: int) -> int:
-    """Write cut segments of usage reports, one a minute, and return how many lines they hold."""
-    begin = time.time_ns() - count * SEGMENT_AGE_NS
-    content = lines(SEGMENT_BYTES)
-    for number in range(count):
+def write_reports(spool: Path, count: int) -> None:
+    """Write usage reports of about 1 KiB in cut segments, one a minute."""
+    # More lines than are wanted, since their length varies.
+    content = b"".join(lines(SEGMENT_REPORTS * 2 * KIB).splitlines(keepends=True)[:SEGMENT_REPORTS])
+    segments, rest = divmod(count, SEGMENT_REPORTS)
+    if rest or content.count(b"\n") != SEGMENT_REPORTS:
+        raise ValueError(f"{count} reports do not fill segments of {SEGMENT_REPORTS}")
+    begin = time.time_ns() - segments * SEGMENT_AGE_NS
+    for number in range(segments):
         name = names.spool_name(begin + number * SEGMENT_AGE_NS, PID, names.CUT_SEGMENT)
         (spool / "usage" / name).write_bytes(content)
     os.sync()
-    return count * content.count(b"\n")

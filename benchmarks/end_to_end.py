@@ -1,122 +1,97 @@
-"""The row `end-to-end`: reports from the first request to the last object in a MinIO of its own."""
+"""The rows `end-to-end` and `specimens`: from the first request to the last object in a MinIO."""
 
 from __future__ import annotations
 
-import os
-import subprocess
+import random
+import string
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import minio
-
+from benchmarks.cores import every_core
 from benchmarks.figures import Result, Series, table
 from benchmarks.gateway_process import Gateway
-from benchmarks.lines import body
-from benchmarks.load import put, require_wrk, same_name
-from benchmarks.ports import free_port
-from benchmarks.settings import CannotRun, Settings, Wrong
+from benchmarks.lines import KIB, SEED, body
+from benchmarks.settings import Settings, Wrong
+from benchmarks.store import Store, running
+from benchmarks.wrk import Wrk
 
 ROUNDS = 3
-SECONDS = 5.0
-KEY = "benchmark-key"
-START_TIMEOUT_S = 20.0
-BUCKETS = ("usage", "error", "specimen")
+SECONDS = 4.0
+SPECIMEN_SECONDS = 2.0
+SPECIMEN_BYTES = 10 * KIB
+SPECIMEN_PATH = "/specimen?uri=https%3A%2F%2Fexample.com%2Fsmall.bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What is sent where, for how long, and how it is counted in the store below a prefix."""
+
+    path: str
+    wrk: Wrk
+    seconds: float
+    count: Callable[[Store, str], int]
 
 
 def run(settings: Settings) -> Result:
-    """Load the gateway, have it drain into MinIO, and count what arrived."""
-    require_wrk()
-    if settings.minio is None or not settings.minio.exists():
-        raise CannotRun("end-to-end needs a MinIO program: give it with --minio-binary")
-    received: list[float] = []
-    delivered: list[float] = []
-    with _minio(settings.minio, settings.directory / "minio") as endpoint:
-        for number in range(settings.rounds or ROUNDS):
-            one = _round(settings, endpoint, f"round-{number}/")
-            received.append(one[0])
-            delivered.append(one[1])
-    result = Result("end-to-end: 1 KiB reports into MinIO on the same machine")
-    rows = [
-        ("received, synced", Series(tuple(received)).show()),
-        ("from the first request to the last object in MinIO", Series(tuple(delivered)).show()),
-    ]
-    result.tables.append(table(("", "reports/s"), rows))
-    result.notes.append("The lines that MinIO's objects say they hold were added up: every acknowledged report is there.")
+    """Small reports."""
+    report = body()
+    wrk = Wrk(report, every_core(), settings.connections, settings.directory)
+
+    def count(store: Store, prefix: str) -> int:
+        return store.count_lines(prefix, report + b"\n")
+
+    result = _measure(settings, Way("/usage", wrk, settings.seconds(SECONDS), count), "end-to-end: 1 KiB reports", "reports/s")
+    result.notes.append(
+        "Every object was fetched and unpacked: it holds as many of the lines that were sent as it says, with the hash that it "
+        "says, and all together are the acknowledged ones."
+    )
     return result
 
 
-def _round(settings: Settings, endpoint: str, prefix: str) -> tuple[float, float]:
-    """Reports received a second, and reports a second with the drain counted in."""
-    variables = {
-        "LIGHTFILE6_AWS_ENDPOINT": f"http://{endpoint}",
-        "LIGHTFILE6_AWS_ACCESS_KEY_ID": KEY,
-        "LIGHTFILE6_AWS_SECRET_ACCESS_KEY": KEY,
-        "LIGHTFILE6_S3_USAGE_PREFIX": prefix,
-        **{f"LIGHTFILE6_S3_{name.upper()}_BUCKET": name for name in BUCKETS},
-    }
-    with Gateway(settings.directory / "gateway", variables, local=False) as gateway:
+def run_specimens(settings: Settings) -> Result:
+    """Small files."""
+    content = "".join(random.Random(SEED).choices(string.ascii_letters + string.digits, k=SPECIMEN_BYTES)).encode("ascii")
+    wrk = Wrk(content, every_core(), settings.connections, settings.directory, content_type="application/octet-stream")
+
+    def count(store: Store, prefix: str) -> int:
+        return store.count_files(prefix, content)
+
+    way = Way(SPECIMEN_PATH, wrk, settings.seconds(SPECIMEN_SECONDS), count)
+    result = _measure(settings, way, "specimens: files of 10 KiB", "specimens/s")
+    result.notes.append(
+        "Every specimen is an object of its own, whose MD5 in MinIO is that of what was sent, and there are as many as were "
+        "acknowledged."
+    )
+    return result
+
+
+def _measure(settings: Settings, way: Way, title: str, unit: str) -> Result:
+    """Load the gateway, have it drain into MinIO, and count what arrived, round by round."""
+    with running(settings) as store:
+        rounds = [_round(settings, way, store, f"round-{number}/") for number in range(settings.rounds(ROUNDS))]
+    received, delivered = (Series(tuple(each)) for each in zip(*rounds, strict=True))
+    result = Result(f"{title} into a MinIO on the same machine, {settings.connections} connections")
+    rows = [
+        ("received, synced", received.show(), ""),
+        ("from the first request to the last object in MinIO", delivered.show(), delivered.over(received).show(2)),
+    ]
+    result.tables.append(table(("", unit, "of what was received"), rows))
+    result.notes.append("Gateway, MinIO and load generator share all cores and the disk.")
+    return result
+
+
+def _round(settings: Settings, way: Way, store: Store, prefix: str) -> tuple[float, float]:
+    """How many are received a second, and how many with the drain counted in."""
+    prefixes = {f"LIGHTFILE6_S3_{stream}_PREFIX": prefix for stream in ("USAGE", "SPECIMEN")}
+    with Gateway(settings.directory / "gateway", {**store.variables, **prefixes}, local=False) as gateway:
         begun = time.perf_counter()
-        load = put(
-            gateway.url("/usage"),
-            same_name(body()),
-            connections=settings.connections,
-            seconds=settings.seconds or SECONDS,
-            scratch=settings.directory,
-        )
+        load = way.wrk.put(gateway.url(way.path), way.seconds)
         gateway.stop()
         seconds = time.perf_counter() - begun
-    found = _lines(endpoint, prefix)
-    if not load.requests <= found <= load.requests + settings.connections:
-        raise Wrong(f"{load.requests} reports were answered with 204 and {found} are in MinIO")
+    if not load.requests:
+        raise Wrong(f"not one request was answered within {way.seconds:g} seconds")
+    found = way.count(store, prefix)
+    if not load.requests <= found <= load.requests + load.in_flight:
+        raise Wrong(f"{load.requests} were acknowledged, {load.in_flight} more may have come in, and {found} are in MinIO")
     return load.per_s, found / seconds
-
-
-def _client(endpoint: str) -> minio.Minio:
-    return minio.Minio(endpoint, access_key=KEY, secret_key=KEY, secure=False, region="us-east-1")
-
-
-def _lines(endpoint: str, prefix: str) -> int:
-    client = _client(endpoint)
-    total = 0
-    for found in client.list_objects("usage", prefix, recursive=True):
-        headers = client.stat_object("usage", str(found.object_name)).metadata or {}
-        # An object without lines is the gateway's own, by which it has tried the store.
-        total += int({name.lower(): value for name, value in headers.items()}.get("x-amz-meta-lines", 0))
-    return total
-
-
-@contextmanager
-def _minio(program: Path, data: Path) -> Iterator[str]:
-    """Run a MinIO with the three buckets and give its endpoint."""
-    data.mkdir()
-    endpoint = f"127.0.0.1:{free_port()}"
-    environment = os.environ | {"MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": KEY, "MINIO_BROWSER": "off"}
-    command = [str(program), "server", "--quiet", str(data), "--address", endpoint]
-    with (data.parent / "minio.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        _wait_for(endpoint, process)
-        client = _client(endpoint)
-        for bucket in BUCKETS:
-            client.make_bucket(bucket)
-        yield endpoint
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_for(endpoint: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait until it answers; proxies of the environment are not asked."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            opener.open(f"http://{endpoint}/minio/health/live", timeout=1.0).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise Wrong(f"MinIO did not come up (exit code {process.poll()})")

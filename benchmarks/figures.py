@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Series:
         return Series(tuple(mine / theirs for mine, theirs in zip(self.values, other.values, strict=True)))
 
     def show(self, digits: int = 0) -> str:
-        """`median (least to greatest)`."""
+        """`median (least to greatest)`; the median alone where there was one round."""
         shown = f"{self.median:,.{digits}f}"
         if len(self.values) == 1:
             return shown
@@ -58,14 +62,29 @@ class Result:
         self.targets.append(Target(what, f"≤ {wanted:,g}", found.show(digits), met=max(found.values) <= wanted))
 
     def render(self) -> str:
-        """The whole as Markdown."""
+        """The tables and notes as Markdown; the targets of all rows stand in one table of their own."""
         parts = [f"### {self.title}", *self.tables]
-        if self.targets:
-            rows = [(target.what, target.wanted, target.found, "met" if target.met else "**missed**") for target in self.targets]
-            parts.append(table(("target", "wanted", "found", ""), rows))
         if self.notes:
             parts.append("\n".join(f"- {note}" for note in self.notes))
         return "\n\n".join(parts) + "\n"
+
+
+def in_turn(contestants: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Measure each contestant once a round; another one begins each round, since a machine may be kinder to the first."""
+    found: dict[str, list[T]] = {name: [] for name in contestants}
+    names = list(contestants)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            found[name].append(contestants[name]())
+    return found
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """The least of the ordered values that `percent` per cent of them do not pass; `ValueError` if there are none."""
+    if not ordered:
+        raise ValueError("there is no percentile of nothing")
+    return ordered[max(math.ceil(len(ordered) * percent / 100), 1) - 1]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

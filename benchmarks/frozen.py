@@ -66,10 +66,10 @@ def run(settings: Settings) -> Result:
 
 def _measure(settings: Settings, name: str, command: Sequence[str], where: Path | None) -> Contestant:
     directory = settings.directory / "frozen"
-    rounds = settings.rounds or ROUNDS
+    rounds = settings.rounds(ROUNDS)
     _start(directory, command)
     warm = [_start(directory, command) for _ in range(rounds)]
-    cold = [_start(directory, command, before=_forget) for _ in range(COLD_ROUNDS)] if _can_forget() else []
+    cold = [_start(directory, command, before=_forget) for _ in range(settings.rounds(COLD_ROUNDS))] if _can_forget() else []
     with Gateway(directory, command=command) as gateway:
         checks = [_healthcheck(command, gateway.port) for _ in range(rounds)]
         time.sleep(IDLE_S)

@@ -11,13 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Self
 
+from benchmarks.cores import Cores, pinned
 from benchmarks.settings import Wrong
 
 FROM_SOURCE = (sys.executable, "-m", "gateway.cli")
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 300.0
 COMPLAINTS = 10
 _ADDRESS = re.compile(rb" listening .*http://127\.0\.0\.1:(\d+)")
@@ -29,6 +32,10 @@ _ENVIRONMENT = {
 }
 
 
+class NotStarted(Wrong):
+    """The gateway ended, or did not listen in time."""
+
+
 class Gateway:
     """One gateway that listens while the `with` block runs.
 
@@ -36,6 +43,7 @@ class Gateway:
         directory: gets `spool`, `objects` and the log; removed at the end.
         variables: configuration beside the default, by the names of the environment.
         local: whether the local store is used.
+        cores: that all its processes stay on; None for every core.
         command: the program, by default that of the environment.
 
     Attributes:
@@ -50,10 +58,11 @@ class Gateway:
         variables: Mapping[str, str] | None = None,
         *,
         local: bool = True,
+        cores: Cores | None = None,
         command: Sequence[str] = FROM_SOURCE,
     ) -> None:
         self.directory = directory
-        self._command = command
+        self._command = pinned(command, cores) if cores else list(command)
         self.objects = directory / "objects"
         self.log = directory / "gateway.log"
         self._arguments = ["--local", str(directory)] if local else []
@@ -74,6 +83,8 @@ class Gateway:
                 env=self._environment,
                 # Else `-m` would take the checkout's package even where PYTHONPATH names another to be measured.
                 cwd=self.directory,
+                # Its workers are ended with it, whatever became of it.
+                start_new_session=True,
             )
         self.pid = self._process.pid
         self.port = self._wait_for_port()
@@ -83,7 +94,8 @@ class Gateway:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, Wrong):
             error.add_note(f"of the gateway's log:\n{self._complaints()}")
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         shutil.rmtree(self.directory)
 
@@ -110,16 +122,19 @@ class Gateway:
         return total
 
     def _wait_for_port(self) -> int:
-        while self._process.poll() is None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self._process.poll() is None and time.monotonic() < deadline:
             if match := _ADDRESS.search(self.log.read_bytes()):
                 return int(match[1])
             time.sleep(0.001)
-        raise Wrong(f"the gateway did not start:\n{self._last_words()}")
+        words = self._last_words()
+        self.__exit__(None, None, None)
+        raise NotStarted(f"the gateway did not start:\n{words}")
 
     def _complaints(self) -> str:
         """The first lines of the log that tell of something that did not go as it should."""
         with self.log.open("rb") as log:
-            told = (line for line in log if not line.split(b" ", 2)[1].startswith(b"info") or b" failed " in line)
+            told = (line for line in log if b" info " not in line[:64] or b" failed " in line)
             return b"".join(islice(told, COMPLAINTS)).decode("utf-8", "replace")
 
     def _last_words(self) -> str:

@@ -11,7 +11,7 @@ from benchmarks.settings import MIB
 SEED = 6
 # gzip looks back 32 KiB, so that it cannot tell lines that come again after 64 MiB from new ones.
 BLOCK_BYTES = 64 * MIB
-REPORT_BYTES = 1024
+KIB = 1 << 10
 _WORDS = (
     *("scan", "upload", "decode", "preview", "export", "merge", "rotate"),
     *("crop", "archive", "verify", "index", "open", "save", "close"),
@@ -59,13 +59,14 @@ def lines(size: int, seed: int = SEED) -> bytes:
     return b"".join(made)
 
 
-def body() -> bytes:
-    """One report of exactly 1 KiB."""
-    filled = report(random.Random(SEED)) | {"events": [{"action": "scan", "took_ms": 12.5, "ok": True}] * 11, "note": ""}
+def body(size: int = KIB) -> bytes:
+    """One report of exactly this size in bytes, which is whole KiB."""
+    events = [{"action": "scan", "took_ms": 12.5, "ok": True}] * (size * 11 // KIB)
+    filled = report(random.Random(SEED)) | {"events": events, "note": ""}
     bare = len(json.dumps(filled, separators=(",", ":")))
-    filled["note"] = "n" * (REPORT_BYTES - bare)
+    filled["note"] = "n" * (size - bare)
     made = json.dumps(filled, separators=(",", ":")).encode("ascii")
-    assert len(made) == REPORT_BYTES
+    assert len(made) == size
     return made
 
 

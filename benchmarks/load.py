@@ -1,42 +1,14 @@
-"""Small requests at full speed: wrk, and what it counted."""
+"""What came of a load, and how a load generator is asked for one."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
-from benchmarks.settings import CannotRun, Wrong
+import psutil
 
-THREADS = 2
-_SLACK_S = 30.0
-# wrk takes what is set here without calling Lua for each request.
-_SAME_NAME = """\
-wrk.method = "PUT"
-wrk.headers["USER_TOKEN"] = "alice"
-wrk.headers["Content-Type"] = "application/json"
-wrk.body = [==[{body}]==]
-"""
-# A name of its own for each request. Putting three strings together costs the client next to nothing.
-_OTHER_NAMES = """\
-local body = [==[{body}]==]
-local threads = 0
-function setup(thread) threads = threads + 1; thread:set("number", threads) end
-local count = 0
-local rest = " HTTP/1.1\\r\\nHost: localhost\\r\\nUSER_TOKEN: alice\\r\\nContent-Type: application/json\\r\\n"
-    .. "Content-Length: " .. #body .. "\\r\\n\\r\\n" .. body
-function request() count = count + 1; return "PUT /{run}-" .. number .. "-" .. count .. ".json" .. rest end
-"""
-_DONE = """\
-function done(summary, latency)
-    local e = summary.errors
-    io.write(string.format('\\n{"requests":%d,"seconds":%f,"refused":%d,"broken":%d,"p50_ms":%f,"p99_ms":%f}\\n',
-        summary.requests, summary.duration / 1e6, e.status, e.connect + e.read + e.write + e.timeout,
-        latency:percentile(50) / 1000, latency:percentile(99) / 1000))
-end
-"""
+from benchmarks.figures import percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,42 +16,46 @@ class Load:
     """What came of a load.
 
     Attributes:
-        requests: that were answered as they should be.
-        per_s: of them.
-        p50_ms: the median of their latencies.
-        p99_ms: the 99th percentile.
+        requests: that were answered with a status below 400; every other answer is an error of the benchmark.
+        in_flight: requests that may have been received although their answer was not counted.
+        per_s: answered requests a second.
+        p50_ms, p99_ms, p999_ms: percentiles of the latencies.
+        cpu_us: processor time of the server for each request, None if the server is not ours.
     """
 
     requests: int
+    in_flight: int
     per_s: float
     p50_ms: float
     p99_ms: float
+    p999_ms: float
+    cpu_us: float | None = None
 
 
-def require_wrk() -> None:
-    """`CannotRun` if wrk is not here."""
-    if shutil.which("wrk") is None:
-        raise CannotRun("wrk is missing; on Debian or Ubuntu: apt-get install wrk")
+class Generator(Protocol):
+    """Puts one report over and over; all connections are new each time."""
+
+    def put(self, url: str, seconds: float) -> Load:
+        """Load an address; `Wrong` if any request was not answered with a status below 400."""
+        ...
 
 
-def same_name(body: bytes) -> str:
-    """A script for wrk that puts one body to the address it is given."""
-    return _SAME_NAME.replace("{body}", body.decode("ascii")) + _DONE
+def load_of(latencies_us: Sequence[int], seconds: float) -> Load:
+    """A load whose every latency is known; nothing was in flight at its end."""
+    ordered = sorted(latencies_us)
+    p50, p99, p999 = (percentile(ordered, percent) / 1000 for percent in (50, 99, 99.9))
+    return Load(len(ordered), 0, len(ordered) / seconds, p50, p99, p999)
 
 
-def other_names(body: bytes, run: str) -> str:
-    """A script for wrk that puts one body under ever other names; `run` keeps two runs apart."""
-    return _OTHER_NAMES.replace("{body}", body.decode("ascii")).replace("{run}", run) + _DONE
-
-
-def put(url: str, script: str, *, connections: int, seconds: float, scratch: Path) -> Load:
-    """Load an address; `Wrong` if any request was not answered with a status below 400."""
-    path = scratch / "load.lua"
-    path.write_text(script, "ascii")
-    command = ["wrk", f"-t{THREADS}", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(path), url]
-    said = subprocess.run(command, check=True, capture_output=True, timeout=seconds + _SLACK_S, text=True).stdout
-    counted = json.loads(said.strip().splitlines()[-1])
-    if counted["refused"] or counted["broken"] or not counted["requests"]:
-        raise Wrong(f"{url} did not answer every request as it should:\n{said}")
-    per_s = counted["requests"] / counted["seconds"]
-    return Load(counted["requests"], per_s, counted["p50_ms"], counted["p99_ms"])
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process and all below it have used, those that ended among them."""
+    process = psutil.Process(pid)
+    total = 0.0
+    for each in (process, *process.children(recursive=True)):
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:
+            # Its time is its parent's children's by now; the next look finds it there.
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cores import Cores, pinned
 from benchmarks.ports import free_port, wait_for_port
 from benchmarks.settings import CannotRun
 
-NGINX_WORKERS = 2
 _NGINX = """\
 {user}
 worker_processes {workers};
@@ -28,7 +29,7 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
-    client_body_buffer_size 16k;
+    client_body_buffer_size 128k;
     keepalive_requests 1000000000;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
@@ -37,6 +38,14 @@ http {{
     }}
 }}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A peer that runs: the address to put reports to, and its process, below which its workers are."""
+
+    url: str
+    pid: int
 
 
 def require_nginx() -> str:
@@ -50,18 +59,18 @@ def require_nginx() -> str:
 
 
 @contextmanager
-def nginx(directory: Path) -> Iterator[str]:
-    """Run nginx, each PUT a file in `directory` that is not synced, and give its address."""
+def nginx(directory: Path, cores: Cores) -> Iterator[Running]:
+    """Run nginx with a worker for each of the cores; each PUT makes a file in `directory`/files that is not synced."""
     (directory / "files").mkdir(parents=True)
     port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""
     configuration = directory / "nginx.conf"
-    configuration.write_text(_NGINX.format(user=user, workers=NGINX_WORKERS, directory=directory, port=port), "utf-8")
+    configuration.write_text(_NGINX.format(user=user, workers=len(cores), directory=directory, port=port), "utf-8")
     command = [require_nginx(), "-e", str(directory / "error.log"), "-p", str(directory), "-c", str(configuration)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(pinned(command, cores), stdin=subprocess.DEVNULL)
     try:
         wait_for_port(port, process)
-        yield f"http://127.0.0.1:{port}/"
+        yield Running(f"http://127.0.0.1:{port}/", process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -69,12 +78,13 @@ def nginx(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def yardstick() -> Iterator[str]:
-    """Run the yardstick and give its address."""
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.yardstick"], stdout=subprocess.PIPE, text=True)
+def yardstick(cores: Cores) -> Iterator[Running]:
+    """Run the yardstick."""
+    command = pinned([sys.executable, "-m", "benchmarks.yardstick"], cores)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}/usage"
+        yield Running(f"http://127.0.0.1:{int(process.stdout.readline())}/usage", process.pid)
     finally:
         process.kill()
         process.wait()

@@ -15,17 +15,28 @@ from reliability.table import put_between
 from benchmarks import dd, document, packages, rows, wrk
 from benchmarks.__main__ import MARK, peer
 from benchmarks.backlog import SEGMENT_REPORTS, lay_out, write_reports
-from benchmarks.contestants import check_count
+from benchmarks.contestants import check_count, warm_and_load
 from benchmarks.cores import every_core, pinned
 from benchmarks.figures import Result, Series, in_turn, percentile
 from benchmarks.lines import body
-from benchmarks.load import load_of
+from benchmarks.load import Load, load_of
 from benchmarks.rows import Outcome
 from benchmarks.sentlog import Sent
-from benchmarks.settings import CannotRun, Peer, Settings, Wrong
+from benchmarks.settings import QUICK_SECONDS, CannotRun, Peer, Settings, Wrong
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 WRK_SAID = 'Running\n{"requests":900,"seconds":3.0,"refused":0,"broken":0,"p50_ms":1.5,"p99_ms":2.5,"p999_ms":3.5}\n'
+
+
+class Script:
+    """A load generator that gives what it was told to, in this order."""
+
+    def __init__(self, loads: list[Load]) -> None:
+        self._loads = loads
+
+    def put(self, url: str, seconds: float) -> Load:
+        """The next one."""
+        return self._loads.pop(0)
 
 
 def settings(directory: Path) -> Settings:
@@ -92,14 +103,21 @@ def test_wrk_is_read() -> None:
     assert (load.requests, load.in_flight, load.per_s, load.p999_ms) == (900, 64, 300.0, 3.5)
 
 
-@pytest.mark.parametrize("bad", ['"refused":1', '"broken":1', '"requests":0'])
-def test_wrk_with_failures_gives_no_figure(bad: str) -> None:
+@pytest.mark.parametrize("name", ["refused", "broken"])
+def test_wrk_with_failures_gives_no_figure(name: str) -> None:
     """A rate in which anything was refused or broken is no rate."""
-    name = bad.partition(":")[0]
-    said = WRK_SAID.replace(f"{name}:{'900' if 'requests' in name else '0'}", bad)
+    said = WRK_SAID.replace(f'"{name}":0', f'"{name}":1')
     assert said != WRK_SAID
     with pytest.raises(Wrong, match="did not answer every request"):
         wrk.parse(said, "url", 64)
+
+
+def test_a_stall_may_be_as_long_as_the_warming() -> None:
+    """Where nothing was answered while the server was warmed, the load counts; where the load had no answer, nothing does."""
+    stalled, load = (wrk.parse(WRK_SAID.replace("900", number), "url", 64) for number in ("0", "900"))
+    assert warm_and_load(Script([stalled, load]), "url", 1.0, None) == (load, 900, 128)
+    with pytest.raises(Wrong, match="not one"):
+        warm_and_load(Script([load, stalled]), "url", 1.0, None)
 
 
 @pytest.mark.parametrize(("seconds", "wanted"), [("0.5", 0.5), ("12", 12.0), ("9.3e-05", 9.3e-05)])
@@ -129,9 +147,9 @@ def test_a_peer_is_a_name_and_an_address() -> None:
 
 
 def test_a_quick_run_is_short_unless_asked() -> None:
-    """One round of a second each, and what the command line says goes before that."""
+    """One short round, and what the command line says goes before that."""
     quick = Settings(directory=Path(), memory_directory=Path(), quick=True)
-    assert (quick.rounds(5), quick.seconds(3.0), quick.either(1, 2)) == (1, 1.0, 2)
+    assert (quick.rounds(5), quick.seconds(3.0), quick.either(1, 2)) == (1, QUICK_SECONDS, 2)
     asked = Settings(directory=Path(), memory_directory=Path(), quick=True, asked_rounds=3, asked_seconds=0.5)
     assert (asked.rounds(5), asked.seconds(3.0)) == (3, 0.5)
 
@@ -187,19 +205,23 @@ def test_the_targets_come_first_and_hide_nothing() -> None:
     assert text.index("a machine") < text.index("speed") < text.index("### fast: a row") < text.index("| table |")
 
 
-@pytest.mark.parametrize(
-    "error", [CannotRun("why"), Wrong("why"), OSError("why"), subprocess.CalledProcessError(1, "x", b"", b"why")]
-)
-def test_a_row_that_fails_is_told(error: Exception, tmp_path: Path) -> None:
-    """Whatever ends a row, its reason is kept for the table, the next row can run, and no directory stays behind."""
+def errors(place: Path) -> list[Exception]:
+    """What may end a row, each with a path in its text."""
+    command = subprocess.CalledProcessError(1, "x", b"", f"why: {place}/body".encode())
+    return [CannotRun(f"why: {place}/body"), Wrong(f"why: {place}/body"), OSError(f"why: {place}/body"), command]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_row_that_fails_is_told(number: int, tmp_path: Path) -> None:
+    """Whatever ends a row, its reason is kept without where that was; the next row can run, and no directory stays behind."""
 
     def row(given: Settings) -> Result:
         (given.directory / "left").touch()
-        raise error
+        raise errors(tmp_path)[number]
 
     outcome = rows.run("row", row, settings(tmp_path))
     assert outcome.result is None
-    assert "why" in outcome.fault
+    assert "why: body" in outcome.fault
     assert "not measured" in document.summary(outcome)
     assert not list(tmp_path.iterdir())
 

@@ -76,10 +76,12 @@ def test_two_writes_apart(program: Path) -> None:
 
 
 def test_a_fixed_rate_is_kept(program: Path) -> None:
-    """As many requests are sent as the rate asks for, not as many as would be answered."""
+    """As many requests are sent as the rate asks for, not as many as would be answered, and none before it is due."""
     with serving(lambda _: NO_CONTENT) as (url, _):
         load = paced(program, rate=200.0).put(url, 0.5)
     assert load.requests == 100
+    # The last one is due a 200th of a second before the end.
+    assert load.per_s <= 100 / 0.495
 
 
 def test_a_stall_counts_against_all_that_it_held_up(program: Path) -> None:
