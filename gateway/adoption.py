@@ -23,10 +23,10 @@ from pathlib import Path
 from gateway import disk, names
 from gateway.adopted_reports import adopt_reports
 from gateway.goedition import STRANGE, UNKNOWN_USER, Adopted, FileName, Left, is_plain_directory, is_plain_file, parse_file_name
+from gateway.metrics import ADOPTING
 from gateway.spool import Sidecar, Spool
 from gateway.streams import Kind
 
-ADOPTING = "adopting"
 # So many files share the syncs of their directories.
 GROUP_FILES = 1000
 _ID_CHARACTERS = 32

@@ -30,6 +30,13 @@ def main() -> None:
         from gateway.healthcheck import healthcheck
 
         sys.exit(healthcheck(arguments[1:]))
+    if arguments[:1] == ["worker"] and len(arguments) == 2:
+        # Started by the gateway itself, which alone tells it when to stop: signals reach all processes of a group.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        from gateway.worker import main as work
+
+        sys.exit(work(int(arguments[1])))
     from gateway.commands import run
 
     sys.exit(run(arguments))

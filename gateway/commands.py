@@ -123,7 +123,7 @@ def _config(options: argparse.Namespace) -> Config:
 
 def _serve(config: Config, options: argparse.Namespace) -> int:
     objects = None if options.local is None else options.local.absolute() / "objects"
-    log = Log(config.log.level, config.log.format)
+    log = Log(config.log.level, config.log.format, is_shared=config.server.workers != 1)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serving(config, options, objects, log))

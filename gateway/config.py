@@ -33,6 +33,7 @@ from gateway.units import (
     text,
     url,
     whole,
+    whole_or_auto,
     word,
 )
 
@@ -58,6 +59,13 @@ class Listen:
     tls_certificate: Path | None = key(None, file_path(optional=True), "PEM file with the certificates, for HTTPS.")
     tls_key: Path | None = key(None, file_path(optional=True), "PEM file with the private key of the certificate.")
     fast_lane: bool = key(True, flag(), "Answer plain small reports by a shorter way; false only to look for a fault.")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The processes of one gateway."""
+
+    workers: int | str = key(1, whole_or_auto(1, 64), "Processes that receive; auto: one for each core.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +174,7 @@ class Config:
     cache_dir: Path = key(Path("/var/lib/lightfile6-insights-gateway"), file_path(), "Directory of the spool, for one gateway.")
     response_delay_ms: int = key(0, whole(0, 600_000), "Test aid: milliseconds to wait before each answer.")
     listen: Listen = Listen()
+    server: Server = Server()
     aws: Aws = Aws()
     s3: S3 = S3()
     aggregation: Aggregation = Aggregation()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from gateway.errors import StartError
 COPY_CHUNK_BYTES = 1 << 20
 # Linux refuses a writev of more buffers than this (IOV_MAX).
 MAX_WRITEV_BUFFERS = 1024
+# How long a lock is waited for whose holder is dead, and how often it is looked at.
+_ORPHANS_S, _LOOK_S = 10.0, 0.02
 
 
 def make_directory(path: Path) -> None:
@@ -212,22 +215,42 @@ def free_bytes(path: Path) -> int:
 
 
 class Lock:
-    """The hold of one process on a directory, given up by the kernel when the process ends, however it ends."""
+    """The hold of one program on a directory, given up by the kernel when the last process ends that has its descriptor."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        until = time.monotonic() + _ORPHANS_S
+        while not self._is_taken():
+            holder = os.pread(self.descriptor, 32, 0).decode("ascii", "replace").strip()
+            # Where the holder is dead its workers have it, which go as soon as they see that.
+            if _is_alive(holder) or time.monotonic() > until:
+                os.close(self.descriptor)
+                raise StartError(
+                    f"{path.parent} is in use by another gateway (pid {holder or 'unknown'}): "
+                    "stop that one, or give this one a cache_dir of its own"
+                )
+            time.sleep(_LOOK_S)
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def _is_taken(self) -> bool:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(self._descriptor, 32).decode("ascii", "replace").strip()
-            os.close(self._descriptor)
-            raise StartError(
-                f"{path.parent} is in use by another gateway (pid {holder or 'unknown'}): "
-                "stop that one, or give this one a cache_dir of its own"
-            ) from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def release(self) -> None:
         """Give the directory up."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether a process other than this one has this number; so it seems where that cannot be told."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return int(pid) != os.getpid()

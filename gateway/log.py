@@ -23,6 +23,10 @@ EVENTS: Final[dict[str, str]] = {
     "configuration in effect": "The settings this run uses, secrets masked.",
     "recovery done": "What an earlier run left in the spool has been found and put in order.",
     "quarantined": "Received data that cannot be read was set aside for a person; nothing was erased.",
+    "worker started": "A worker process accepts requests; told where server.workers is above 1.",
+    "worker died": "A worker process ended by itself; what it acknowledged is safe, and another takes its place.",
+    "worker recovered": "What a dead worker left in the spool has been found and put in order.",
+    "worker not recovered": "What a dead worker left cannot be put in order yet; nothing is lost and it is tried again.",
     "listening": "The gateway accepts requests at this address from now on.",
     "request done": "A request was answered with a status below 400.",
     "request failed": "A request was answered with a status of 400 or above.",
@@ -75,6 +79,7 @@ class Log:
         format: one of FORMATS.
         fd: the file descriptor written to; a closed one is replaced by /dev/null.
         max_buffered_bytes: what may wait for a blocked descriptor; access lines leave an eighth of it to other events.
+        is_shared: whether other processes write to the descriptor too; then each write is one that a pipe does not tear.
         clock: seconds since the epoch.
     """
 
@@ -85,6 +90,7 @@ class Log:
         fd: int = 2,
         *,
         max_buffered_bytes: int = 8 << 20,
+        is_shared: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if format not in FORMATS:
@@ -95,6 +101,7 @@ class Log:
         self._known: dict[Who, str] = {}
         self._fd = _open_or_null(fd)
         self._limit_bytes = max_buffered_bytes
+        self._is_shared = is_shared
         self._access_limit_bytes = max_buffered_bytes - max_buffered_bytes // 8
         self._clock = clock
         self._second = (-1, "")
@@ -244,7 +251,7 @@ class Log:
         self._broken = False
         while rest and not self._broken:
             try:
-                sent = os.write(self._fd, rest)
+                sent = os.write(self._fd, _untorn(rest) if self._is_shared else rest)
                 self._torn, rest = rest[sent - 1] != ord("\n"), rest[sent:]
             except BlockingIOError:
                 _wait_writable(self._fd)
@@ -325,6 +332,14 @@ def _open_or_null(fd: int) -> int:
         # The number of a closed STDERR would go to the next file opened, and the log into received data.
         return os.open(os.devnull, os.O_WRONLY)
     return fd
+
+
+def _untorn(lines: memoryview) -> memoryview:
+    """As many whole lines from the beginning as a pipe takes at once; of a line that is too long for that, all of it."""
+    if len(lines) <= select.PIPE_BUF:
+        return lines
+    end = bytes(lines[: select.PIPE_BUF]).rfind(b"\n") + 1
+    return lines[: end or bytes(lines).find(b"\n") + 1]
 
 
 def _wait_writable(fd: int) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import errno
+import itertools
+import socket
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway.config import Config
-from gateway.errors import StartError
 from gateway.guard import Guard, Room
 from gateway.intake import STREAMED_BODY_BYTES, Intake
 from gateway.journal import Journal, SegmentLimits
+from gateway.listening import LISTEN_BACKLOG
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.spool import Spool
@@ -20,7 +21,6 @@ from gateway.streams import Kind
 from gateway.web import Probes, Web
 
 DRAFT_THREADS = 8
-LISTEN_BACKLOG = 4096
 _CLOSING_S = 0.1
 
 
@@ -89,27 +89,19 @@ class Receiving:
             delay_s=config.response_delay_ms / 1000,
         )
         self._protocols = self._web.server(config.limits.keepalive_timeout)
-        self._listener: asyncio.Server
+        self._listeners: list[asyncio.Server] = []
 
-    async def listen(self, port: int) -> int:
-        """Accept requests from now on; return the port, which is a free one for 0. StartError if it cannot be had."""
+    async def listen(self, sockets: list[list[socket.socket]]) -> None:
+        """Accept requests on all of these sockets from now on."""
         loop = asyncio.get_running_loop()
-        host = self._config.listen.host
-        try:
-            self._listener = await loop.create_server(
-                self._protocols, host, port, ssl=self._tls, backlog=LISTEN_BACKLOG, reuse_address=True
-            )
-        except OSError as error:
-            raise StartError(_why_not_listening(host, port, error)) from error
-        port = self._listener.sockets[0].getsockname()[1]
-        scheme = "https" if self._tls else "http"
-        self._log.info("listening", address=f"{scheme}://{host}:{port}")
-        return port
+        for each in itertools.chain(*sockets):
+            self._listeners.append(await loop.create_server(self._protocols, sock=each, ssl=self._tls, backlog=LISTEN_BACKLOG))
 
     async def stop(self) -> None:
         """Take nothing new, and let requests in flight come to their end, for at most `shutdown.request_timeout`."""
         self._guard.stopping = True
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         timeout_s = self._config.shutdown.request_timeout
         try:
             # Before connections are closed: aiohttp reads nothing from a closing one.
@@ -124,11 +116,3 @@ class Receiving:
         """Cut the segments, and end their writers."""
         for journal in self._journals.values():
             await journal.close()
-
-
-def _why_not_listening(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use: stop what listens there, or give another with -p"
-    if error.errno == errno.EACCES:
-        return f"port {port} needs more rights than this user has: give one above 1023 with -p"
-    return f"cannot listen on {host}:{port} ({error.strerror or error}): check listen.host and -p"

@@ -64,6 +64,27 @@ def recover(spool: Spool) -> Found:
     return found
 
 
+def recover_process(spool: Spool, pid: int) -> Found:
+    """Put in order what one process left that died while the others go on; it can be repeated.
+
+    Everything that it has given a name stays where it is: it may have been acknowledged. Who calls this has the sums counted
+    anew (`Spool.recount`).
+
+    Raises:
+        OSError: the disk does not let it; nothing was lost, and it has to be tried again.
+    """
+    found = Found()
+    for name in list(disk.names(spool.tmp)):
+        if name.endswith(f".{pid}"):
+            disk.remove(spool.tmp / name)
+            found.erased += 1
+    for stream in spool.streams:
+        recovery = _StreamRecovery(spool, stream, found)
+        recovery.run_for(pid)
+        spool.timestamps.start_above(recovery.newest)
+    return found
+
+
 class _StreamRecovery:
     def __init__(self, spool: Spool, stream: Stream, found: Found) -> None:
         self._spool = spool
@@ -84,6 +105,20 @@ class _StreamRecovery:
             self._open_segment(self._directory / name)
         for name in disk.names(self._directory):
             self._entry(name)
+        disk.sync_directory(self._directory)
+
+    def run_for(self, pid: int) -> None:
+        # What was given a name and not synced yet: from now on it is as good as acknowledged.
+        disk.sync_directory(self._directory)
+        for name in list(disk.names(self._directory)):
+            parsed = names.parse_spool_name(name)
+            if parsed is None or parsed.pid != pid:
+                continue
+            self.newest = max(self.newest, parsed.timestamp)
+            if parsed.kind == names.OPEN_SEGMENT:
+                self._open_segment(self._directory / name)
+            elif parsed.kind == names.SIDECAR:
+                self._sidecar(self._directory / name)
         disk.sync_directory(self._directory)
 
     def _entry(self, name: str) -> None:

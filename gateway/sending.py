@@ -13,7 +13,7 @@ from gateway.config import Config
 from gateway.delivery import Lane
 from gateway.log import Log
 from gateway.retry import RetryPolicy
-from gateway.spool import Spool
+from gateway.spool import Spool, from_any_thread
 from gateway.stores import Store
 from gateway.streams import Kind
 
@@ -64,7 +64,7 @@ class Sending:
                 )
                 self._batchers.append(batcher)
                 wake = batcher.wake
-            spool.on_commit(stream, partial(_from_any_thread, loop, wake))
+            spool.on_commit(stream, partial(from_any_thread, loop, wake))
 
     def start(self) -> None:
         """Begin; from now on what waits is sent."""
@@ -104,11 +104,3 @@ class Sending:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._store.close()
-
-
-def _from_any_thread(loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
-    try:
-        loop.call_soon_threadsafe(wake)
-    except RuntimeError:
-        # The loop has ended: the next start finds what was committed.
-        return

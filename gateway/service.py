@@ -17,20 +17,21 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gateway import names
 from gateway.adoption import adopt, needs_adoption
+from gateway.board import Board
 from gateway.config import Config
 from gateway.configprint import describe
 from gateway.disk import free_bytes
 from gateway.errors import StartError
 from gateway.librarylog import LibraryMessages
+from gateway.listening import listening_sockets
 from gateway.log import Log
-from gateway.metrics import Metrics, Waiting
+from gateway.metrics import Metrics
 from gateway.receiving import Receiving
 from gateway.recovery import recover
 from gateway.sending import Sending
@@ -41,6 +42,7 @@ from gateway.streams import streams_of
 from gateway.timestamps import Timestamps
 from gateway.tls import server_context
 from gateway.version import current
+from gateway.workers import Workers, count_of
 
 DRAINED = 0
 FAILED = 1
@@ -77,13 +79,16 @@ class Service:
         self._signalled_at = 0.0
         self._defect = False
         self._timed_out = False
-        self._metrics = Metrics()
+        self._workers = count_of(config.server.workers)
+        self._board = Board(1 if self._workers == 1 else self._workers + 1)
+        self._metrics = Metrics(self._board)
         self._streams = streams_of(config)
-        self._metrics.prepare(stream.name for stream in self._streams)
-        self._spool = Spool(config.cache_dir, self._streams, timestamps=Timestamps(), log=log, metrics=self._metrics)
+        self._spool = Spool(
+            config.cache_dir, self._streams, timestamps=Timestamps(), log=log, metrics=self._metrics, board=self._board
+        )
         # Now: a certificate that cannot be used is a fault of the configuration.
         self._tls = server_context(config.listen)
-        self._receiving: Receiving
+        self._receiving: Receiving | Workers
         self._sending: Sending
 
     async def run(self) -> int:
@@ -107,9 +112,7 @@ class Service:
             self._build()
             # First, so that who has read that it listens may stop it by a signal at once, and it drains.
             self._watch_signals()
-            port = await self._receiving.listen(self._port)
-            if self._on_listening is not None:
-                self._on_listening(port)
+            await self._listen()
             self._sending.start()
             await self._stop.wait()
             return await self._drain()
@@ -140,8 +143,22 @@ class Service:
         config = self._config
         store = LocalStore(self._objects) if self._objects else s3_store(config, len(self._streams))
         self._sending = Sending(config, self._spool, store, self._log, self._failed)
-        self._receiving = Receiving(config, self._spool, self._metrics, self._log, tls=self._tls, degraded=self._sending.trouble)
-        self._metrics.watch(self._waiting, lambda: free_bytes(self._spool.root))
+        trouble = self._sending.trouble
+        if self._workers == 1:
+            self._receiving = Receiving(config, self._spool, self._metrics, self._log, tls=self._tls, degraded=trouble)
+        else:
+            self._receiving = Workers(config, self._spool, self._board, self._log, degraded=trouble)
+        self._metrics.watch(self._spool.waiting, lambda: free_bytes(self._spool.root))
+
+    async def _listen(self) -> None:
+        host = self._config.listen.host
+        sockets = listening_sockets(host, self._port, self._workers)
+        port = sockets[0][0].getsockname()[1]
+        await self._receiving.listen(sockets)
+        scheme = "https" if self._tls else "http"
+        self._log.info("listening", address=f"{scheme}://{host}:{port}")
+        if self._on_listening is not None:
+            self._on_listening(port)
 
     def _failed(self) -> None:
         self._defect = True
@@ -179,6 +196,8 @@ class Service:
             self._timed_out = True
             self._log.warning("drain timed out", timeout_s=self._config.shutdown.drain_timeout)
         await self._sending.close()
+        if isinstance(self._receiving, Workers):
+            await self._receiving.recount()
         return self._stopped(begun)
 
     def _stopped(self, begun: float) -> int:
@@ -193,15 +212,7 @@ class Service:
     # --- what others ask ------------------------------------------------------------------------------------------
 
     def _waiting_files(self) -> int:
-        return sum(tally.files for tally in self._spool.tallies.values())
-
-    def _waiting(self) -> Iterator[Waiting]:
-        now = time.time_ns()
-        for stream in self._streams:
-            tally = self._spool.tallies[stream.name]
-            oldest = self._spool.oldest_instant(stream)
-            age_s = 0.0 if oldest is None else max(0.0, (now - oldest) / names.NANOSECONDS)
-            yield Waiting(stream.name, tally.files, tally.bytes, age_s)
+        return self._spool.waiting_files()
 
 
 def _unlike_default(config: Config) -> dict[str, object]:

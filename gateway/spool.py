@@ -23,23 +23,26 @@ The state of a thing is its name alone, so a crash on any line leaves a state th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import heapq
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 from gateway import disk, names
+from gateway.board import Board
 from gateway.errors import GatewayError, SpoolBroken, SpoolFull, StartError, Unanswerable
 from gateway.log import Log
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, Waiting
 from gateway.streams import Kind, Stream
+from gateway.tallies import Tally, Unsettled
 from gateway.timestamps import Timestamps
 
 FORMAT_VERSION = 1
@@ -107,21 +110,6 @@ class Claimed:
         return [self.directory / name for name in sorted(disk.names(self.directory))]
 
 
-@dataclass
-class Tally:
-    """How much of a stream waits in the spool, kept in step with every transition."""
-
-    files: int = 0
-    bytes: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def add(self, files: int, size: int) -> None:
-        """Count `files` and `size` bytes more (or fewer)."""
-        with self.lock:
-            self.files += files
-            self.bytes += size
-
-
 class Cuttable(Protocol):
     """A writer of segments, which can be asked to end the one it is writing."""
 
@@ -136,24 +124,49 @@ class Spool:
     retire must not run at the same time as each other on the same files.
     """
 
-    def __init__(self, root: Path, streams: tuple[Stream, ...], *, timestamps: Timestamps, log: Log, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        root: Path,
+        streams: tuple[Stream, ...],
+        *,
+        timestamps: Timestamps,
+        log: Log,
+        metrics: Metrics,
+        board: Board | None = None,
+    ) -> None:
+        board = board or Board()
         self.root = root
         self.streams = streams
         self.timestamps = timestamps
         self.log = log
         self.metrics = metrics
+        self._pids = board.integers("pid", 1)
         self.pid = os.getpid()
-        self.tallies = {stream.name: Tally() for stream in streams}
+        self.tallies = {stream.name: Tally(board, f"waiting {stream.name}") for stream in streams}
         # Of these, what a claim would find.
-        self.claimable = {stream.name: Tally() for stream in streams}
+        self.claimable = {stream.name: Tally(board, f"claimable {stream.name}") for stream in streams}
+        # Segments that are being written, which are not among the others until they are cut.
+        self.open = {stream.name: Tally(board, f"open {stream.name}") for stream in streams}
         # Bytes under `tmp/` of bodies that are being received.
-        self.drafted = Tally()
+        self.drafted = Tally(board, "drafted")
         self.writers: dict[str, Cuttable] = {}
-        self._committing: set[str] = set()
+        self._unsettled = {stream.name: Unsettled(board, f"unsettled {stream.name}") for stream in streams}
+        # How many changes of what waits were begun, and how many are done and counted.
+        self._changes = board.integers("changes", 2)
+        self._changes_lock = threading.Lock()
         self.tmp = root / "tmp"
         self.quarantine_directory = root / "quarantine"
         self._listeners: dict[str, Callable[[], None]] = {}
         self._lock: disk.Lock | None = None
+
+    @property
+    def pid(self) -> int:
+        """The number in the names that this process gives, which the others find on the board."""
+        return self._pids.mine[0]
+
+    @pid.setter
+    def pid(self, pid: int) -> None:
+        self._pids.mine[0] = pid
 
     # --- layout ---------------------------------------------------------------------------------------------------
 
@@ -226,6 +239,12 @@ class Spool:
         with contextlib.suppress(PermissionError):
             disk.sync_directory(self.root.parent)
 
+    @property
+    def lock_descriptor(self) -> int:
+        """Of the lock that this process holds: who inherits it holds the lock as well."""
+        assert self._lock is not None  # asked of a spool that was acquired
+        return self._lock.descriptor
+
     def release(self) -> None:
         """Give the spool up to another process."""
         if self._lock is not None:
@@ -245,7 +264,7 @@ class Spool:
         """
         size = source.stat().st_size
         target = self.directory(stream) / names.spool_name(instant, self.pid, names.WHOLE_REPORT, user)
-        with self._unseen(target.name, lambda: self.now_claimable(stream, size)):
+        with self._unseen(stream, instant, lambda: self.now_claimable(stream, size)):
             disk.place(source, target)
             self._acknowledgeable(stream, target, size)
 
@@ -269,7 +288,7 @@ class Spool:
             disk.place(draft, meta)
         finally:
             disk.remove(draft)
-        with self._unseen(body.name, lambda: self.committed(stream)):
+        with self._unseen(stream, sidecar.received, lambda: self.committed(stream)):
             try:
                 disk.sync_directory(directory)
                 disk.place(source, body)
@@ -279,23 +298,39 @@ class Spool:
                 raise
 
     @contextlib.contextmanager
-    def _unseen(self, name: str, when_it_stays: Callable[[], None]) -> Iterator[None]:
+    def _unseen(self, stream: Stream, instant: int, when_it_stays: Callable[[], None]) -> Iterator[None]:
         """Keep a name from being claimed or delivered before it is durable: until then it may have to be taken back.
 
         It also stays, for all that is known, where nobody can be answered, and then goes the way of the others.
         """
         stays = False
-        self._committing.add(name)
+        unsettled = self._unsettled[stream.name]
+        with self.change():
+            unsettled.begin(instant)
+            try:
+                yield
+                stays = True
+            except Unanswerable:
+                stays = True
+                raise
+            finally:
+                unsettled.end(instant)
+                if stays:
+                    when_it_stays()
+                else:
+                    # Others may have had to wait behind it.
+                    self.committed(stream)
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        """A change of what waits, and its count: who counts anew waits until none is under way."""
+        with self._changes_lock:
+            self._changes.mine[0] += 1
         try:
             yield
-            stays = True
-        except Unanswerable:
-            stays = True
-            raise
         finally:
-            self._committing.discard(name)
-            if stays:
-                when_it_stays()
+            with self._changes_lock:
+                self._changes.mine[1] += 1
 
     def _acknowledgeable(self, stream: Stream, target: Path, size: int) -> None:
         """Sync the directory entry and count it, or take it back: what is answered with an error must not appear later.
@@ -356,17 +391,32 @@ class Spool:
 
     def recount_claimable(self, stream: Stream) -> None:
         """Count anew what a claim would find, where a claim found nothing: a person may have taken files away."""
-        with self.claimable[stream.name].lock:
-            found = list(_of_kinds(self.directory(stream), (names.CUT_SEGMENT, names.WHOLE_REPORT)))
-            self.claimable[stream.name].files = len(found)
-            self.claimable[stream.name].bytes = sum((self.directory(stream) / name).stat().st_size for name in found)
+        self.claimable[stream.name].correct(*self._count(stream, (names.CUT_SEGMENT, names.WHOLE_REPORT)))
+
+    def _count(self, stream: Stream, kinds: tuple[str, ...]) -> tuple[int, int]:
+        """How many files of these kinds wait in the directory of a stream, and their bytes."""
+        sizes = [_size_of(self.directory(stream) / str(spooled)) for spooled in _of_kinds(self.directory(stream), kinds)]
+        return len(sizes), sum(sizes)
+
+    def _is_unsettled(self, stream: Stream) -> Callable[[names.SpoolName], bool]:
+        """Whether a name may still have to be taken back.
+
+        To be asked of a name after it was read: a commit that begins meanwhile says so before it gives its name.
+        """
+        unsettled = self._unsettled[stream.name]
+        pids = [column[0] for column in self._pids.columns]
+
+        def is_unsettled(spooled: names.SpoolName) -> bool:
+            return any(pid == spooled.pid and unsettled.holds(spooled.timestamp, at) for at, pid in enumerate(pids))
+
+        return is_unsettled
 
     def _pick(self, stream: Stream, max_bytes: int) -> tuple[str, list[tuple[Path, int]]]:
         """The hour of the oldest file, and the files of that hour with their sizes."""
         picked: list[tuple[Path, int]] = []
         first_hour = ""
         room = max_bytes
-        for name in oldest(self.directory(stream), (names.CUT_SEGMENT, names.WHOLE_REPORT), self._committing):
+        for name in oldest(self.directory(stream), (names.CUT_SEGMENT, names.WHOLE_REPORT), self._is_unsettled(stream)):
             hour = names.hour_of(int(name.partition(".")[0]))
             path = self.directory(stream) / name
             size = path.stat().st_size
@@ -402,8 +452,9 @@ class Spool:
         directory = self.uploading(claimed.stream)
         target = directory / claimed.batch.sealed(1)
         size = archive.stat().st_size
-        disk.place(archive, target)
-        self.tallies[claimed.stream.name].add(1, size)
+        with self.change():
+            disk.place(archive, target)
+            self.tallies[claimed.stream.name].add(1, size)
         self.remove_sources(claimed)
         return target
 
@@ -412,9 +463,7 @@ class Spool:
         # Without a durable name of the archive the sources are all there is; an earlier call may have failed just here.
         disk.sync_directory(self.uploading(claimed.stream))
         for path in claimed.sources():
-            size = path.stat().st_size
-            disk.remove(path)
-            self.tallies[claimed.stream.name].add(-1, -size)
+            self._remove(claimed.stream, path)
         disk.sync_directory(claimed.directory)
         disk.remove_directory(claimed.directory)
         disk.sync_directory(self.aggregation(claimed.stream))
@@ -429,7 +478,8 @@ class Spool:
             except_for: the identities (`names.identity_of`) of files that are being delivered or held already.
         """
         if stream.kind is Kind.FILES:
-            found = oldest(self.directory(stream), (names.BODY,), except_for, self._committing)
+            is_unsettled = self._is_unsettled(stream)
+            found = oldest(self.directory(stream), (names.BODY,), lambda it: str(it) in except_for or is_unsettled(it))
             return [self.directory(stream) / name for name in found]
         sealed = (
             name
@@ -453,13 +503,17 @@ class Spool:
 
     def retire(self, stream: Stream, path: Path) -> None:
         """Remove what the store has confirmed. A crash before it is durable has it delivered again, to the same key."""
-        size = path.stat().st_size
-        disk.remove(path)
-        self.tallies[stream.name].add(-1, -size)
+        self._remove(stream, path)
         disk.sync_directory(path.parent)
         if stream.kind is Kind.FILES:
             # After the body, durably: the other way round a crash would leave a body that nobody can name.
             disk.remove(path.with_suffix(f".{names.SIDECAR}"))
+
+    def _remove(self, stream: Stream, path: Path) -> None:
+        size = path.stat().st_size
+        with self.change():
+            disk.remove(path)
+            self.tallies[stream.name].add(-1, -size)
 
     def read_sidecar(self, body: Path) -> Sidecar:
         """Read the sidecar of a body; ValueError or FileNotFoundError if there is none that can be read."""
@@ -479,8 +533,9 @@ class Spool:
         """Quarantine something that waits for the store, with its sidecar if it has one."""
         size = path.stat().st_size
         sidecar = path.with_suffix(f".{names.SIDECAR}")
-        self.quarantine(stream.name, path, reason)
-        self.tallies[stream.name].add(-1, -size)
+        with self.change():
+            self.quarantine(stream.name, path, reason)
+            self.tallies[stream.name].add(-1, -size)
         if sidecar != path and sidecar.exists():
             # A crash before this leaves a lone sidecar, of a body that a person can still name by its file.
             self.quarantine(stream.name, sidecar, f"belongs to {path.name}")
@@ -503,7 +558,52 @@ class Spool:
 
     def used_bytes(self) -> int:
         """Bytes of received data in the spool."""
-        return self.drafted.bytes + sum(tally.bytes for tally in self.tallies.values())
+        return self.drafted.bytes + sum(tally.bytes for tally in (*self.tallies.values(), *self.open.values()))
+
+    def waiting_files(self) -> int:
+        """How many files wait to be delivered."""
+        return sum(tally.files for tally in (*self.tallies.values(), *self.open.values()))
+
+    def waiting(self) -> Iterator[Waiting]:
+        """What waits of each stream."""
+        now = time.time_ns()
+        for stream in self.streams:
+            waiting, writing = self.tallies[stream.name], self.open[stream.name]
+            oldest_at = self.oldest_instant(stream)
+            age_s = 0.0 if oldest_at is None else max(0.0, (now - oldest_at) / names.NANOSECONDS)
+            yield Waiting(stream.name, waiting.files + writing.files, waiting.bytes + writing.bytes, age_s)
+
+    def forget_process(self, column: int) -> None:
+        """A process that shared the board has died, and what it left in the spool was put in order."""
+        for stream in self.streams:
+            self.open[stream.name].forget(column)
+            self._unsettled[stream.name].forget(column)
+        self.drafted.forget(column)
+        self._changes.columns[column][1] = self._changes.columns[column][0]
+
+    def recount(self) -> bool:
+        """Count anew all that waits, because a process died between a change and its count.
+
+        False if something changed meanwhile: then nothing was corrected, and it has to be tried again.
+        """
+        before = [tuple(column) for column in self._changes.columns]
+        found = {stream.name: self._count_all(stream) for stream in self.streams}
+        if before != [tuple(column) for column in self._changes.columns] or any(begun != done for begun, done in before):
+            return False
+        for stream in self.streams:
+            (files, size), claimable = found[stream.name]
+            self.tallies[stream.name].correct(files, size)
+            self.claimable[stream.name].correct(*claimable)
+        return True
+
+    def _count_all(self, stream: Stream) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Files and bytes of all that waits of a stream, and of what a claim would find; open segments are not among it."""
+        if stream.kind is Kind.FILES:
+            return self._count(stream, (names.BODY,)), (0, 0)
+        claimable = self._count(stream, (names.CUT_SEGMENT, names.WHOLE_REPORT))
+        rest = [self.uploading(stream) / name for name in disk.names(self.uploading(stream)) if names.parse_sealed(name)]
+        rest += [path for claimed in self.claimed(stream) for path in claimed.sources()]
+        return (claimable[0] + len(rest), claimable[1] + sum(map(_size_of, rest))), claimable
 
     def oldest_instant(self, stream: Stream) -> int | None:
         """When the oldest thing that waits was received, in nanoseconds; to the hour for claimed and sealed batches."""
@@ -531,17 +631,30 @@ def refusal(error: OSError) -> GatewayError:
     return SpoolBroken(f"the disk did not keep it ({error.strerror or error})")
 
 
-def oldest(directory: Path, kinds: tuple[str, ...], *except_for: AbstractSet[str]) -> list[str]:
-    """The `PICKED_FILES` oldest names of these kinds, oldest first, in memory for the picked ones only.
-
-    What is excepted is asked of each name after it was read: a commit that begins meanwhile says so before it makes its name.
-    """
-    found = (name for name in _of_kinds(directory, kinds) if not any(name in known for known in except_for))
-    return heapq.nsmallest(PICKED_FILES, found)
+def oldest(directory: Path, kinds: tuple[str, ...], is_excepted: Callable[[names.SpoolName], bool]) -> list[str]:
+    """The `PICKED_FILES` oldest names of these kinds, oldest first, in memory for the picked ones only."""
+    return heapq.nsmallest(PICKED_FILES, (str(it) for it in _of_kinds(directory, kinds) if not is_excepted(it)))
 
 
-def _of_kinds(directory: Path, kinds: tuple[str, ...]) -> Iterator[str]:
+def _of_kinds(directory: Path, kinds: tuple[str, ...]) -> Iterator[names.SpoolName]:
     for name in disk.names(directory):
         parsed = names.parse_spool_name(name)
         if parsed is not None and parsed.kind in kinds:
-            yield name
+            yield parsed
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a file, 0 if it is gone."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def from_any_thread(loop: asyncio.AbstractEventLoop, wake: Callable[[], object]) -> None:
+    """Call a listener in the thread of an event loop."""
+    try:
+        loop.call_soon_threadsafe(wake)
+    except RuntimeError:
+        # The loop has ended: the next start finds what was committed.
+        return

@@ -153,6 +153,16 @@ def whole(least: int, most: int) -> Kind:
     return Kind("number", f"a whole number from {least} to {most}", read, from_text=from_text)
 
 
+def whole_or_auto(least: int, most: int) -> Kind:
+    """Make a kind for whole numbers that the program may also find out by itself."""
+    number = whole(least, most)
+
+    def read(value: object) -> int | str:
+        return "auto" if value == "auto" else int(number.read(value))
+
+    return Kind("number", f"{number.wants}, or auto", read, from_text=number.from_text)
+
+
 def flag() -> Kind:
     """Make a kind for yes or no, in the words that YAML takes too."""
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

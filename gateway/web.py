@@ -34,6 +34,7 @@ from gateway.intake import Incoming, Intake
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.requestid import request_id_of
+from gateway.series import OTHER
 from gateway.streams import Kind, Stream
 
 STATUSES: tuple[tuple[type[GatewayError], int, str], ...] = (
@@ -129,7 +130,7 @@ class Web:
             handler = self._receiver(stream)
             self._routes[f"/{stream.name}"] = {"PUT": handler, "POST": handler}
         self._seconds = {path: metrics.request_seconds.labels(path) for path in self._routes}
-        self._other_seconds = metrics.request_seconds.labels("other")
+        self._other_seconds = metrics.request_seconds.labels(OTHER)
         self._lane: FastLane | None = None
         if fast_lane_bytes and not delay_s:
             self._lane = FastLane(
@@ -211,7 +212,7 @@ class Web:
     def _tell(self, exchange: Exchange, status: int, seconds: float) -> None:
         self._seconds.get(exchange.path, self._other_seconds).observe(seconds)
         if status >= 400:
-            self._metrics.refused.labels(status).inc()
+            self._metrics.refused.labels(str(status)).inc()
         request = exchange.request
         who = (request.method, exchange.path, exchange.user, request.remote)
         self._log.access(exchange.path, status, [(who, seconds, exchange.received_bytes, exchange.request_id)])
@@ -233,7 +234,7 @@ class Web:
         response.headers["X-Request-ID"] = request_id
         response.headers["Server"] = SERVER
         response.force_close()
-        self._metrics.refused.labels(status).inc()
+        self._metrics.refused.labels(str(status)).inc()
         self._log.access("-", status, [(("-", "-", None, request.remote), 0.0, 0, request_id)])
         return response
 

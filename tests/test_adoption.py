@@ -25,8 +25,9 @@ from fixtures_spool import (
 )
 
 from gateway import names
-from gateway.adoption import ADOPTING, needs_adoption
+from gateway.adoption import needs_adoption
 from gateway.goedition import Adopted
+from gateway.metrics import ADOPTING
 from gateway.stores.local import LocalStore
 
 PNG = b"\x89PNG\r\n\x1a\nrest"

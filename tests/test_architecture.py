@@ -12,21 +12,27 @@ import gateway
 PACKAGE = Path(gateway.__file__).parent
 # From the highest to the lowest: a room imports from its own layer or from those below.
 LAYERS = (
-    ("edge", "__main__ cli arguments commands healthcheck service receiving sending web fastlane plainhead guard intake"),
+    (
+        "edge",
+        """
+        __main__ cli arguments commands healthcheck service workers worker receiving sending listening
+        web fastlane plainhead guard intake
+        """,
+    ),
     ("work", "delivery batching aggregate parcels drafts"),
     ("stores", "stores stores.local stores.s3 stores.s3_client stores.s3_errors stores.file_slice"),
-    ("disk", "spool recovery adoption adopted_reports goedition journal disk"),
+    ("disk", "spool recovery adoption adopted_reports goedition journal tallies disk"),
     (
         "ground",
         """
-        names timestamps streams units retry errors metrics tls version requestid
+        names timestamps streams units retry errors metrics series board tls version requestid
         config configdraft configfile configload configprint
         log logline librarylog jsontext jsongrammar reportlines documents content
         """,
     ),
 )
 HEIGHT = {room: -depth for depth, (_, rooms) in enumerate(LAYERS) for room in rooms.split()}
-RECEIVING = {"receiving", "web", "fastlane", "plainhead", "intake"}
+RECEIVING = {"worker", "receiving", "web", "fastlane", "plainhead", "intake"}
 SENDING = {"sending", "delivery", "batching", "aggregate", "parcels"} | {room for room in HEIGHT if room.startswith("stores")}
 
 OS_CHANGES = {
@@ -37,8 +43,8 @@ OS_CHANGES = {
 PATH_CHANGES = {
     *("rename", "unlink", "rmdir", "mkdir", "symlink_to", "hardlink_to", "link_to", "touch", "write_bytes", "write_text"),
 }
-# The log writes to a descriptor that was given to it, the handler of early signals to STDERR.
-WRITERS = {"disk": OS_CHANGES | PATH_CHANGES | {"replace"}, "log": {"write"}, "cli": {"write"}}
+# The log writes to a descriptor that was given to it, the handler of early signals to STDERR; the board is memory.
+WRITERS = {"disk": OS_CHANGES | PATH_CHANGES | {"replace"}, "log": {"write"}, "cli": {"write"}, "board": {"ftruncate"}}
 
 
 def rooms() -> list[str]:

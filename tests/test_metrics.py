@@ -79,13 +79,13 @@ def test_two_gateways_count_apart() -> None:
     """Metrics of two gateways in one process do not know of each other."""
     one, other = Metrics(), Metrics()
     one.received.labels("usage").inc()
-    assert other.registry.get_sample_value(f"{PREFIX}received_total", {"stream": "usage"}) is None
+    assert other.registry.get_sample_value(f"{PREFIX}received_total", {"stream": "usage"}) == 0
 
 
 def test_metrics_are_made_in_one_file() -> None:
-    """No other file of the package makes a metric of its own."""
+    """No other file of the package makes a metric of its own; what a metric is stands in one beside it."""
     for path in Path(gateway.__file__).parent.rglob("*.py"):
-        if path.name == "metrics.py":
+        if path.name in ("metrics.py", "series.py"):
             continue
         imported = {
             name

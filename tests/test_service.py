@@ -13,7 +13,7 @@ import pytest
 from integration.deadlines import until
 from running import LocalGateway, head, put, running
 
-from gateway.receiving import _why_not_listening
+from gateway.listening import _why_not
 
 SLOW = head("PUT /specimen?uri=slow.bin", "Content-Length: 10", "Expect: 100-continue")
 
@@ -240,6 +240,6 @@ def test_text_is_the_log_for_people(tmp_path: Path) -> None:
 )
 def test_why_it_cannot_listen_is_said(error: OSError, reason: str) -> None:
     """Whatever keeps it from listening is told with what to do about it."""
-    said = _why_not_listening("h", 8080, error)
+    said = _why_not("h", 8080, error)
     assert reason in said
     assert "-p" in said

@@ -1,0 +1,126 @@
+"""A worker process: receives, and leaves everything else to the process that has started it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import orjson
+import uvloop
+
+from gateway.board import Board
+from gateway.disk import free_bytes
+from gateway.librarylog import LibraryMessages
+from gateway.log import Log
+from gateway.metrics import Metrics
+from gateway.receiving import Receiving
+from gateway.spool import Spool, from_any_thread
+from gateway.streams import streams_of
+from gateway.timestamps import Timestamps
+from gateway.tls import server_context
+from gateway.workers import LENGTH_BYTES, Setup
+
+ABANDONED = 1
+
+
+def main(descriptor: int) -> int:
+    """Run as a worker until told to stop; return the exit code.
+
+    Args:
+        descriptor: of the channel to the process that has started this one.
+    """
+    channel = socket.socket(fileno=descriptor)
+    with channel.makefile("rb", buffering=0) as file:
+        length = int.from_bytes(_exactly(file.read, LENGTH_BYTES), "big")
+        # From nobody but the program itself.
+        setup = cast("Setup", pickle.loads(_exactly(file.read, length)))  # noqa: S301
+    log = Log(setup.config.log.level, setup.config.log.format, is_shared=True)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Worker(setup, log).run(channel))
+    except Exception as error:  # noqa: BLE001 (what ends a process has to be told)
+        log.error("defect", where="worker", reason=repr(error))
+        return ABANDONED
+    finally:
+        log.close()
+
+
+def _exactly(read: Callable[[int], bytes | None], size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = read(size - len(data))
+        if not piece:
+            raise EOFError("the process that has started this one is gone")
+        data += piece
+    return data
+
+
+class Worker:
+    """Receives on the sockets that were inherited.
+
+    Args:
+        setup: what was told at the start.
+        log: where it is told.
+    """
+
+    def __init__(self, setup: Setup, log: Log) -> None:
+        self._setup = setup
+        self._log = log
+        self._degraded: list[str] = []
+        self._writer: asyncio.StreamWriter
+        self._receiving: Receiving
+
+    async def run(self, channel: socket.socket) -> int:
+        """Receive until told to stop; return 0 once all that was received stands in cut segments and files."""
+        LibraryMessages(self._log).install()
+        setup, config = self._setup, self._setup.config
+        board = Board(setup.columns, column=setup.column, descriptor=setup.board)
+        metrics = Metrics(board)
+        streams = streams_of(config)
+        timestamps = Timestamps()
+        timestamps.start_above(setup.above)
+        spool = Spool(config.cache_dir, streams, timestamps=timestamps, log=self._log, metrics=metrics, board=board)
+        if board.layout != setup.layout:
+            raise RuntimeError("the processes do not agree on their board")
+        metrics.watch(spool.waiting, lambda: free_bytes(spool.root))
+        loop = asyncio.get_running_loop()
+        reader, self._writer = await asyncio.open_connection(sock=channel)
+        for stream in streams:
+            spool.on_commit(stream, partial(from_any_thread, loop, partial(self._send, {"committed": stream.name})))
+        self._receiving = Receiving(
+            config, spool, metrics, self._log, tls=server_context(config.listen), degraded=lambda: self._degraded
+        )
+        await self._receiving.listen([[socket.socket(fileno=each) for each in setup.sockets]])
+        self._send({"ready": True})
+        return await self._obey(reader, spool)
+
+    async def _obey(self, reader: asyncio.StreamReader, spool: Spool) -> int:
+        cutting: set[asyncio.Task[None]] = set()
+        while line := await reader.readline():
+            message = orjson.loads(line)
+            if "cut" in message:
+                task = asyncio.create_task(self._cut(spool, message["cut"]))
+                cutting.add(task)
+                task.add_done_callback(cutting.discard)
+            elif "degraded" in message:
+                self._degraded = message["degraded"]
+            elif "stop" in message:
+                await self._receiving.stop()
+                self._send({"stopped": True})
+                await self._receiving.close()
+                await self._writer.drain()
+                return 0
+        # Nobody is left who would deliver, and another gateway may wait for the lock. Whoever got no answer yet gets none.
+        os._exit(ABANDONED)
+
+    async def _cut(self, spool: Spool, stream: str) -> None:
+        await spool.writers[stream].cut()
+        self._send({"cut": stream})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._writer.write(orjson.dumps(message) + b"\n")

@@ -1,0 +1,335 @@
+"""Worker processes that receive, as the process sees them that delivers.
+
+Each worker has a socket of its own to listen at, writes segments of its own and tells this process of each commit. They
+share the spool's lock, which is held until the last of them has gone, and a board of numbers. One that dies is looked after
+and replaced; one whose channel to this process ends goes at once, wherever it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pickle
+import socket
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from gateway.board import Board
+from gateway.config import Config
+from gateway.errors import StartError
+from gateway.log import Log
+from gateway.recovery import recover_process
+from gateway.spool import Spool
+from gateway.streams import Kind
+
+COMMAND = "worker"
+START_PATIENCE_S = 60.0
+# Beside the time that requests have: for the cut of its segments, before it is ended from outside.
+STOP_PATIENCE_S = 10.0
+CUT_PATIENCE_S = 30.0
+# A worker that dies again and again is replaced later and later.
+PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 30.0
+SOUND_S = 60.0
+LOOK_S = 0.5
+LENGTH_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a worker is told at its start, before it does anything.
+
+    Attributes:
+        config: what is to be done.
+        columns: of the board.
+        column: of the board, this worker's.
+        layout: of the board, which it has to find as well.
+        above: every instant that it gives is later than this one.
+        board, sockets: descriptors that it has inherited.
+    """
+
+    config: Config
+    columns: int
+    column: int
+    layout: int
+    above: int
+    board: int
+    sockets: tuple[int, ...]
+
+
+def count_of(workers: int | str) -> int:
+    """How many workers a configuration asks for."""
+    return len(os.sched_getaffinity(0)) if isinstance(workers, str) else workers
+
+
+class Workers:
+    """Takes requests in, as `Receiving` does, by other processes.
+
+    Args:
+        config: what is to be done.
+        spool: where it is kept; recovered and locked.
+        board: that the spool and the metrics count on.
+        log: where it is told.
+        degraded: what is wrong beyond receiving, for `/ready`.
+    """
+
+    def __init__(self, config: Config, spool: Spool, board: Board, log: Log, *, degraded: Callable[[], list[str]]) -> None:
+        self._config = config
+        self._spool = spool
+        self._board = board
+        self._log = log
+        self._degraded = degraded
+        self._workers: list[_Worker] = []
+        self._keeping: list[asyncio.Task[None]] = []
+        self._telling: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._is_miscounted = False
+        for stream in spool.streams:
+            if stream.kind is Kind.REPORTS:
+                spool.writers[stream.name] = _Writers(self._workers, stream.name)
+
+    async def listen(self, sockets: list[list[socket.socket]]) -> None:
+        """Start a worker for each list of sockets; return once all accept requests. StartError if one does not."""
+        self._workers += [_Worker(column, each) for column, each in enumerate(sockets, start=1)]
+        try:
+            await asyncio.gather(*map(self._start, self._workers))
+        except BaseException:
+            for worker in self._workers:
+                worker.kill()
+            raise
+        self._keeping = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
+        self._telling = asyncio.create_task(self._tell_degraded())
+
+    async def stop(self) -> None:
+        """Take nothing new, and let requests in flight come to their end."""
+        self._stopping.set()
+        for worker in self._workers:
+            worker.close_sockets()
+            worker.send(stop=True)
+        # A worker bounds the time of its requests itself.
+        await asyncio.wait([asyncio.create_task(worker.has_stopped.wait()) for worker in self._workers], timeout=self._patience_s)
+
+    async def close(self) -> None:
+        """Have the segments cut, and the processes gone; one that does not go is ended, and what it leaves is recovered."""
+        await asyncio.wait(self._keeping, timeout=STOP_PATIENCE_S)
+        for worker in self._workers:
+            worker.kill()
+        if self._telling is not None:
+            self._telling.cancel()
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+
+    async def recount(self) -> None:
+        """Have the counts right after a death, now that nothing changes any more."""
+        if self._is_miscounted:
+            await self._try_to_recount()
+
+    @property
+    def _patience_s(self) -> float:
+        return self._config.shutdown.request_timeout + STOP_PATIENCE_S
+
+    # --- life and death -------------------------------------------------------------------------------------------
+
+    async def _start(self, worker: _Worker) -> None:
+        """Start a process and wait until it accepts requests; StartError if it does not come to that."""
+        setup = Setup(
+            config=self._config,
+            columns=len(self._workers) + 1,
+            column=worker.column,
+            layout=self._board.layout,
+            above=self._spool.timestamps.next(),
+            board=self._board.descriptor or 0,
+            sockets=tuple(each.fileno() for each in worker.sockets),
+        )
+        await worker.start(setup, self._spool.lock_descriptor)
+        reading = asyncio.create_task(self._read(worker))
+        waiting = asyncio.create_task(worker.is_ready.wait())
+        await asyncio.wait([reading, waiting], timeout=START_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not worker.is_ready.is_set():
+            worker.kill()
+            raise StartError("a worker process did not start: what it met stands in the lines above")
+        self._log.info("worker started", worker=worker.column, pid=worker.pid)
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Replace the process whenever it dies, until the gateway stops."""
+        pause_s = PAUSE_MIN_S
+        while True:
+            begun = time.monotonic()
+            code = await worker.ended()
+            if self._stopping.is_set() and code == 0:
+                return
+            if time.monotonic() - begun > SOUND_S:
+                pause_s = PAUSE_MIN_S
+            self._log.error("worker died", worker=worker.column, pid=worker.pid, exit_code=code)
+            await self._look_after(worker)
+            if await self._is_stopping_within(pause_s):
+                return
+            pause_s = min(2 * pause_s, PAUSE_MAX_S)
+            # Where it does not start it has ended, which is told again.
+            with contextlib.suppress(StartError, OSError):
+                await self._start(worker)
+                worker.send(degraded=self._degraded())
+
+    async def _look_after(self, worker: _Worker) -> None:
+        """Put in order what a dead process left. What its clients were promised stands in segments that nobody writes."""
+        while True:
+            try:
+                found = await asyncio.to_thread(recover_process, self._spool, worker.pid)
+            except OSError as error:
+                self._log.error("worker not recovered", worker=worker.column, pid=worker.pid, reason=str(error))
+                if await self._is_stopping_within(PAUSE_MAX_S):
+                    # The next start of the gateway does it.
+                    return
+                continue
+            break
+        self._spool.forget_process(worker.column)
+        self._log.info("worker recovered", worker=worker.column, pid=worker.pid, **asdict(found))
+        self._is_miscounted = True
+        await self._try_to_recount()
+        for stream in self._spool.streams:
+            self._spool.committed(stream)
+
+    async def _try_to_recount(self) -> None:
+        for _ in range(20):
+            if await asyncio.to_thread(self._spool.recount):
+                self._is_miscounted = False
+                return
+            await asyncio.sleep(0.05)
+
+    async def _is_stopping_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
+
+    # --- the channel ----------------------------------------------------------------------------------------------
+
+    async def _read(self, worker: _Worker) -> None:
+        by_name = {stream.name: stream for stream in self._spool.streams}
+        async for message in worker.messages():
+            if "committed" in message:
+                self._spool.committed(by_name[message["committed"]])
+            elif "cut" in message:
+                worker.was_cut(message["cut"])
+            elif "ready" in message:
+                worker.is_ready.set()
+            elif "stopped" in message:
+                worker.has_stopped.set()
+
+    async def _tell_degraded(self) -> None:
+        """Have the workers know what is wrong with the delivery, and count anew where a death left the counts wrong."""
+        told: list[str] = []
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if (degraded := self._degraded()) != told:
+                told = degraded
+                for worker in self._workers:
+                    worker.send(degraded=told)
+            if self._is_miscounted:
+                await self._try_to_recount()
+
+
+class _Worker:
+    """One worker: a place that one process after the other takes."""
+
+    def __init__(self, column: int, sockets: list[socket.socket]) -> None:
+        self.column = column
+        self.sockets = sockets
+        self.is_ready = asyncio.Event()
+        self.has_stopped = asyncio.Event()
+        self.pid = 0
+        self._process: Process | None = None
+        self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter
+        self._cuts: list[tuple[str, asyncio.Future[None]]] = []
+
+    async def start(self, setup: Setup, lock: int) -> None:
+        """Start a process, and tell it what to do."""
+        self.is_ready.clear()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptors = (theirs.fileno(), lock, setup.board, *setup.sockets)
+            self._process = await asyncio.create_subprocess_exec(
+                *_command(), str(theirs.fileno()), stdin=DEVNULL, pass_fds=descriptors
+            )
+        self.pid = self._process.pid
+        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        told = pickle.dumps(setup)
+        self._writer.write(len(told).to_bytes(LENGTH_BYTES, "big") + told)
+
+    async def ended(self) -> int:
+        """Wait until the process is gone, and return its exit code."""
+        assert self._process is not None  # nobody waits for what was not started
+        code = await self._process.wait()
+        self._writer.close()
+        for _, cut in self._cuts:
+            if not cut.done():
+                cut.set_result(None)
+        self._cuts.clear()
+        self.has_stopped.set()
+        return code
+
+    def kill(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    def close_sockets(self) -> None:
+        """Listen no more here; the process has descriptors of its own."""
+        for each in self.sockets:
+            each.close()
+
+    def send(self, **message: Any) -> None:
+        """Tell the process something; one that is gone is told nothing."""
+        if self._process is not None and self._process.returncode is None:
+            self._writer.write(orjson.dumps(message) + b"\n")
+
+    async def messages(self) -> Any:
+        """What the process tells, until it is gone."""
+        with contextlib.suppress(ConnectionError):
+            while line := await self._reader.readline():
+                yield orjson.loads(line)
+
+    async def cut(self, stream: str) -> None:
+        """Have the process cut its segment; returns when that is done, or the process is gone, or takes too long for it."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._cuts.append((stream, cut))
+        self.send(cut=stream)
+        await asyncio.wait([cut], timeout=CUT_PATIENCE_S)
+
+    def was_cut(self, stream: str) -> None:
+        """The process has cut; it answers in the order in which it was asked."""
+        for at, (name, cut) in enumerate(self._cuts):
+            if name == stream:
+                del self._cuts[at]
+                if not cut.done():
+                    cut.set_result(None)
+                return
+
+
+class _Writers:
+    """All that write segments of a stream, as one that can be asked to cut."""
+
+    def __init__(self, workers: list[_Worker], stream: str) -> None:
+        self._workers = workers
+        self._stream = stream
+
+    async def cut(self) -> None:
+        """Return once what was acknowledged so far stands in cut segments."""
+        await asyncio.gather(*(worker.cut(self._stream) for worker in self._workers))
+
+
+def _command() -> list[str]:
+    """How this program is started as a worker."""
+    if getattr(sys, "frozen", False):
+        return [sys.executable, COMMAND]
+    return [sys.executable, "-m", "gateway.cli", COMMAND]
