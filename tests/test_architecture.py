@@ -19,7 +19,7 @@ LAYERS = (
         web fastlane plainhead guard intake
         """,
     ),
-    ("work", "delivery batching aggregate parcels drafts"),
+    ("work", "delivery batching aggregate gzipmember parcels drafts"),
     ("stores", "stores stores.local stores.s3 stores.s3_client stores.s3_errors stores.file_slice"),
     ("disk", "spool recovery adoption adopted_reports goedition journal tallies disk"),
     (
@@ -33,7 +33,9 @@ LAYERS = (
 )
 HEIGHT = {room: -depth for depth, (_, rooms) in enumerate(LAYERS) for room in rooms.split()}
 RECEIVING = {"worker", "receiving", "web", "fastlane", "plainhead", "intake"}
-SENDING = {"sending", "delivery", "batching", "aggregate", "parcels"} | {room for room in HEIGHT if room.startswith("stores")}
+SENDING = {"sending", "delivery", "batching", "aggregate", "gzipmember", "parcels"} | {
+    room for room in HEIGHT if room.startswith("stores")
+}
 
 OS_CHANGES = {
     *("rename", "renames", "replace", "link", "symlink", "unlink", "remove", "rmdir", "removedirs", "mkdir", "makedirs"),
