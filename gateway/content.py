@@ -70,7 +70,7 @@ class Decoder:
         self._max_bytes = max_bytes
         self._codings = [_Coding(name, self.max_received_bytes) for name in reversed(codings)]
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
+    def feed(self, chunk: bytes | memoryview) -> Iterator[bytes]:
         """Decode the next chunk of the body, in pieces of 1 to PIECE_BYTES bytes; the iterator must be exhausted.
 
         Raises:
@@ -241,11 +241,6 @@ _MEMBERS: Final[dict[str, Callable[[], _Member]]] = {
 }
 
 
-def _split(data: bytes, size: int) -> Iterator[bytes]:
-    if len(data) <= size:
-        if data:
-            yield data
-        return
-    view = memoryview(data)
-    for start in range(0, len(view), size):
-        yield bytes(view[start : start + size])
+def _split(data: bytes | memoryview, size: int) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield bytes(data[start : start + size])

@@ -45,7 +45,7 @@ def create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
-def write_all(descriptor: int, buffers: Sequence[bytes]) -> int:
+def write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
     """Write every byte of the buffers, however short the kernel's writes are; return the number of bytes."""
     total = 0
     for first in range(0, len(buffers), MAX_WRITEV_BUFFERS):

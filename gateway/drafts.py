@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Protocol, TypeVar
 
 from gateway import disk, names
 from gateway.content import Decoder
@@ -22,11 +23,15 @@ from gateway.streams import Stream
 WRITE_BEHIND_BYTES = 8 << 20
 ENVELOPE_CHUNK_BYTES = 64 * 1024
 
+# Parts of a body as they were sent. A view is good until the step that takes it is over.
+Chunks = Sequence[bytes | memoryview]
+Piece = TypeVar("Piece", bytes, bytes | memoryview)
+
 
 class Draft(Protocol):
     """A body that is being received."""
 
-    def feed(self, chunks: Iterable[bytes]) -> None:
+    def feed(self, chunks: Chunks) -> None:
         """Take bytes as they were sent; a GatewayError ends the draft."""
         ...
 
@@ -45,7 +50,7 @@ class _File:
         self._spool = spool
         self._descriptor: int | None = disk.create(self.path)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         assert self._descriptor is not None  # nothing is written after `finish`
         written = disk.write_all(self._descriptor, [data])
         self.size += written
@@ -97,9 +102,9 @@ class ReportDraft:
         self._kept_bytes = 0
         self._file: _File | None = None
 
-    def feed(self, chunks: Iterable[bytes]) -> None:
+    def feed(self, chunks: Chunks) -> None:
         """See `Draft.feed`."""
-        _feed(self._decoder, chunks, self._take)
+        _take_all(_decoded(self._decoder, chunks), self._take)
 
     def _take(self, piece: bytes) -> None:
         if self._file is None and self._kept_bytes + len(piece) <= self._memory_bytes:
@@ -113,7 +118,7 @@ class ReportDraft:
             self._kept.clear()
         self._file.write(self._folder.feed(piece))
 
-    def finish(self, rest: Iterable[bytes], stream: Stream, user: str, *, envelope: bool) -> bytes | int:
+    def finish(self, rest: Chunks, stream: Stream, user: str, *, envelope: bool) -> bytes | int:
         """Take the last bytes, then return the body if it stayed in memory, or commit it and return how many reports."""
         self.feed(rest)
         self._decoder.finish()
@@ -165,31 +170,37 @@ class ReportDraft:
 
 
 class FileDraft:
-    """A file that is kept as it is."""
+    """A file that is kept as it is.
 
-    def __init__(self, spool: Spool, decoder: Decoder) -> None:
+    Args:
+        spool: where the file goes.
+        undo: undoes the Content-Encoding; None where there is none.
+    """
+
+    def __init__(self, spool: Spool, undo: Decoder | None) -> None:
         self._spool = spool
-        self._decoder = decoder
+        self._undo = undo
         self._file: _File | None = None
         self._hash = hashlib.sha256()
         self._first_bytes = b""
 
-    def feed(self, chunks: Iterable[bytes]) -> None:
+    def feed(self, chunks: Chunks) -> None:
         """See `Draft.feed`."""
-        _feed(self._decoder, chunks, self._take)
+        _take_all(chunks if self._undo is None else _decoded(self._undo, chunks), self._take)
 
-    def _take(self, piece: bytes) -> None:
+    def _take(self, piece: bytes | memoryview) -> None:
         if self._file is None:
             self._file = _File(self._spool)
         if len(self._first_bytes) < names.MAGIC_BYTES:
-            self._first_bytes += piece[: names.MAGIC_BYTES]
+            self._first_bytes += bytes(piece[: names.MAGIC_BYTES])
         self._hash.update(piece)
         self._file.write(piece)
 
-    def finish(self, rest: Iterable[bytes], stream: Stream, *, identity: str, user: str, uri: str, claimed_type: str) -> None:
+    def finish(self, rest: Chunks, stream: Stream, *, identity: str, user: str, uri: str, claimed_type: str) -> None:
         """Take the last bytes, then commit the file with its sidecar."""
         self.feed(rest)
-        self._decoder.finish()
+        if self._undo is not None:
+            self._undo.finish()
         try:
             if self._file is None:
                 self._file = _File(self._spool)  # an empty file is a file
@@ -215,12 +226,15 @@ class FileDraft:
             self._file.discard()
 
 
-def _feed(decoder: Decoder, chunks: Iterable[bytes], take: Callable[[bytes], None]) -> None:
-    """Decode and take; what the disk refuses becomes what the client is told."""
+def _decoded(decoder: Decoder, chunks: Chunks) -> Iterable[bytes]:
+    return chain.from_iterable(map(decoder.feed, chunks))
+
+
+def _take_all(pieces: Iterable[Piece], take: Callable[[Piece], None]) -> None:
+    """Take them; what the disk refuses becomes what the client is told."""
     try:
-        for chunk in chunks:
-            for piece in decoder.feed(chunk):
-                take(piece)
+        for piece in pieces:
+            take(piece)
     except OSError as error:
         raise refusal(error) from error
 

@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from yarl import URL
 
@@ -247,6 +247,20 @@ class Connection(RequestHandler):
         if self._ended and not self._is_answering():
             # Only a piece of a request was left, and nobody will send the rest.
             self.force_close()
+
+    def parse_anew(self) -> None:
+        """A body went past the parser, which still waits for it: the next request gets a new one."""
+        self._parser = HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
 
     # --- leaving the lane -----------------------------------------------------------------------------------------
 

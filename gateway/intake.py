@@ -5,25 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from typing import TypeVar
 
 import aiohttp
 from aiohttp.web import RequestPayloadError
 
 from gateway.content import Decoder, decoder
-from gateway.drafts import Draft, FileDraft, ReportDraft, check_enveloped, envelope_parts
-from gateway.errors import BadRequest, BodyTimeout, ClientGone, GatewayError
+from gateway.drafts import Chunks, Draft, FileDraft, ReportDraft, check_enveloped, envelope_parts
+from gateway.errors import BadRequest, BodyTimeout, ClientGone, GatewayError, Overloaded
 from gateway.guard import Ticket, too_large
 from gateway.journal import Done, Journal
+from gateway.largebody import LargeBody
 from gateway.reportlines import DocumentFolder, NdjsonFolder, document_line, ndjson_lines
 from gateway.spool import Spool
 from gateway.streams import Stream
 
 T = TypeVar("T")
+Chunk = TypeVar("Chunk", bytes, memoryview)
+# Of a body, and whether it is the last one, which may be empty.
+Piece = tuple[Chunks, bool]
 
 NDJSON = "application/x-ndjson"
 # How much is handed to a thread at a time. Two such pieces of a body are in memory: one on its way to the disk, and one
@@ -31,6 +36,10 @@ NDJSON = "application/x-ndjson"
 PIECE_BYTES = 256 * 1024
 # With what aiohttp reads ahead.
 STREAMED_BODY_BYTES = 2 * PIECE_BYTES + 256 * 1024
+# Each piece costs the waking of a thread: those of a file of so many bytes are wider, for so many such files at once.
+WIDE_PIECE_BYTES = 1 << 20
+WIDE_BODY_BYTES = 8 << 20
+WIDE_BODIES = 4
 
 
 @dataclass(slots=True)
@@ -46,6 +55,7 @@ class Incoming:
         length: the Content-Length, None if it is not known.
         body: the bytes as they come.
         ticket: what it may take.
+        large: what reads the same bytes past the parser, where that can be; then `body` is left alone.
         received_bytes: of the body so far, as sent.
     """
 
@@ -57,6 +67,7 @@ class Incoming:
     length: int | None
     body: aiohttp.StreamReader
     ticket: Ticket
+    large: LargeBody | None = None
     received_bytes: int = 0
 
 
@@ -88,6 +99,7 @@ class Intake:
         self._envelope = envelope
         self._body_timeout_s = body_timeout_s
         self._executor = executor
+        self._wide_bodies = 0
 
     # --- reports --------------------------------------------------------------------------------------------------
 
@@ -104,10 +116,10 @@ class Intake:
         folder = NdjsonFolder() if _is_ndjson(incoming.content_type) else DocumentFolder()
         draft = ReportDraft(self._spool, _decoder(incoming), folder, limit)
 
-        def finish(rest: list[bytes]) -> bytes | int:
+        def finish(rest: Chunks) -> bytes | int:
             return draft.finish(rest, incoming.stream, incoming.user, envelope=self._envelope)
 
-        result = await self._receive(incoming, draft, finish)
+        result = await self._receive(incoming, draft, finish, partial(self._gather, incoming))
         if isinstance(result, int):
             return result
         count, synced = self._commit_small(incoming, result)
@@ -169,9 +181,9 @@ class Intake:
 
     async def receive_file(self, incoming: Incoming) -> int:
         """Commit the body as a file, and return 1; a GatewayError says why not."""
-        draft = FileDraft(self._spool, _decoder(incoming))
+        draft = FileDraft(self._spool, incoming.undo)
 
-        def finish(rest: list[bytes]) -> None:
+        def finish(rest: Chunks) -> None:
             draft.finish(
                 rest,
                 incoming.stream,
@@ -181,85 +193,141 @@ class Intake:
                 claimed_type=incoming.content_type,
             )
 
-        await self._receive(incoming, draft, finish)
+        if incoming.large is None:
+            await self._receive(incoming, draft, finish, partial(self._gather, incoming))
+        else:
+            with self._buffers(incoming) as buffers, incoming.large as large:
+                await self._receive(incoming, draft, finish, partial(self._fill, incoming, large, cycle(buffers)))
         return 1
 
     # --- bodies ---------------------------------------------------------------------------------------------------
 
-    async def _receive(self, incoming: Incoming, draft: Draft, finish: Callable[[list[bytes]], T]) -> T:
+    async def _receive(
+        self, incoming: Incoming, draft: Draft, finish: Callable[[Chunks], T], next_piece: Callable[[], Awaitable[Piece]]
+    ) -> T:
         try:
-            rest = await self._feed(incoming, draft)
+            rest = await self._feed(incoming, draft, next_piece)
             incoming.ticket.written(incoming.received_bytes)
-            return await self._in_thread(lambda: finish(rest))
+            return await _finished(self._in_thread(lambda: finish(rest)))
         except BaseException:
             # What kept the body out is what its sender is told; a draft that cannot be removed is erased at the next start.
             with contextlib.suppress(OSError):
-                await self._in_thread(draft.discard)
+                await _finished(self._in_thread(draft.discard))
             raise
 
-    async def _feed(self, incoming: Incoming, draft: Draft) -> list[bytes]:
+    async def _feed(self, incoming: Incoming, draft: Draft, next_piece: Callable[[], Awaitable[Piece]]) -> Chunks:
         """Read while the piece before is being written, and return the last piece."""
         writing: asyncio.Future[None] | None = None
-        gathered: list[bytes] = []
-        size = 0
         try:
-            async for chunk in self._chunks(incoming):
-                gathered.append(chunk)
-                size += len(chunk)
-                if size < PIECE_BYTES:
-                    continue
+            while True:
+                piece, is_last = await next_piece()
+                if is_last:
+                    break
                 if writing is not None:
-                    await writing
+                    await _finished(writing)
                     incoming.ticket.check_room()
                 elif incoming.undo is not None:
                     # Now, and not at the door: a few heads must not take the memory of bodies that come.
                     incoming.ticket.take_memory(incoming.undo.memory_bytes)
-                incoming.ticket.written(size)
-                writing = asyncio.ensure_future(self._in_thread(partial(draft.feed, gathered)))
-                gathered, size = [], 0
+                incoming.ticket.written(sum(map(len, piece)))
+                writing = self._in_thread(partial(draft.feed, piece))
         finally:
             # Also when the client is gone: the draft must not be discarded under a thread that writes it.
             if writing is not None:
-                await asyncio.wait([writing])
+                await _over(writing)
         if writing is not None:
             writing.result()
-        return gathered
+        return piece
+
+    async def _gather(self, incoming: Incoming) -> Piece:
+        """Wait for the next piece of a body, in the chunks in which it comes."""
+        gathered: list[bytes] = []
+        size = 0
+        while size < PIECE_BYTES:
+            chunk = await self._next(incoming, incoming.body.readany())
+            if not chunk:
+                return gathered, True
+            gathered.append(chunk)
+            size += len(chunk)
+        return gathered, False
+
+    async def _fill(self, incoming: Incoming, large: LargeBody, buffers: Iterator[memoryview]) -> Piece:
+        """Wait for the next piece of a large body, in the buffer whose turn it is: what was in it before is written."""
+        buffer = next(buffers)
+        size = 0
+        while size < len(buffer):
+            chunk = await self._next(incoming, large.read_into(buffer[size:]))
+            if not chunk:
+                break
+            size += len(chunk)
+        return [buffer[:size]], size < len(buffer)
+
+    @contextlib.contextmanager
+    def _buffers(self, incoming: Incoming) -> Iterator[tuple[memoryview, memoryview]]:
+        """Two buffers for the pieces of a large body, wide ones if there is memory for them."""
+        is_wide = self._wide_bodies < WIDE_BODIES and (incoming.length or 0) >= WIDE_BODY_BYTES
+        if is_wide:
+            try:
+                incoming.ticket.take_memory(2 * WIDE_PIECE_BYTES - STREAMED_BODY_BYTES)
+            except Overloaded:
+                is_wide = False
+        size = WIDE_PIECE_BYTES if is_wide else PIECE_BYTES
+        self._wide_bodies += is_wide
+        try:
+            yield memoryview(bytearray(size)), memoryview(bytearray(size))
+        finally:
+            self._wide_bodies -= is_wide
 
     async def _chunks(self, incoming: Incoming) -> AsyncIterator[bytes]:
-        """The body as it comes; BodyTimeout when the client is silent, ClientGone when it went away."""
-        limit = incoming.stream.max_body_bytes
-        while True:
-            try:
-                async with asyncio.timeout(self._body_timeout_s):
-                    chunk = await incoming.body.readany()
-            except TimeoutError:
-                raise BodyTimeout(f"no byte of the body came for {self._body_timeout_s:g} seconds") from None
-            except RequestPayloadError as error:
-                # Nothing of it is worth reading after the answer.
-                incoming.body.feed_eof()
-                raise BadRequest(f"the body is not as its head says: {error}") from error
-            except (aiohttp.ClientError, ConnectionError) as error:
-                raise ClientGone("the client closed the connection in the middle of the body") from error
-            if not chunk:
-                return
+        """The body as it comes; see `_next`."""
+        while chunk := await self._next(incoming, incoming.body.readany()):
+            yield chunk
+
+    async def _next(self, incoming: Incoming, reading: Awaitable[Chunk]) -> Chunk:
+        """More of the body, nothing at its end; BodyTimeout when the client is silent, ClientGone when it went away."""
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                chunk = await reading
+        except TimeoutError:
+            raise BodyTimeout(f"no byte of the body came for {self._body_timeout_s:g} seconds") from None
+        except RequestPayloadError as error:
+            # Nothing of it is worth reading after the answer.
+            incoming.body.feed_eof()
+            raise BadRequest(f"the body is not as its head says: {error}") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise ClientGone("the client closed the connection in the middle of the body") from error
+        if chunk:
             incoming.received_bytes += len(chunk)
+            limit = incoming.stream.max_body_bytes
             if incoming.received_bytes > limit:
                 # Decoding only ever makes a body of interest larger.
                 raise too_large(limit)
             incoming.ticket.took(len(chunk))
-            yield chunk
+        return chunk
 
-    async def _in_thread(self, step: Callable[[], T]) -> T:
-        """Run a step of a draft in a thread, and never leave before it is over: the next step would meet it there."""
-        running = asyncio.get_running_loop().run_in_executor(self._executor, step)
+    def _in_thread(self, step: Callable[[], T]) -> asyncio.Future[T]:
+        """Have a thread begin with a step of a draft: at once, and not when the loop next turns."""
+        return asyncio.get_running_loop().run_in_executor(self._executor, step)
+
+
+async def _finished(running: asyncio.Future[T]) -> T:
+    await _over(running)
+    return running.result()
+
+
+async def _over(running: asyncio.Future[T]) -> None:
+    """Wait for a step in a thread, and never leave before it is over: the next step would meet it there."""
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
         try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            while not running.done():
-                # Cancelled again, as a stop does, it waits again.
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([running])
-            raise
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            # Cancelled again, as a stop does, it waits again.
+            cancelled = error
+    # Looked at, or the loop would complain of an error that nobody takes: there may be another to be told.
+    running.exception()
+    if cancelled is not None:
+        raise cancelled
 
 
 def _decoder(incoming: Incoming) -> Decoder:

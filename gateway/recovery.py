@@ -108,8 +108,7 @@ class _StreamRecovery:
         disk.sync_directory(self._directory)
 
     def run_for(self, pid: int) -> None:
-        # What was given a name and not synced yet: from now on it is as good as acknowledged.
-        disk.sync_directory(self._directory)
+        sidecars: list[Path] = []
         for name in list(disk.names(self._directory)):
             parsed = names.parse_spool_name(name)
             if parsed is None or parsed.pid != pid:
@@ -118,8 +117,13 @@ class _StreamRecovery:
             if parsed.kind == names.OPEN_SEGMENT:
                 self._open_segment(self._directory / name)
             elif parsed.kind == names.SIDECAR:
-                self._sidecar(self._directory / name)
+                sidecars.append(self._directory / name)
+        # What was given a name and not synced yet is from now on as good as acknowledged. And of what is being delivered
+        # the body goes first: before its sidecar is removed below, its own removal has to be durable.
+        alone = [path for path in sidecars if not os.path.lexists(path.with_suffix(f".{names.BODY}"))]
         disk.sync_directory(self._directory)
+        for path in alone:
+            self._sidecar(path)
 
     def _entry(self, name: str) -> None:
         path = self._directory / name

@@ -27,6 +27,7 @@ import asyncio
 import contextlib
 import errno
 import heapq
+import itertools
 import json
 import os
 import threading
@@ -586,14 +587,15 @@ class Spool:
 
         False if something changed meanwhile: then nothing was corrected, and it has to be tried again.
         """
-        before = [tuple(column) for column in self._changes.columns]
-        found = {stream.name: self._count_all(stream) for stream in self.streams}
-        if before != [tuple(column) for column in self._changes.columns] or any(begun != done for begun, done in before):
+        changes = [tuple(column) for column in self._changes.columns]
+        tallies = [(self.tallies[stream.name], self.claimable[stream.name]) for stream in self.streams]
+        counted = [(tally.files, tally.bytes) for pair in tallies for tally in pair]
+        found = [count for stream in self.streams for count in self._count_all(stream)]
+        if changes != [tuple(column) for column in self._changes.columns] or any(begun != done for begun, done in changes):
             return False
-        for stream in self.streams:
-            (files, size), claimable = found[stream.name]
-            self.tallies[stream.name].correct(files, size)
-            self.claimable[stream.name].correct(*claimable)
+        # By how much it was wrong, so that what is counted from now on stays counted.
+        for tally, (files, size), (true_files, true_size) in zip(itertools.chain(*tallies), counted, found, strict=True):
+            tally.add(true_files - files, true_size - size)
         return True
 
     def _count_all(self, stream: Stream) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -31,6 +31,7 @@ from gateway.errors import (
 from gateway.fastlane import SERVER, Answered, Connection, FastLane, Server
 from gateway.guard import Guard
 from gateway.intake import Incoming, Intake
+from gateway.largebody import LARGE_BYTES, LargeBody
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.requestid import request_id_of
@@ -265,6 +266,7 @@ class Web:
                     length=length,
                     body=request.content,
                     ticket=ticket,
+                    large=large_body(request) if is_named and undo is None else None,
                 )
                 try:
                     count = await receive(incoming)
@@ -315,6 +317,17 @@ def target_of(request: web.BaseRequest) -> str:
     _, slashes, rest = target.partition("://")
     _, slash, path = rest.partition("/")
     return slash + path if slashes else ""
+
+
+def large_body(request: web.BaseRequest) -> LargeBody | None:
+    """The body, to be read past the parser; None where that cannot be, or is not worth it."""
+    connection, transport, content = request.protocol, request.transport, request.content
+    length = request.content_length
+    if length is None or length < LARGE_BYTES or content.is_eof():
+        return None
+    if transport is None or not isinstance(connection, Connection) or connection.ssl_context is not None:
+        return None
+    return LargeBody(connection, transport, content, length, connection.parse_anew)
 
 
 def _end_if_over(request: web.BaseRequest) -> bool:

@@ -252,6 +252,7 @@ class _Worker:
     async def start(self, setup: Setup, lock: int) -> None:
         """Start a process, and tell it what to do."""
         self.is_ready.clear()
+        self.has_stopped.clear()
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = (theirs.fileno(), lock, setup.board, *setup.sockets)
