@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import signal
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from reliability.table import put_between
 
@@ -106,11 +108,17 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def peer(text: str) -> Peer:
-    """Read `NAME=URL`."""
+    """Read `NAME=URL`; the URL has to be of this machine, by an address of the loopback interface."""
     name, _, url = text.partition("=")
-    if name and url.startswith(("http://", "https://")):
-        return Peer(name, url)
-    raise argparse.ArgumentTypeError(f"{text!r} is not NAME=URL")
+    if not name or not url.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=URL")
+    try:
+        is_here = ipaddress.ip_address(urlsplit(url).hostname or "").is_loopback
+    except ValueError:
+        is_here = False
+    if not is_here:
+        raise argparse.ArgumentTypeError(f"{url} is not of this machine: nobody else's is put under load; name it by 127.0.0.1")
+    return Peer(name, url)
 
 
 def _positive(text: str) -> int:

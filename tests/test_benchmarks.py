@@ -139,9 +139,11 @@ def test_what_was_kept_is_counted(found: int, right: bool) -> None:
 
 
 def test_a_peer_is_a_name_and_an_address() -> None:
-    """Addresses may hold a =; without a name or a scheme it is refused."""
+    """Addresses may hold a =; without a name or a scheme, or of another machine, it is refused."""
     assert peer("vector=http://127.0.0.1:80/?a=b") == Peer("vector", "http://127.0.0.1:80/?a=b")
-    for text in ("http://127.0.0.1/", "=http://127.0.0.1/", "vector=127.0.0.1"):
+    assert peer("vector=http://[::1]/").name == "vector"
+    elsewhere = ("vector=http://192.0.2.1/", "vector=http://localhost.example.com/", "vector=http:///")
+    for text in ("http://127.0.0.1/", "=http://127.0.0.1/", "vector=127.0.0.1", *elsewhere):
         with pytest.raises(argparse.ArgumentTypeError):
             peer(text)
 
