@@ -63,7 +63,7 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The processes of one gateway. Several workers receive side by side, each within `limits.pending_bytes`; one process delivers."""
+    """The processes of one gateway. Several workers receive, each within `limits.pending_bytes`; one process delivers."""
 
     workers: int | str = key(1, whole_or_auto(1, 64), "Processes that receive; auto: one for each core.")
 

@@ -24,6 +24,7 @@ EVENTS: Final[dict[str, str]] = {
     "recovery done": "What an earlier run left in the spool has been found and put in order.",
     "quarantined": "Received data that cannot be read was set aside for a person; nothing was erased.",
     "worker started": "A worker process accepts requests; told where server.workers is above 1.",
+    "worker not started": "A worker process could not be started again; the others go on, and it is tried again.",
     "worker died": "A worker process ended by itself; what it acknowledged is safe, and another takes its place.",
     "worker recovered": "What a dead worker left in the spool has been found and put in order.",
     "worker not recovered": "What a dead worker left cannot be put in order yet; nothing is lost and it is tried again.",

@@ -380,8 +380,9 @@ class Spool:
         claimed = Claimed(stream, batch, self.aggregation(stream) / str(batch))
         disk.make_directory(claimed.directory)
         for path, size in picked:
-            disk.place(path, claimed.directory / path.name)
-            self.claimable[stream.name].add(-1, -size)
+            with self.change():
+                disk.place(path, claimed.directory / path.name)
+                self.claimable[stream.name].add(-1, -size)
         self.settle(claimed)
         return claimed
 
@@ -405,10 +406,12 @@ class Spool:
         To be asked of a name after it was read: a commit that begins meanwhile says so before it gives its name.
         """
         unsettled = self._unsettled[stream.name]
-        pids = [column[0] for column in self._pids.columns]
 
         def is_unsettled(spooled: names.SpoolName) -> bool:
-            return any(pid == spooled.pid and unsettled.holds(spooled.timestamp, at) for at, pid in enumerate(pids))
+            return any(
+                column[0] == spooled.pid and unsettled.holds(spooled.timestamp, at)
+                for at, column in enumerate(self._pids.columns)
+            )
 
         return is_unsettled
 
@@ -498,7 +501,8 @@ class Spool:
         parsed = names.parse_sealed(sealed.name)
         assert parsed is not None  # only sealed files are given here
         target = sealed.with_name(parsed[0].sealed(number))
-        disk.place(sealed, target)
+        with self.change():
+            disk.place(sealed, target)
         disk.sync_directory(sealed.parent)
         return target
 

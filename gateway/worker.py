@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import socket
@@ -72,6 +73,7 @@ class Worker:
         self._setup = setup
         self._log = log
         self._degraded: list[str] = []
+        self._stop = asyncio.Event()
         self._writer: asyncio.StreamWriter
         self._receiving: Receiving
 
@@ -97,24 +99,27 @@ class Worker:
         )
         await self._receiving.listen([[socket.socket(fileno=each) for each in setup.sockets]])
         self._send({"ready": True})
-        return await self._obey(reader, spool)
+        async with asyncio.TaskGroup() as tasks:
+            obeying = tasks.create_task(self._obey(reader, spool, tasks))
+            await self._stop.wait()
+            await self._receiving.stop()
+            self._send({"stopped": True})
+            await self._receiving.close()
+            await self._writer.drain()
+            obeying.cancel()
+        return 0
 
-    async def _obey(self, reader: asyncio.StreamReader, spool: Spool) -> int:
-        cutting: set[asyncio.Task[None]] = set()
-        while line := await reader.readline():
-            message = orjson.loads(line)
-            if "cut" in message:
-                task = asyncio.create_task(self._cut(spool, message["cut"]))
-                cutting.add(task)
-                task.add_done_callback(cutting.discard)
-            elif "degraded" in message:
-                self._degraded = message["degraded"]
-            elif "stop" in message:
-                await self._receiving.stop()
-                self._send({"stopped": True})
-                await self._receiving.close()
-                await self._writer.drain()
-                return 0
+    async def _obey(self, reader: asyncio.StreamReader, spool: Spool, tasks: asyncio.TaskGroup) -> None:
+        """Do as told, until the end of the channel, which is looked for while the worker stops, too."""
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                message = orjson.loads(line)
+                if "cut" in message:
+                    tasks.create_task(self._cut(spool, message["cut"]))
+                elif "degraded" in message:
+                    self._degraded = message["degraded"]
+                elif "stop" in message:
+                    self._stop.set()
         # Nobody is left who would deliver, and another gateway may wait for the lock. Whoever got no answer yet gets none.
         os._exit(ABANDONED)
 

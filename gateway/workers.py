@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ CUT_PATIENCE_S = 30.0
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 30.0
 SOUND_S = 60.0
 LOOK_S = 0.5
+# So often a moment is looked for in which nothing changes, before others have their turn.
+RECOUNTS, RECOUNT_PAUSE_S = 20, 0.05
 LENGTH_BYTES = 4
 
 
@@ -90,6 +92,7 @@ class Workers:
         self._telling: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._is_miscounted = False
+        self._program = _program()
         for stream in spool.streams:
             if stream.kind is Kind.REPORTS:
                 spool.writers[stream.name] = _Writers(self._workers, stream.name)
@@ -103,8 +106,8 @@ class Workers:
             for worker in self._workers:
                 worker.kill()
             raise
-        self._keeping = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
-        self._telling = asyncio.create_task(self._tell_degraded())
+        self._keeping = [self._task(self._keep(worker)) for worker in self._workers]
+        self._telling = self._task(self._tell_degraded())
 
     async def stop(self) -> None:
         """Take nothing new, and let requests in flight come to their end."""
@@ -128,6 +131,16 @@ class Workers:
         """Have the counts right after a death, now that nothing changes any more."""
         if self._is_miscounted:
             await self._try_to_recount()
+
+    def _task(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(run)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A worker that nobody would replace any more must not go unnoticed."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("defect", where="workers", reason=repr(error))
 
     @property
     def _patience_s(self) -> float:
@@ -168,13 +181,27 @@ class Workers:
                 pause_s = PAUSE_MIN_S
             self._log.error("worker died", worker=worker.column, pid=worker.pid, exit_code=code)
             await self._look_after(worker)
-            if await self._is_stopping_within(pause_s):
-                return
-            pause_s = min(2 * pause_s, PAUSE_MAX_S)
-            # Where it does not start it has ended, which is told again.
-            with contextlib.suppress(StartError, OSError):
-                await self._start(worker)
-                worker.send(degraded=self._degraded())
+            is_there = False
+            while not is_there:
+                if await self._is_stopping_within(pause_s):
+                    return
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+                is_there = await self._replace(worker)
+
+    async def _replace(self, worker: _Worker) -> bool:
+        """Start another process in the place of one that is gone; whether there is one now, be it about to end."""
+        try:
+            if _program() != self._program:
+                raise OSError("the program's file is another one now; start the gateway again")
+            await self._start(worker)
+        except OSError as error:
+            self._log.error("worker not started", worker=worker.column, reason=str(error))
+            return False
+        except StartError:
+            # Told as its death. It may have received something before, so it is looked after as any other.
+            return True
+        worker.send(degraded=self._degraded())
+        return True
 
     async def _look_after(self, worker: _Worker) -> None:
         """Put in order what a dead process left. What its clients were promised stands in segments that nobody writes."""
@@ -196,11 +223,13 @@ class Workers:
             self._spool.committed(stream)
 
     async def _try_to_recount(self) -> None:
-        for _ in range(20):
-            if await asyncio.to_thread(self._spool.recount):
-                self._is_miscounted = False
-                return
-            await asyncio.sleep(0.05)
+        for _ in range(RECOUNTS):
+            # A directory that cannot be read now is read later.
+            with contextlib.suppress(OSError):
+                if await asyncio.to_thread(self._spool.recount):
+                    self._is_miscounted = False
+                    return
+            await asyncio.sleep(RECOUNT_PAUSE_S)
 
     async def _is_stopping_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -327,6 +356,12 @@ class _Writers:
     async def cut(self) -> None:
         """Return once what was acknowledged so far stands in cut segments."""
         await asyncio.gather(*(worker.cut(self._stream) for worker in self._workers))
+
+
+def _program() -> tuple[int, ...]:
+    """Which file this program is: a worker of another version would not understand this process."""
+    found = os.stat(sys.executable)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _command() -> list[str]:
