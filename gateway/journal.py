@@ -1,16 +1,16 @@
 """Segments and group commit: many small reports made durable by one sync.
 
-One writer thread for each stream takes whatever has come since its last round, appends it to the open segment, syncs,
-and only then has the requests answered. While a sync runs the next round gathers, so the slower the disk, the larger
-the rounds.
+One writer thread for each stream takes a round of reports, appends it to the open segment, syncs, and only then has the
+requests answered. While a sync runs the next round gathers, and after it for a moment longer, so the slower the disk, the
+larger the rounds.
 
     append ─▶ round: write, fdatasync ─▶ done(None)
                      │ fails
                      ▼
               restore: nothing of the round may stay readable ─▶ done(error)
 
-Reports come from the event loop's thread alone, and `done` is called there too. The writer is woken once in a turn of the
-loop, not for each report: on a busy core every switch between the two threads costs as much as a report.
+Reports come from the event loop's thread alone, and `done` is called there too. The writer is woken once for each round, not
+for each report: on a busy core every switch between the two threads costs as much as a report.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from gateway.streams import Stream
 Done = Callable[[GatewayError | None], None]
 
 RESTORE_PAUSE_S = 1.0
+# How long a round may wait for more reports while they keep coming.
+GATHER_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,10 @@ class Journal:
         # What was appended and not yet taken by the writer.
         self._appended: collections.deque[_Entry] = collections.deque()
         self._wakes: queue.SimpleQueue[_Cut | None] = queue.SimpleQueue()
-        self._is_waking = False
+        # Whether the loop waits for more of a round, and how many there were a turn ago; whether the writer has one.
+        self._is_gathering = self._is_writing = False
+        self._gathered = 0
+        self._gather_until = 0.0
         self._pending_bytes = 0
         self._closed = False
         self._ended = asyncio.Event()
@@ -131,14 +136,27 @@ class Journal:
             raise Overloaded("too many reports wait to be written")
         self._pending_bytes += len(data)
         self._appended.append((instant, data, done))
-        if not self._is_waking:
-            self._is_waking = True
-            # After the other connections that have something to read in this turn of the loop.
-            self._loop.call_soon(self._wake)
+        if not self._is_gathering and not self._is_writing:
+            self._begin_to_gather()
 
-    def _wake(self) -> None:
-        self._is_waking = False
-        self._wakes.put(None)
+    def _begin_to_gather(self) -> None:
+        """Wait for more as long as more comes, and for a moment at most: a round costs the same however large it is."""
+        self._is_gathering = True
+        self._gathered = 0
+        self._gather_until = self._monotonic() + GATHER_S
+        self._loop.call_soon(self._gather_more)
+
+    def _gather_more(self) -> None:
+        if len(self._appended) > self._gathered and self._monotonic() < self._gather_until:
+            self._gathered = len(self._appended)
+            # After the connections that have something to read in this turn of the loop.
+            self._loop.call_soon(self._gather_more)
+            return
+        self._is_gathering = False
+        if self._appended:
+            # Until these are answered; a cut may have the writer take them before it sees this.
+            self._is_writing = True
+            self._wakes.put(None)
 
     async def cut(self) -> None:
         """Return once everything appended before stands in cut segments, or the log has said why it cannot be cut."""
@@ -172,6 +190,9 @@ class Journal:
 
     def _answer(self, entries: list[_Entry], error: GatewayError | None) -> None:
         self._pending_bytes -= _size_of(entries)
+        self._is_writing = False
+        if self._appended and not self._is_gathering:
+            self._begin_to_gather()
         for _, _, done in entries:
             try:
                 done(again(error) if error is not None else None)

@@ -201,6 +201,9 @@ class Workers:
             # Told as its death. It may have received something before, so it is looked after as any other.
             return True
         worker.send(degraded=self._degraded())
+        if self._stopping.is_set():
+            # The stop was told to the one before.
+            worker.send(stop=True)
         return True
 
     async def _look_after(self, worker: _Worker) -> None:
@@ -285,13 +288,12 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = (theirs.fileno(), lock, setup.board, *setup.sockets)
-            self._process = await asyncio.create_subprocess_exec(
-                *_command(), str(theirs.fileno()), stdin=DEVNULL, pass_fds=descriptors
-            )
-        self.pid = self._process.pid
+            process = await asyncio.create_subprocess_exec(*_command(), str(theirs.fileno()), stdin=DEVNULL, pass_fds=descriptors)
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
         told = pickle.dumps(setup)
         self._writer.write(len(told).to_bytes(LENGTH_BYTES, "big") + told)
+        # Only now is there one that can be told something.
+        self._process, self.pid = process, process.pid
 
     async def ended(self) -> int:
         """Wait until the process is gone, and return its exit code."""
