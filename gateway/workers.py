@@ -283,13 +283,20 @@ class _Worker:
 
     async def start(self, setup: Setup, lock: int) -> None:
         """Start a process, and tell it what to do."""
-        self.is_ready.clear()
-        self.has_stopped.clear()
         ours, theirs = socket.socketpair()
-        with theirs:
-            descriptors = (theirs.fileno(), lock, setup.board, *setup.sockets)
-            process = await asyncio.create_subprocess_exec(*_command(), str(theirs.fileno()), stdin=DEVNULL, pass_fds=descriptors)
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        try:
+            with theirs:
+                descriptors = (theirs.fileno(), lock, setup.board, *setup.sockets)
+                process = await asyncio.create_subprocess_exec(
+                    *_command(), str(theirs.fileno()), stdin=DEVNULL, pass_fds=descriptors
+                )
+            self.is_ready.clear()
+            self.has_stopped.clear()
+            self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        except BaseException:
+            # A process that was made goes when it finds that the channel has ended.
+            ours.close()
+            raise
         told = pickle.dumps(setup)
         self._writer.write(len(told).to_bytes(LENGTH_BYTES, "big") + told)
         # Only now is there one that can be told something.

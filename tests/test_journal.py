@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -208,6 +209,42 @@ async def test_one_sync_serves_all_that_came_meanwhile(start: Start, monkeypatch
     assert await all_of([first, *others]) == [None] * 3001
     assert slow.calls == 2
     assert desk.lines() == [b"first", *(b"%d" % number for number in range(3000))]
+
+
+async def test_what_comes_turn_after_turn_is_one_round(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as more comes with each turn of the loop a round waits for it; then it waits no more."""
+    monkeypatch.setattr(journal, "GATHER_S", WAIT_S)
+    desk = start()
+    sent = []
+    for number in range(50):
+        sent.append(desk.send(b"%d" % number))
+        # The writer could run.
+        time.sleep(0.0005)  # noqa: ASYNC251 (it is the loop that has to be late)
+        await asyncio.sleep(0)
+    assert await all_of(sent) == [None] * 50
+    assert bench.metric("sync_seconds_count", stream="usage") == 1
+
+
+async def test_a_round_does_not_wait_for_ever(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long more comes, the first one is synced after a moment."""
+    monkeypatch.setattr(journal, "GATHER_S", 0.001)
+    desk = start()
+    sent = [desk.send(b"first")]
+    async with asyncio.timeout(WAIT_S):
+        while not sent[0].done():
+            sent.append(desk.send(b"more"))
+            await asyncio.sleep(0)
+    assert await all_of(sent) == [None] * len(sent)
+
+
+async def test_a_round_that_others_took_stops_nothing(start: Start) -> None:
+    """Where a cut had the writer take and answer what a round waited for, what comes then is answered all the same."""
+    desk = start()
+    desk.journal._begin_to_gather()
+    await until(lambda: not desk.journal._is_gathering)
+    async with asyncio.timeout(WAIT_S):
+        await desk.commit(b"1")
+    assert desk.lines() == [b"1"]
 
 
 async def test_short_writes_lose_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
