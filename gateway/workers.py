@@ -327,7 +327,8 @@ class _Worker:
 
     def send(self, **message: Any) -> None:
         """Tell the process something; one that is gone is told nothing."""
-        if self._process is not None and self._process.returncode is None:
+        # Its end of the channel may be gone some time before the process is.
+        if self._process is not None and self._process.returncode is None and not self._writer.is_closing():
             self._writer.write(orjson.dumps(message) + b"\n")
 
     async def messages(self) -> Any:

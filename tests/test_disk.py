@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -228,3 +232,79 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     lock = disk.Lock(tmp_path / ".lock")
     assert (tmp_path / ".lock").read_bytes() == b"%d\n" % os.getpid()
     lock.release()
+
+
+HOLD = """\
+import os, pathlib, subprocess, sys
+from gateway import disk
+lock = disk.Lock(pathlib.Path(sys.argv[1]))
+# It has the lock for as long as somebody holds the other end of its input.
+subprocess.Popen(["cat"], stdin=0, stdout=subprocess.DEVNULL, pass_fds=[lock.descriptor])
+print("held", flush=True)
+if sys.argv[2] == "dies":
+    os.kill(os.getpid(), 9)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_with_another(path: Path, then: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has the lock, and has passed it on to another one, which ends when the input is closed."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path), then], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        if then == "dies":
+            assert holder.wait(60) == -9
+        yield holder
+    finally:
+        holder.stdin.close()
+        holder.stdout.close()
+        holder.wait(60)
+
+
+def test_a_lock_waits_for_the_workers_of_a_dead_holder(tmp_path: Path) -> None:
+    """Where the holder is dead and another process still has its lock, that one's end is waited for."""
+    with held_with_another(tmp_path / ".lock", "dies") as holder:
+        assert holder.stdin is not None
+        letting_go = threading.Timer(0.3, holder.stdin.close)
+        begun = time.monotonic()
+        letting_go.start()
+        disk.Lock(tmp_path / ".lock").release()
+        assert time.monotonic() - begun >= 0.3
+        letting_go.join()
+
+
+def test_a_lock_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that does not go, though the holder is dead, is an error that names the holder."""
+    monkeypatch.setattr(disk, "_ORPHANS_S", 0.2)
+    with (
+        held_with_another(tmp_path / ".lock", "dies") as holder,
+        pytest.raises(StartError, match=rf"in use by another gateway \(pid {holder.pid}\)"),
+    ):
+        disk.Lock(tmp_path / ".lock")
+
+
+def test_a_lock_does_not_wait_while_its_holder_lives(tmp_path: Path) -> None:
+    """A running gateway is told of at once."""
+    with held_with_another(tmp_path / ".lock", "lives") as holder:
+        begun = time.monotonic()
+        with pytest.raises(StartError, match=rf"in use by another gateway \(pid {holder.pid}\)"):
+            disk.Lock(tmp_path / ".lock")
+        assert time.monotonic() - begun < disk._ORPHANS_S / 2
+
+
+def test_who_inherits_a_lock_holds_it(tmp_path: Path) -> None:
+    """Who has given it up does not have it for others, as long as a process has its descriptor."""
+    lock = disk.Lock(tmp_path / ".lock")
+    other = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[lock.descriptor])
+    lock.release()
+    probe = os.open(tmp_path / ".lock", os.O_RDWR)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    other.communicate(timeout=60)
+    fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(probe)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import contextlib
 import datetime as dt
+import fcntl
 import itertools
 import logging
 import os
 import pathlib
 import select
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -35,9 +38,11 @@ any_text = st.lists(nasty | st.characters(exclude_categories=()), max_size=20).m
 class Pipe:
     """A log that writes into a pipe that is read at the end, or earlier by `lines`."""
 
-    def __init__(self, level: str = "info", form: str = "text", max_buffered_bytes: int = 8 << 20) -> None:
+    def __init__(
+        self, level: str = "info", form: str = "text", max_buffered_bytes: int = 8 << 20, *, is_shared: bool = False
+    ) -> None:
         self.reader, self.writer = os.pipe()
-        self.log = Log(level, form, self.writer, max_buffered_bytes=max_buffered_bytes, clock=lambda: NOON)
+        self.log = Log(level, form, self.writer, max_buffered_bytes=max_buffered_bytes, is_shared=is_shared, clock=lambda: NOON)
 
     def lines(self, count: int) -> list[bytes]:
         """Wait for so many lines."""
@@ -533,3 +538,58 @@ def test_events_are_found_in_source() -> None:
     """The reading of the source finds events in every form in which they are told."""
     source = 'log.info("a", b=1)\nself._log.event(level, f"{s} sent", {})\nRepeated(log, "c", f"{s} failed")\nlog.error(x)'
     assert list(told_in(source)) == ["a", "<stream> sent", "c", "<stream> failed", "x"]
+
+
+# --- several processes, one pipe -----------------------------------------------------------------------------------
+
+PROCESSES, LINES = 3, 4000
+TELL_MUCH = """\
+import sys
+from gateway.log import Log
+log = Log("info", "json", 1, is_shared=True)
+for number in range(int(sys.argv[2])):
+    log.info("library message", process=int(sys.argv[1]), number=number, text="x" * (number % 700))
+assert log.close(60)
+"""
+
+
+def test_lines_of_several_processes_are_never_torn() -> None:
+    """Processes that write to one pipe, more than it holds, have each of their lines come whole, once and in order."""
+    reader, writer = os.pipe()
+    # One page: what is larger has to wait in the middle of a write, and others may come between.
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
+    command = [sys.executable, "-c", TELL_MUCH]
+    told = [subprocess.Popen([*command, str(number), str(LINES)], stdout=writer) for number in range(PROCESSES)]
+    os.close(writer)
+    with open(reader, "rb", buffering=0) as file:
+        text = b"".join(iter(lambda: file.read(1 << 16), b""))
+    assert [each.wait(WAIT_S) for each in told] == [0] * PROCESSES
+    lines = [orjson.loads(line) for line in text.splitlines()]
+    for number in range(PROCESSES):
+        assert [line["number"] for line in lines if line["process"] == number] == list(range(LINES))
+
+
+def test_a_shared_log_writes_no_more_than_a_pipe_takes_whole(calls: list[bytes]) -> None:
+    """Each write ends with a line and is no larger than a pipe takes at once, but for a line that is larger itself."""
+    pipe = Pipe(is_shared=True)
+    for number in range(300):
+        pipe.log.info("library message", number=number, text="x" * 90)
+    pipe.log.info("library message", text="y" * 5000)
+    pipe.log.info("library message", text="z")
+    lines = pipe.end()
+    assert len(lines) == 302
+    assert all(call.endswith(b"\n") for call in calls)
+    large = [call for call in calls if len(call) > select.PIPE_BUF]
+    assert [call.count(b"\n") for call in large] == [1]
+    # Not a line at a time either.
+    assert len(calls) < 100
+
+
+def test_a_log_of_one_process_writes_as_much_as_there_is(calls: list[bytes]) -> None:
+    """Where nobody else writes, many lines go in one call."""
+    pipe = Pipe()
+    with pipe.log._lock:
+        for number in range(300):
+            pipe.log.info("library message", number=number, text="x" * 90)
+    assert len(pipe.end()) == 300
+    assert max(map(len, calls)) > select.PIPE_BUF

@@ -9,5 +9,14 @@ from reliability.names import rows as naming
 from reliability.power import rows as power
 from reliability.row import Row
 from reliability.store import rows as store
+from reliability.workers import rows as workers
 
-ROWS: tuple[Row, ...] = (*kill.ROWS, *power.ROWS, *disk_faults.ROWS, *store.ROWS, *naming.ROWS, *hostile.ROWS)
+ROWS: tuple[Row, ...] = (
+    *kill.ROWS,
+    *power.ROWS,
+    *disk_faults.ROWS,
+    *store.ROWS,
+    *naming.ROWS,
+    *hostile.ROWS,
+    *workers.ROWS,
+)

@@ -33,7 +33,7 @@ def main() -> int:
     minio = MinioProcess(binary(cache=cache_folder(), say=say), folder / "minio")
     minio.start()
     try:
-        report = soak(Site(folder, minio), options.minutes, options.seed, say)
+        report = soak(Site(folder, minio), options.minutes, options.seed, say, workers=options.workers)
     finally:
         minio.stop()
     summary = render(report, of_checkout(CHECKOUT).number)
@@ -45,7 +45,7 @@ def main() -> int:
     return int(bool(report.faults))
 
 
-def soak(site: Site, minutes: float, seed: int, say: Callable[[str], None] = lambda _: None) -> Report:
+def soak(site: Site, minutes: float, seed: int, say: Callable[[str], None] = lambda _: None, *, workers: int = 1) -> Report:
     """Soak for about so many minutes; each step stands with its instant in `timeline.txt` too."""
     with (site.folder / "timeline.txt").open("w", buffering=1) as timeline:
 
@@ -53,13 +53,14 @@ def soak(site: Site, minutes: float, seed: int, say: Callable[[str], None] = lam
             timeline.write(f"{text}\n")
             say(text)
 
-        return Soak(site, minutes, seed, tell).run()
+        return Soak(site, minutes, seed, tell, workers=workers).run()
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/soak", description="Soaks the gateway, and prints what became of all it got.")
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 31), help="of all that is random (a new one)")
+    parser.add_argument("--workers", type=int, default=1, help="how many processes receive (1)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the summary into this document, between its marks")
     return parser.parse_args()
 

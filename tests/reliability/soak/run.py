@@ -49,9 +49,10 @@ class Soak:
         minutes: about how long.
         seed: of all that is random; the instants are the machine's.
         say: told of each step.
+        workers: how many processes receive.
     """
 
-    def __init__(self, site: Site, minutes: float, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(self, site: Site, minutes: float, seed: int, say: Callable[[str], None], *, workers: int = 1) -> None:
         self.report = Report(seed, minutes)
         self._pace = soak_plan.pace_of(minutes)
         self._say = say
@@ -60,14 +61,15 @@ class Soak:
         self._proxy = FaultProxy(site.minio.minio)
         self._outages = Outages(self._proxy, random.Random(seed + 1))
         self._ledger = HashLedger()
-        self._gateway = site.gateway("gateway", self._settings(), **ALLOCATOR)
+        self._gateway = site.gateway("gateway", self._settings(workers), **ALLOCATOR)
         self._load = SoakLoad(self._gateway, self._ledger, seed, self._pace.heavy_s)
         self._looked_at = 0.0
 
-    def _settings(self) -> Settings:
+    def _settings(self, workers: int) -> Settings:
         interval = f"{self._pace.interval_s * 1000:.0f}ms"
         return settings_for(
             self._buckets,
+            server={"workers": workers},
             aggregation={"usage_interval": interval, "error_interval": interval, "max_batch_bytes": "4MiB"},
             spool={"segment_report_limit": SEGMENT_REPORT_LIMIT, "segment_max_bytes": "256KiB", "segment_max_age": "500ms"},
             limits={"report_bytes": REPORT_BYTES},
