@@ -30,7 +30,7 @@ def main() -> None:
         from gateway.healthcheck import healthcheck
 
         sys.exit(healthcheck(arguments[1:]))
-    if arguments[:1] == ["worker"] and len(arguments) == 2:
+    if arguments[:1] == ["worker"] and len(arguments) == 2 and arguments[1].isdigit():
         # Started by the gateway itself, which alone tells it when to stop: signals reach all processes of a group.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -294,7 +294,7 @@ class Intake:
             # Nothing of it is worth reading after the answer.
             incoming.body.feed_eof()
             raise BadRequest(f"the body is not as its head says: {error}") from error
-        except (aiohttp.ClientError, ConnectionError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise ClientGone("the client closed the connection in the middle of the body") from error
         if chunk:
             incoming.received_bytes += len(chunk)

@@ -122,7 +122,8 @@ class LargeBody(asyncio.BufferedProtocol):
         self._is_lost = True
         self._owner.connection_lost(exc)
         if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_exception(exc or ConnectionResetError("the connection is closed"))
+            # Whatever the network says of it: some of that is called a timeout, and no client was silent too long.
+            self._arrived.set_exception(ConnectionResetError(str(exc or "the connection is closed")))
 
     def eof_received(self) -> bool | None:
         """The client says that nothing more comes, in the middle of the body."""

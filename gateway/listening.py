@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.errors import StartError
@@ -32,8 +33,7 @@ def listening_sockets(host: str, port: int, count: int) -> list[list[socket.sock
                 # Not to be shared, so that it fails where somebody else listens, another gateway for one.
                 port = probe.getsockname()[1]
             for sockets in made:
-                sockets.append(_bound(family, (address[0], port, *address[2:]), shared=count > 1))
-                sockets[-1].listen(LISTEN_BACKLOG)
+                sockets.append(_listening(family, (address[0], port, *address[2:]), shared=count > 1))
     except OSError as error:
         for listening in (each for sockets in made for each in sockets):
             listening.close()
@@ -41,9 +41,32 @@ def listening_sockets(host: str, port: int, count: int) -> list[list[socket.sock
     return made
 
 
+def listen_again(addresses: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.socket]:
+    """Listen where other processes of this gateway do; OSError if that cannot be.
+
+    Args:
+        addresses: for each socket its family and what `getsockname` gave.
+    """
+    made: list[socket.socket] = []
+    try:
+        for family, address in addresses:
+            made.append(_listening(family, address, shared=True))
+    except OSError:
+        for each in made:
+            each.close()
+        raise
+    return made
+
+
 def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
+
+
+def _listening(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.socket:
+    made = _bound(family, address, shared=shared)
+    made.listen(LISTEN_BACKLOG)
+    return made
 
 
 def _bound(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.socket:

@@ -27,7 +27,7 @@ UPLOAD_NOTE = "upload"
 
 _CUT_MARK = "~"
 _HASH_CHARACTERS = 32
-_SPOOLED = re.compile(r"(\d{19})\.(\d+)\.(?:([^.]+)\.)?(jsonl\.open|jsonl|json|body|meta)")
+_SPOOLED = re.compile(r"([0-9]{19})\.(0|[1-9][0-9]*)\.(?:([^.]+)\.)?(jsonl\.open|jsonl|json|body|meta)")
 _SEALED = re.compile(r"(\d{10})\.([^.]+)\.([0-9a-f]{32})\.(\d+)\.jsonl\.gz")
 _BATCH = re.compile(r"(\d{10})\.([^.]+)\.([0-9a-f]{32})")
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")

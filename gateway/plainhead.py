@@ -11,6 +11,7 @@ from gateway.guard import Guard
 from gateway.streams import Stream
 
 MAX_HEAD_BYTES = 8 * 1024
+MAX_FIELDS = 100
 KEPT_HEADS = 1024
 
 _REQUEST_LINE = re.compile(rb"(PUT|POST) (/[a-z]+) HTTP/1\.1")
@@ -18,7 +19,10 @@ _FIELD = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+): ?([\x21-\x7e](?:[\x20-\x7e
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,8}")
 # Fields that change what the body is or how the connection goes on.
 _NOT_PLAIN = frozenset(
-    {b"connection", b"content-encoding", b"expect", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+    {
+        *(b"connection", b"content-encoding", b"expect", b"keep-alive", b"proxy-connection", b"sec-websocket-key1"),
+        *(b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+    }
 )
 
 
@@ -50,7 +54,7 @@ def parse_head(head: bytes, streams: Mapping[str, Stream], max_length: int) -> P
     lines = head.split(b"\r\n")
     line = _REQUEST_LINE.fullmatch(lines[0])
     stream = streams.get(line[2].decode("ascii")) if line else None
-    if line is None or stream is None:
+    if line is None or stream is None or len(lines) > MAX_FIELDS:
         return None
     fields: dict[bytes, str] = {}
     for text in lines[1:-2]:

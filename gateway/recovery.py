@@ -67,8 +67,7 @@ def recover(spool: Spool) -> Found:
 def recover_process(spool: Spool, pid: int) -> Found:
     """Put in order what one process left that died while the others go on; it can be repeated.
 
-    Everything that it has given a name stays where it is: it may have been acknowledged. Who calls this has the sums counted
-    anew (`Spool.recount`).
+    Everything that it has given a name stays where it is: it may have been acknowledged.
 
     Raises:
         OSError: the disk does not let it; nothing was lost, and it has to be tried again.
@@ -108,21 +107,27 @@ class _StreamRecovery:
         disk.sync_directory(self._directory)
 
     def run_for(self, pid: int) -> None:
-        sidecars: list[Path] = []
-        for name in list(disk.names(self._directory)):
+        segments: list[Path] = []
+        lone_sidecars: list[Path] = []
+        for name in disk.names(self._directory):
             parsed = names.parse_spool_name(name)
             if parsed is None or parsed.pid != pid:
                 continue
             self.newest = max(self.newest, parsed.timestamp)
+            path = self._directory / name
             if parsed.kind == names.OPEN_SEGMENT:
-                self._open_segment(self._directory / name)
-            elif parsed.kind == names.SIDECAR:
-                sidecars.append(self._directory / name)
+                segments.append(path)
+            elif parsed.kind == names.SIDECAR and not os.path.lexists(path.with_suffix(f".{names.BODY}")):
+                lone_sidecars.append(path)
+        for path in segments:
+            with self._spool.change():
+                if size := self._open_segment(path):
+                    self._spool.tallies[self._stream.name].add(1, size)
+                    self._spool.claimable[self._stream.name].add(1, size)
         # What was given a name and not synced yet is from now on as good as acknowledged. And of what is being delivered
         # the body goes first: before its sidecar is removed below, its own removal has to be durable.
-        alone = [path for path in sidecars if not os.path.lexists(path.with_suffix(f".{names.BODY}"))]
         disk.sync_directory(self._directory)
-        for path in alone:
+        for path in lone_sidecars:
             self._sidecar(path)
 
     def _entry(self, name: str) -> None:
@@ -156,26 +161,28 @@ class _StreamRecovery:
 
     # --- segments -------------------------------------------------------------------------------------------------
 
-    def _open_segment(self, path: Path) -> None:
-        """Keep the sound lines and set the rest aside, in that order of safety: copy the rest, then cut it off.
+    def _open_segment(self, path: Path) -> int:
+        """Keep the sound lines, and return their bytes; set the rest aside.
 
-        A crash after the copy has it copied again at the next start, over the same name.
+        In that order of safety: copy the rest, then cut it off. A crash after the copy has it copied again at the next start,
+        over the same name.
         """
         parsed = names.parse_spool_name(path.name)
         if parsed is None or not self._belongs(parsed.kind):
-            return
+            return 0
         size = path.stat().st_size
         sound = sound_prefix(disk.read_chunks(path))
         if sound.size < size:
             self._quarantine_rest(path, sound.size, size, sound.fault or "")
         if sound.size == 0:
             disk.remove(path)
-            return
+            return 0
         # Lines that nobody was promised may be whole for every reader and yet not on the disk. A cut segment is not checked
         # again, so they have to be.
         disk.sync_files([path])
         disk.place(path, path.with_name(path.name.removesuffix(".open")))
         self._found.segments_cut += 1
+        return sound.size
 
     def _quarantine_rest(self, path: Path, start: int, size: int, fault: str) -> None:
         draft = self._spool.new_tmp()

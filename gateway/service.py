@@ -147,7 +147,7 @@ class Service:
         if self._workers == 1:
             self._receiving = Receiving(config, self._spool, self._metrics, self._log, tls=self._tls, degraded=trouble)
         else:
-            self._receiving = Workers(config, self._spool, self._board, self._log, degraded=trouble)
+            self._receiving = Workers(config, self._spool, self._board, self._log, degraded=trouble, on_defect=self._failed)
         self._metrics.watch(self._spool.waiting, lambda: free_bytes(self._spool.root))
 
     async def _listen(self) -> None:

@@ -397,8 +397,11 @@ class Spool:
 
     def _count(self, stream: Stream, kinds: tuple[str, ...]) -> tuple[int, int]:
         """How many files of these kinds wait in the directory of a stream, and their bytes."""
-        sizes = [_size_of(self.directory(stream) / str(spooled)) for spooled in _of_kinds(self.directory(stream), kinds)]
-        return len(sizes), sum(sizes)
+        files = size = 0
+        for spooled in _of_kinds(self.directory(stream), kinds):
+            files += 1
+            size += _size_of(self.directory(stream) / str(spooled))
+        return files, size
 
     def _is_unsettled(self, stream: Stream) -> Callable[[names.SpoolName], bool]:
         """Whether a name may still have to be taken back.
@@ -578,16 +581,21 @@ class Spool:
             age_s = 0.0 if oldest_at is None else max(0.0, (now - oldest_at) / names.NANOSECONDS)
             yield Waiting(stream.name, waiting.files + writing.files, waiting.bytes + writing.bytes, age_s)
 
-    def forget_process(self, column: int) -> None:
-        """A process that shared the board has died, and what it left in the spool was put in order."""
+    def forget_process(self, column: int) -> bool:
+        """A process that shared the board has died, and what it left in the spool was put in order.
+
+        Returns whether it died between a change and its count, so that all has to be counted anew.
+        """
+        begun, done = self._changes.columns[column]
         for stream in self.streams:
             self.open[stream.name].forget(column)
             self._unsettled[stream.name].forget(column)
         self.drafted.forget(column)
-        self._changes.columns[column][1] = self._changes.columns[column][0]
+        self._changes.columns[column][1] = begun
+        return begun != done
 
     def recount(self) -> bool:
-        """Count anew all that waits, because a process died between a change and its count.
+        """Count anew all that waits, because a process died between a change and its count; for one thread at a time.
 
         False if something changed meanwhile: then nothing was corrected, and it has to be tried again.
         """
@@ -606,10 +614,15 @@ class Spool:
         """Files and bytes of all that waits of a stream, and of what a claim would find; open segments are not among it."""
         if stream.kind is Kind.FILES:
             return self._count(stream, (names.BODY,)), (0, 0)
-        claimable = self._count(stream, (names.CUT_SEGMENT, names.WHOLE_REPORT))
-        rest = [self.uploading(stream) / name for name in disk.names(self.uploading(stream)) if names.parse_sealed(name)]
-        rest += [path for claimed in self.claimed(stream) for path in claimed.sources()]
-        return (claimable[0] + len(rest), claimable[1] + sum(map(_size_of, rest))), claimable
+        files, size = claimable = self._count(stream, (names.CUT_SEGMENT, names.WHOLE_REPORT))
+        for name in disk.names(self.uploading(stream)):
+            if names.parse_sealed(name):
+                files += 1
+                size += _size_of(self.uploading(stream) / name)
+        for path in (path for claimed in self.claimed(stream) for path in claimed.sources()):
+            files += 1
+            size += _size_of(path)
+        return (files, size), claimable
 
     def oldest_instant(self, stream: Stream) -> int | None:
         """When the oldest thing that waits was received, in nanoseconds; to the hour for claimed and sealed batches."""

@@ -35,11 +35,15 @@ def main(descriptor: int) -> int:
     Args:
         descriptor: of the channel to the process that has started this one.
     """
-    channel = socket.socket(fileno=descriptor)
-    with channel.makefile("rb", buffering=0) as file:
-        length = int.from_bytes(_exactly(file.read, LENGTH_BYTES), "big")
-        # From nobody but the program itself.
-        setup = cast("Setup", pickle.loads(_exactly(file.read, length)))  # noqa: S301
+    try:
+        channel = socket.socket(fileno=descriptor)
+        with channel.makefile("rb", buffering=0) as file:
+            length = int.from_bytes(_exactly(file.read, LENGTH_BYTES), "big")
+            # From nobody but the program itself.
+            setup = cast("Setup", pickle.loads(_exactly(file.read, length)))  # noqa: S301
+    except (OSError, EOFError):
+        # Nobody is left who would want it.
+        return ABANDONED
     log = Log(setup.config.log.level, setup.config.log.format, is_shared=True)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -112,7 +116,8 @@ class Worker:
     async def _obey(self, reader: asyncio.StreamReader, spool: Spool, tasks: asyncio.TaskGroup) -> None:
         """Do as told, until the end of the channel, which is looked for while the worker stops, too."""
         with contextlib.suppress(ConnectionError):
-            while line := await reader.readline():
+            # A process that was killed may have left the beginning of a line.
+            while (line := await reader.readline()).endswith(b"\n"):
                 message = orjson.loads(line)
                 if "cut" in message:
                     tasks.create_task(self._cut(spool, message["cut"]))

@@ -24,6 +24,7 @@ import orjson
 from gateway.board import Board
 from gateway.config import Config
 from gateway.errors import StartError
+from gateway.listening import listen_again
 from gateway.log import Log
 from gateway.recovery import recover_process
 from gateway.spool import Spool
@@ -36,10 +37,11 @@ STOP_PATIENCE_S = 10.0
 CUT_PATIENCE_S = 30.0
 # A worker that dies again and again is replaced later and later.
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 30.0
+# For so long connections may wait for the next process, and not be given to others.
+PATIENT_S = 1.0
 SOUND_S = 60.0
 LOOK_S = 0.5
-# So often a moment is looked for in which nothing changes, before others have their turn.
-RECOUNTS, RECOUNT_PAUSE_S = 20, 0.05
+RECOUNT_PAUSE_S, RECOUNT_PAUSE_MAX_S = 0.1, 60.0
 LENGTH_BYTES = 4
 
 
@@ -79,9 +81,20 @@ class Workers:
         board: that the spool and the metrics count on.
         log: where it is told.
         degraded: what is wrong beyond receiving, for `/ready`.
+        on_defect: called when nobody is left who receives.
     """
 
-    def __init__(self, config: Config, spool: Spool, board: Board, log: Log, *, degraded: Callable[[], list[str]]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        board: Board,
+        log: Log,
+        *,
+        degraded: Callable[[], list[str]],
+        on_defect: Callable[[], None],
+    ) -> None:
+        self._on_defect = on_defect
         self._config = config
         self._spool = spool
         self._board = board
@@ -89,9 +102,11 @@ class Workers:
         self._degraded = degraded
         self._workers: list[_Worker] = []
         self._keeping: list[asyncio.Task[None]] = []
-        self._telling: asyncio.Task[None] | None = None
+        self._others: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
-        self._is_miscounted = False
+        self._is_miscounted = asyncio.Event()
+        # Two at once would both correct what they found.
+        self._recounting = asyncio.Lock()
         self._program = _program()
         for stream in spool.streams:
             if stream.kind is Kind.REPORTS:
@@ -102,12 +117,16 @@ class Workers:
         self._workers += [_Worker(column, each) for column, each in enumerate(sockets, start=1)]
         try:
             await asyncio.gather(*map(self._start, self._workers))
-        except BaseException:
+        except BaseException as error:
             for worker in self._workers:
                 worker.kill()
+            if isinstance(error, OSError):
+                raise StartError(
+                    f"a worker process cannot be started ({error}): mend that, or set server.workers to 1"
+                ) from error
             raise
         self._keeping = [self._task(self._keep(worker)) for worker in self._workers]
-        self._telling = self._task(self._tell_degraded())
+        self._others = [self._task(self._tell_degraded()), self._task(self._count_anew())]
 
     async def stop(self) -> None:
         """Take nothing new, and let requests in flight come to their end."""
@@ -123,14 +142,24 @@ class Workers:
         await asyncio.wait(self._keeping, timeout=STOP_PATIENCE_S)
         for worker in self._workers:
             worker.kill()
-        if self._telling is not None:
-            self._telling.cancel()
+        for task in self._others:
+            task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
 
     async def recount(self) -> None:
-        """Have the counts right after a death, now that nothing changes any more."""
-        if self._is_miscounted:
-            await self._try_to_recount()
+        """Have the counts right after a death, if nothing changes meanwhile."""
+        async with self._recounting:
+            if not self._is_miscounted.is_set():
+                return
+            # Before: another may die meanwhile.
+            self._is_miscounted.clear()
+            try:
+                is_counted = await asyncio.to_thread(self._spool.recount)
+            except OSError:
+                # A directory that cannot be read now is read later.
+                is_counted = False
+            if not is_counted:
+                self._is_miscounted.set()
 
     def _task(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(run)
@@ -183,19 +212,27 @@ class Workers:
             await self._look_after(worker)
             is_there = False
             while not is_there:
+                if pause_s > PATIENT_S:
+                    worker.close_sockets()
                 if await self._is_stopping_within(pause_s):
                     return
                 pause_s = min(2 * pause_s, PAUSE_MAX_S)
                 is_there = await self._replace(worker)
+                if not is_there:
+                    pause_s = PAUSE_MAX_S
 
     async def _replace(self, worker: _Worker) -> bool:
         """Start another process in the place of one that is gone; whether there is one now, be it about to end."""
         try:
             if _program() != self._program:
                 raise OSError("the program's file is another one now; start the gateway again")
+            worker.open_sockets()
             await self._start(worker)
         except OSError as error:
             self._log.error("worker not started", worker=worker.column, reason=str(error))
+            if not any(each.is_running for each in self._workers):
+                # Nobody receives any more: whoever watches over this process starts it anew.
+                self._on_defect()
             return False
         except StartError:
             # Told as its death. It may have received something before, so it is looked after as any other.
@@ -213,26 +250,27 @@ class Workers:
                 found = await asyncio.to_thread(recover_process, self._spool, worker.pid)
             except OSError as error:
                 self._log.error("worker not recovered", worker=worker.column, pid=worker.pid, reason=str(error))
+                worker.close_sockets()
                 if await self._is_stopping_within(PAUSE_MAX_S):
                     # The next start of the gateway does it.
                     return
                 continue
             break
-        self._spool.forget_process(worker.column)
         self._log.info("worker recovered", worker=worker.column, pid=worker.pid, **asdict(found))
-        self._is_miscounted = True
-        await self._try_to_recount()
+        if self._spool.forget_process(worker.column):
+            self._is_miscounted.set()
         for stream in self._spool.streams:
             self._spool.committed(stream)
 
-    async def _try_to_recount(self) -> None:
-        for _ in range(RECOUNTS):
-            # A directory that cannot be read now is read later.
-            with contextlib.suppress(OSError):
-                if await asyncio.to_thread(self._spool.recount):
-                    self._is_miscounted = False
-                    return
-            await asyncio.sleep(RECOUNT_PAUSE_S)
+    async def _count_anew(self) -> None:
+        """Look for a moment in which nothing changes, less and less often: each look reads all names of the spool."""
+        while True:
+            await self._is_miscounted.wait()
+            pause_s = RECOUNT_PAUSE_S
+            while self._is_miscounted.is_set():
+                await asyncio.sleep(pause_s)
+                await self.recount()
+                pause_s = min(2 * pause_s, RECOUNT_PAUSE_MAX_S)
 
     async def _is_stopping_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -255,7 +293,7 @@ class Workers:
                 worker.has_stopped.set()
 
     async def _tell_degraded(self) -> None:
-        """Have the workers know what is wrong with the delivery, and count anew where a death left the counts wrong."""
+        """Have the workers know what is wrong with the delivery."""
         told: list[str] = []
         while True:
             await asyncio.sleep(LOOK_S)
@@ -263,8 +301,6 @@ class Workers:
                 told = degraded
                 for worker in self._workers:
                     worker.send(degraded=told)
-            if self._is_miscounted:
-                await self._try_to_recount()
 
 
 class _Worker:
@@ -273,6 +309,7 @@ class _Worker:
     def __init__(self, column: int, sockets: list[socket.socket]) -> None:
         self.column = column
         self.sockets = sockets
+        self._addresses = [(each.family, each.getsockname()) for each in sockets]
         self.is_ready = asyncio.Event()
         self.has_stopped = asyncio.Event()
         self.pid = 0
@@ -320,26 +357,40 @@ class _Worker:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None and self._process.returncode is None
+
     def close_sockets(self) -> None:
-        """Listen no more here; the process has descriptors of its own."""
+        """Listen no more here; the process, if there is one, has descriptors of its own.
+
+        Where there is none the kernel must not give it connections that nobody accepts.
+        """
         for each in self.sockets:
             each.close()
+        self.sockets = []
+
+    def open_sockets(self) -> None:
+        """Listen again, if the sockets were closed; OSError if that cannot be."""
+        self.sockets = self.sockets or listen_again(self._addresses)
 
     def send(self, **message: Any) -> None:
         """Tell the process something; one that is gone is told nothing."""
         # Its end of the channel may be gone some time before the process is.
-        if self._process is not None and self._process.returncode is None and not self._writer.is_closing():
+        if self.is_running and not self._writer.is_closing():
             self._writer.write(orjson.dumps(message) + b"\n")
 
     async def messages(self) -> Any:
         """What the process tells, until it is gone."""
         with contextlib.suppress(ConnectionError):
-            while line := await self._reader.readline():
+            # A process that was killed may have left the beginning of a line.
+            while (line := await self._reader.readline()).endswith(b"\n"):
                 yield orjson.loads(line)
 
     async def cut(self, stream: str) -> None:
         """Have the process cut its segment; returns when that is done, or the process is gone, or takes too long for it."""
-        if self._process is None or self._process.returncode is not None:
+        if not self.is_running:
             return
         cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._cuts.append((stream, cut))

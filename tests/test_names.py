@@ -141,6 +141,14 @@ def test_iso_has_nanoseconds() -> None:
 # --- files in the spool ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "name", ["1700000000000000000.07.jsonl", "170000000000000000\u0660.7.jsonl", "1700000000000000000..jsonl"]
+)
+def test_a_number_is_written_in_one_way(name: str) -> None:
+    """A name whose parts would give another name is none of ours: it would be looked for where it is not."""
+    assert names.parse_spool_name(name) is None
+
+
 @given(instants, pids, kinds, long_texts)
 def test_spool_names_are_read_back(instant: int, pid: int, kind: str, text: str) -> None:
     """A spooled file's name fits a directory with the longest suffix beside it, and all its parts are found again."""
