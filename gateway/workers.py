@@ -17,6 +17,7 @@ import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -325,7 +326,7 @@ class _Worker:
             with theirs:
                 descriptors = (theirs.fileno(), lock, setup.board, *setup.sockets)
                 process = await asyncio.create_subprocess_exec(
-                    *_command(), str(theirs.fileno()), stdin=DEVNULL, pass_fds=descriptors
+                    *_command(), str(theirs.fileno()), stdin=DEVNULL, pass_fds=descriptors, env=_environment()
                 )
             self.is_ready.clear()
             self.has_stopped.clear()
@@ -429,4 +430,12 @@ def _command() -> list[str]:
     """How this program is started as a worker."""
     if getattr(sys, "frozen", False):
         return [sys.executable, COMMAND]
-    return [sys.executable, "-m", "gateway.cli", COMMAND]
+    return [sys.executable, "-P", "-m", "gateway.cli", COMMAND]
+
+
+def _environment() -> dict[str, str]:
+    """The environment of a worker, which has to find this very package, whatever lies in the working directory."""
+    if getattr(sys, "frozen", False):
+        return dict(os.environ)
+    paths = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
