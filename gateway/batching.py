@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from gateway.streams import Stream
 KEPT_SUMMARIES = 1000
 FAILURE_PAUSE_S = 5.0
 SEAL_PAUSE_S = 1.0
+LOOK_PAUSE_S = 1.0
 
 
 class Summaries:
@@ -143,10 +145,17 @@ class Batcher:
             while self._is_enough():
                 claimed = await asyncio.to_thread(self._claim)
                 if claimed is None:
-                    # Someone took files away: a count that stays too high would have us look for ever.
-                    await asyncio.to_thread(self._spool.recount_claimable, self._stream)
-                    return
+                    break
                 await self._aggregate(claimed, is_new=True)
+            else:
+                return
+        # What is counted stands behind a commit that is not durable yet, which tells when it is; or someone took files
+        # away, and a count that stays too high would have us look for ever.
+        await asyncio.to_thread(self._spool.recount_claimable, self._stream)
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_PAUSE_S):
+                await self._wake.wait()
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> bool:
         """Take a step; a disk that refuses is told in the log, and nothing is lost: every state is found again."""

@@ -6,6 +6,7 @@ A change of a name is durable only after `sync_directory` of the directory that 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -75,7 +76,9 @@ def begin_writing(descriptor: int, start: int, size: int) -> None:
 
     The advice is that the pages will not be needed: dirty ones are sent to the disk for that, and stay until they are clean.
     """
-    os.posix_fadvise(descriptor, start, size, os.POSIX_FADV_DONTNEED)
+    # A file system that takes no advice keeps the bytes all the same, and what it cannot write is told by the sync.
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(descriptor, start, size, os.POSIX_FADV_DONTNEED)
 
 
 def truncate(descriptor: int, size: int) -> None:

@@ -27,7 +27,6 @@ import asyncio
 import contextlib
 import errno
 import heapq
-import itertools
 import json
 import os
 import threading
@@ -155,6 +154,7 @@ class Spool:
         # How many changes of what waits were begun, and how many are done and counted.
         self._changes = board.integers("changes", 2)
         self._changes_lock = threading.Lock()
+        self._correcting = threading.Lock()
         self.tmp = root / "tmp"
         self.quarantine_directory = root / "quarantine"
         self._listeners: dict[str, Callable[[], None]] = {}
@@ -393,7 +393,7 @@ class Spool:
 
     def recount_claimable(self, stream: Stream) -> None:
         """Count anew what a claim would find, where a claim found nothing: a person may have taken files away."""
-        self.claimable[stream.name].correct(*self._count(stream, (names.CUT_SEGMENT, names.WHOLE_REPORT)))
+        self._correct([self.claimable[stream.name]], lambda: [self._count(stream, (names.CUT_SEGMENT, names.WHOLE_REPORT))])
 
     def _count(self, stream: Stream, kinds: tuple[str, ...]) -> tuple[int, int]:
         """How many files of these kinds wait in the directory of a stream, and their bytes."""
@@ -595,20 +595,25 @@ class Spool:
         return begun != done
 
     def recount(self) -> bool:
-        """Count anew all that waits, because a process died between a change and its count; for one thread at a time.
+        """Count anew all that waits, because a process died between a change and its count.
 
         False if something changed meanwhile: then nothing was corrected, and it has to be tried again.
         """
-        changes = [tuple(column) for column in self._changes.columns]
-        tallies = [(self.tallies[stream.name], self.claimable[stream.name]) for stream in self.streams]
-        counted = [(tally.files, tally.bytes) for pair in tallies for tally in pair]
-        found = [count for stream in self.streams for count in self._count_all(stream)]
-        if changes != [tuple(column) for column in self._changes.columns] or any(begun != done for begun, done in changes):
-            return False
-        # By how much it was wrong, so that what is counted from now on stays counted.
-        for tally, (files, size), (true_files, true_size) in zip(itertools.chain(*tallies), counted, found, strict=True):
-            tally.add(true_files - files, true_size - size)
-        return True
+        tallies = [tally for stream in self.streams for tally in (self.tallies[stream.name], self.claimable[stream.name])]
+        return self._correct(tallies, lambda: [count for stream in self.streams for count in self._count_all(stream)])
+
+    def _correct(self, tallies: list[Tally], count: Callable[[], list[tuple[int, int]]]) -> bool:
+        """Have tallies say what is counted now; False, and nothing done, if something changed meanwhile."""
+        with self._correcting:
+            changes = [tuple(column) for column in self._changes.columns]
+            told = [(tally.files, tally.bytes) for tally in tallies]
+            found = count()
+            if changes != [tuple(column) for column in self._changes.columns] or any(begun != done for begun, done in changes):
+                return False
+            # By how much it was wrong, so that what is counted from now on stays counted.
+            for tally, (files, size), (true_files, true_size) in zip(tallies, told, found, strict=True):
+                tally.add(true_files - files, true_size - size)
+            return True
 
     def _count_all(self, stream: Stream) -> tuple[tuple[int, int], tuple[int, int]]:
         """Files and bytes of all that waits of a stream, and of what a claim would find; open segments are not among it."""

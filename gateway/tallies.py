@@ -30,10 +30,6 @@ class Tally:
             self._cells.mine[0] += files
             self._cells.mine[1] += size
 
-    def correct(self, files: int, size: int) -> None:
-        """Have the sums be these."""
-        self.add(files - self.files, size - self.bytes)
-
     def forget(self, column: int) -> None:
         """Nothing is left of what the process of a column has counted."""
         self._cells.columns[column][0] = self._cells.columns[column][1] = 0

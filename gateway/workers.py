@@ -106,6 +106,8 @@ class Workers:
         self._others: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._is_miscounted = asyncio.Event()
+        # Of dead processes whose names are not in order yet.
+        self._unrecovered: set[int] = set()
         # Two at once would both correct what they found.
         self._recounting = asyncio.Lock()
         self._program = _program()
@@ -154,13 +156,14 @@ class Workers:
                 return
             # Before: another may die meanwhile.
             self._is_miscounted.clear()
+            is_counted = False
             try:
-                is_counted = await asyncio.to_thread(self._spool.recount)
-            except OSError:
                 # A directory that cannot be read now is read later.
-                is_counted = False
-            if not is_counted:
-                self._is_miscounted.set()
+                with contextlib.suppress(OSError):
+                    is_counted = await asyncio.to_thread(self._spool.recount)
+            finally:
+                if not is_counted:
+                    self._is_miscounted.set()
 
     def _task(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(run)
@@ -189,7 +192,7 @@ class Workers:
             board=self._board.descriptor or 0,
             sockets=tuple(each.fileno() for each in worker.sockets),
         )
-        await worker.start(setup, self._spool.lock_descriptor)
+        await worker.start(setup, self._spool.lock_descriptor, self._unrecovered)
         reading = asyncio.create_task(self._read(worker))
         waiting = asyncio.create_task(worker.is_ready.wait())
         await asyncio.wait([reading, waiting], timeout=START_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
@@ -246,6 +249,7 @@ class Workers:
 
     async def _look_after(self, worker: _Worker) -> None:
         """Put in order what a dead process left. What its clients were promised stands in segments that nobody writes."""
+        self._unrecovered.add(worker.pid)
         while True:
             try:
                 found = await asyncio.to_thread(recover_process, self._spool, worker.pid)
@@ -257,6 +261,7 @@ class Workers:
                     return
                 continue
             break
+        self._unrecovered.discard(worker.pid)
         self._log.info("worker recovered", worker=worker.column, pid=worker.pid, **asdict(found))
         if self._spool.forget_process(worker.column):
             self._is_miscounted.set()
@@ -319,8 +324,8 @@ class _Worker:
         self._writer: asyncio.StreamWriter
         self._cuts: list[tuple[str, asyncio.Future[None]]] = []
 
-    async def start(self, setup: Setup, lock: int) -> None:
-        """Start a process, and tell it what to do."""
+    async def start(self, setup: Setup, lock: int, taken: set[int]) -> None:
+        """Start a process, and tell it what to do; OSError if it cannot be made, or has a pid that is `taken`."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -328,6 +333,10 @@ class _Worker:
                 process = await asyncio.create_subprocess_exec(
                     *_command(), str(theirs.fileno()), stdin=DEVNULL, pass_fds=descriptors, env=_environment()
                 )
+            if process.pid in taken:
+                # Names with this pid are still to be put in order, and must not be taken for those of a living process.
+                process.kill()
+                raise OSError(f"it got the pid {process.pid} of one that is not recovered yet")
             self.is_ready.clear()
             self.has_stopped.clear()
             self._reader, self._writer = await asyncio.open_connection(sock=ours)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fixtures_spool import HOST, USAGE, WAIT_S, Bench, open_bench, soon, tree
+from fixtures_spool import HOST, USAGE, WAIT_S, Bench, open_bench, soon, tree, until
 
 from gateway import aggregate, batching, disk, names
 from gateway.aggregate import Summary
@@ -125,6 +125,31 @@ async def test_everything_is_sealed_by_hours(start: Open, bench: Bench) -> None:
     assert line.archives() == [b"0\n1\n2\n", b"3\n"]
     assert len(tree(bench.spool.root)) == 2
     assert len(line.sealed) == 2
+
+
+async def test_what_stands_behind_an_unsettled_commit_is_waited_for(
+    start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be claimed yet, because an older commit is being synced, is not looked for again and again."""
+    looks: list[object] = []
+    claim: Callable[..., object] = bench.spool.claim
+
+    def counted(*arguments: object) -> object:
+        looks.append(arguments)
+        return claim(*arguments)
+
+    monkeypatch.setattr(bench.spool, "claim", counted)
+    unsettled, instant = bench.spool._unsettled[USAGE.name], bench.spool.timestamps.next()
+    unsettled.begin(instant)
+    bench.reports([b"1" * 2000])
+    line = start(max_batch_bytes=1000)
+    line.run()
+    await until(lambda: looks != [])
+    await asyncio.sleep(0.2)
+    assert len(looks) == 1
+    unsettled.end(instant)
+    bench.spool.committed(USAGE)
+    await soon(line.was_sealed)
 
 
 async def test_batches_are_bounded(start: Open, bench: Bench) -> None:

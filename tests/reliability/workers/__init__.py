@@ -1,0 +1,1 @@
+"""A gateway of several processes, of which some die."""
