@@ -62,6 +62,7 @@ _DONE, _PROBED = 0, 3
 _ACCESS_LEVELS = tuple(LEVELS[level] for level, _ in _OUTCOMES)
 # Asked every few seconds by machines; only what they are refused is news.
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
+_TENTHS = tuple(f"{n // 10}.{n % 10}" for n in range(1000))
 _MILLISECONDS = tuple(f".{n:03d}Z" for n in range(1000))
 
 
@@ -148,22 +149,21 @@ class Log:
         now, head = self._now(), self._heads[outcome]
         line_of = self._json_access if self._json else self._text_access
         lines = [
-            line_of(now, head, self._known.get(who) or self._know(who), status, seconds * 1000, size, request_id)
+            line_of(now, head, self._known.get(who) or self._know(who), status, _milliseconds(seconds), size, request_id)
             for who, seconds, size, request_id in requests
         ]
         self._put("".join(lines).encode(), self._access_limit_bytes, _SOON)
 
     @staticmethod
-    def _text_access(now: str, head: str, who: str, status: int, ms: float, size: int, request_id: str) -> str:
+    def _text_access(now: str, head: str, who: str, status: int, ms: str, size: int, request_id: str) -> str:
         told = request_id if request_id.isalnum() else text_value(request_id)
-        return f"{now} {head} {who} status={status} duration_ms={ms:.1f} received_bytes={size} request_id={told}\n"
+        return f"{now} {head} {who} status={status} duration_ms={ms} received_bytes={size} request_id={told}\n"
 
     @staticmethod
-    def _json_access(now: str, head: str, who: str, status: int, ms: float, size: int, request_id: str) -> str:
+    def _json_access(now: str, head: str, who: str, status: int, ms: str, size: int, request_id: str) -> str:
         told = f'"{request_id}"' if request_id.isalnum() else json_value(request_id)
         return (
-            f'{{"time":"{now}",{head},{who},"status":{status},"duration_ms":{ms:.1f},'
-            f'"received_bytes":{size},"request_id":{told}}}\n'
+            f'{{"time":"{now}",{head},{who},"status":{status},"duration_ms":{ms},"received_bytes":{size},"request_id":{told}}}\n'
         )
 
     def close(self, timeout_s: float = 5.0) -> bool:
@@ -321,6 +321,12 @@ class Repeated:
             self._log.event("info", self._ended_event, fields)
             self._count = 0
             self._told_s.clear()
+
+
+def _milliseconds(seconds: float) -> str:
+    """With one digit behind the point; most are among those that are written already."""
+    tenths = round(seconds * 10_000)
+    return _TENTHS[tenths] if 0 <= tenths < len(_TENTHS) else f"{seconds * 1000:.1f}"
 
 
 # --- the descriptor ----------------------------------------------------------------------------------------------
