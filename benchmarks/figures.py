@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -65,7 +66,9 @@ class Result:
         """The tables and notes as Markdown; the targets of all rows stand in one table of their own."""
         parts = [f"### {self.title}", *self.tables]
         if self.notes:
-            parts.append("\n".join(f"- {note}" for note in self.notes))
+            # A sentence a line, as in the rest of the page that they are written to.
+            sentences = [sentence for note in self.notes for sentence in re.split(r"(?<=[a-z0-9`)][.?!]) (?=[A-Z`(])", note)]
+            parts.append("\n".join(f"- {sentence}" for sentence in sentences))
         return "\n\n".join(parts) + "\n"
 
 
