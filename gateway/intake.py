@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -274,7 +275,8 @@ class Intake:
         size = WIDE_PIECE_BYTES if is_wide else PIECE_BYTES
         self._wide_bodies += is_wide
         try:
-            yield memoryview(bytearray(size)), memoryview(bytearray(size))
+            # Mapped, so that memory is taken by the bytes that come, and not by a client that has only announced them.
+            yield memoryview(mmap.mmap(-1, size)), memoryview(mmap.mmap(-1, size))
         finally:
             self._wide_bodies -= is_wide
 
