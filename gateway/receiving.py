@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway.config import Config
+from gateway.disk import free_bytes
 from gateway.guard import Guard, Room
 from gateway.intake import STREAMED_BODY_BYTES, Intake
 from gateway.journal import Journal, SegmentLimits
@@ -59,6 +60,7 @@ class Receiving:
             stream.name: Journal(spool, stream, segments) for stream in spool.streams if stream.kind is Kind.REPORTS
         }
         spool.writers.update(self._journals)
+        metrics.watch(spool.waiting, lambda: free_bytes(spool.root))
         self._guard = Guard(
             spool,
             Room(

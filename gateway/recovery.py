@@ -50,9 +50,7 @@ def recover(spool: Spool) -> Found:
         OSError: the disk does not let it; nothing was lost, and the next start begins again.
     """
     found = Found()
-    for name in list(disk.names(spool.tmp)):
-        disk.remove(spool.tmp / name)
-        found.erased += 1
+    _erase_drafts(spool, found)
     newest = 0
     for stream in spool.streams:
         recovery = _StreamRecovery(spool, stream, found)
@@ -73,15 +71,20 @@ def recover_process(spool: Spool, pid: int) -> Found:
         OSError: the disk does not let it; nothing was lost, and it has to be tried again.
     """
     found = Found()
-    for name in list(disk.names(spool.tmp)):
-        if name.endswith(f".{pid}"):
-            disk.remove(spool.tmp / name)
-            found.erased += 1
+    _erase_drafts(spool, found, f".{pid}")
     for stream in spool.streams:
         recovery = _StreamRecovery(spool, stream, found)
         recovery.run_for(pid)
         spool.timestamps.start_above(recovery.newest)
     return found
+
+
+def _erase_drafts(spool: Spool, found: Found, ending: str = "") -> None:
+    """Erase what nobody was promised, or of that what has names with such an ending."""
+    for name in list(disk.names(spool.tmp)):
+        if name.endswith(ending):
+            disk.remove(spool.tmp / name)
+            found.erased += 1
 
 
 class _StreamRecovery:

@@ -16,6 +16,7 @@ from gateway.retry import RetryPolicy
 from gateway.spool import Spool, from_any_thread
 from gateway.stores import Store
 from gateway.streams import Kind
+from gateway.tasks import watched
 
 
 class Sending:
@@ -68,19 +69,11 @@ class Sending:
 
     def start(self) -> None:
         """Begin; from now on what waits is sent."""
-        self._sealing = [self._task(batcher.run()) for batcher in self._batchers]
-        self._delivering = [self._task(lane.run()) for lane in self._lanes.values()]
+        self._sealing = [self._watched(batcher.run()) for batcher in self._batchers]
+        self._delivering = [self._watched(lane.run()) for lane in self._lanes.values()]
 
-    def _task(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(run)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """It ends when it is told to; if it ends by itself the process must not go on as if all were well."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("defect", where="delivery", reason=repr(error))
-            self._on_defect()
+    def _watched(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return watched(run, self._log, "delivery", self._on_defect)
 
     def trouble(self) -> list[str]:
         """What keeps streams from being delivered, for `/ready`."""

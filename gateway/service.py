@@ -26,7 +26,6 @@ from gateway.adoption import adopt, needs_adoption
 from gateway.board import Board
 from gateway.config import Config
 from gateway.configprint import describe
-from gateway.disk import free_bytes
 from gateway.errors import StartError
 from gateway.librarylog import LibraryMessages
 from gateway.listening import listening_sockets
@@ -148,7 +147,6 @@ class Service:
             self._receiving = Receiving(config, self._spool, self._metrics, self._log, tls=self._tls, degraded=trouble)
         else:
             self._receiving = Workers(config, self._spool, self._board, self._log, degraded=trouble, on_defect=self._failed)
-        self._metrics.watch(self._spool.waiting, lambda: free_bytes(self._spool.root))
 
     async def _listen(self) -> None:
         host = self._config.listen.host

@@ -15,7 +15,6 @@ import orjson
 import uvloop
 
 from gateway.board import Board
-from gateway.disk import free_bytes
 from gateway.librarylog import LibraryMessages
 from gateway.log import Log
 from gateway.metrics import Metrics
@@ -93,7 +92,6 @@ class Worker:
         spool = Spool(config.cache_dir, streams, timestamps=timestamps, log=self._log, metrics=metrics, board=board)
         if board.layout != setup.layout:
             raise RuntimeError("the processes do not agree on their board")
-        metrics.watch(spool.waiting, lambda: free_bytes(spool.root))
         loop = asyncio.get_running_loop()
         reader, self._writer = await asyncio.open_connection(sock=channel)
         for stream in streams:

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from gateway.log import Log
 from gateway.recovery import recover_process
 from gateway.spool import Spool
 from gateway.streams import Kind
+from gateway.tasks import watched
 
 COMMAND = "worker"
 START_PATIENCE_S = 60.0
@@ -128,8 +129,9 @@ class Workers:
                     f"a worker process cannot be started ({error}): mend that, or set server.workers to 1"
                 ) from error
             raise
-        self._keeping = [self._task(self._keep(worker)) for worker in self._workers]
-        self._others = [self._task(self._tell_degraded()), self._task(self._count_anew())]
+        # A worker that nobody would replace any more must not go unnoticed.
+        self._keeping = [watched(self._keep(worker), self._log, "workers") for worker in self._workers]
+        self._others = [watched(run, self._log, "workers") for run in (self._tell_degraded(), self._count_anew())]
 
     async def stop(self) -> None:
         """Take nothing new, and let requests in flight come to their end."""
@@ -138,7 +140,8 @@ class Workers:
             worker.close_sockets()
             worker.send(stop=True)
         # A worker bounds the time of its requests itself.
-        await asyncio.wait([asyncio.create_task(worker.has_stopped.wait()) for worker in self._workers], timeout=self._patience_s)
+        patience_s = self._config.shutdown.request_timeout + STOP_PATIENCE_S
+        await asyncio.wait([asyncio.create_task(worker.has_stopped.wait()) for worker in self._workers], timeout=patience_s)
 
     async def close(self) -> None:
         """Have the segments cut, and the processes gone; one that does not go is ended, and what it leaves is recovered."""
@@ -164,20 +167,6 @@ class Workers:
             finally:
                 if not is_counted:
                     self._is_miscounted.set()
-
-    def _task(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(run)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """A worker that nobody would replace any more must not go unnoticed."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("defect", where="workers", reason=repr(error))
-
-    @property
-    def _patience_s(self) -> float:
-        return self._config.shutdown.request_timeout + STOP_PATIENCE_S
 
     # --- life and death -------------------------------------------------------------------------------------------
 
@@ -363,7 +352,7 @@ class _Worker:
 
     def kill(self) -> None:
         """End the process, if there is one."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and self.is_running:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 

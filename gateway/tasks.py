@@ -1,0 +1,32 @@
+"""Tasks that end when they are told to, and by themselves never should."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from gateway.log import Log
+
+
+def watched(
+    run: Coroutine[Any, Any, None], log: Log, where: str, on_defect: Callable[[], object] | None = None
+) -> asyncio.Task[None]:
+    """Begin a task whose error is told: the process must not go on as if all were well.
+
+    Args:
+        run: the task.
+        log: where it is told.
+        where: what the task is part of.
+        on_defect: called after it was told.
+    """
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("defect", where=where, reason=repr(error))
+            if on_defect is not None:
+                on_defect()
+
+    task = asyncio.create_task(run)
+    task.add_done_callback(ended)
+    return task
