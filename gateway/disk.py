@@ -249,11 +249,21 @@ class Lock:
 
 
 def _is_alive(pid: str) -> bool:
-    """Whether a process other than this one has this number; so it seems where that cannot be told."""
+    """Whether a process other than this one has this number, and runs; so it seems where that cannot be told."""
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
     except (OSError, ValueError):
         return True
-    return int(pid) != os.getpid()
+    return int(pid) != os.getpid() and not _is_zombie(int(pid))
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process is dead and only its parent has not asked for it yet, as under a supervisor that never does."""
+    try:
+        # The state is the first word behind the name, which may hold anything but ends at the last bracket.
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in (b"Z", b"X")

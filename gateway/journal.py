@@ -70,7 +70,14 @@ class _Cut:
 
 
 class Journal:
-    """The writer of one report stream's segments."""
+    """The writer of one report stream's segments.
+
+    Args:
+        spool: where the segments are.
+        stream: whose they are.
+        limits: see `SegmentLimits`.
+        on_defect: called in the event loop's thread when the writer has failed in a way that only a new process mends.
+    """
 
     def __init__(
         self,
@@ -78,11 +85,13 @@ class Journal:
         stream: Stream,
         limits: SegmentLimits,
         *,
+        on_defect: Callable[[], object] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spool = spool
         self._stream = stream
         self._limits = limits
+        self._on_defect = on_defect
         self._monotonic = monotonic
         self._loop = asyncio.get_running_loop()
         # What was appended and not yet taken by the writer.
@@ -204,8 +213,11 @@ class Journal:
         self._tell(entries, error)
 
     def _tell(self, entries: list[_Entry], error: GatewayError | None) -> None:
+        self._call_soon(self._answer, entries, error)
+
+    def _call_soon(self, call: Callable[..., object], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._answer, entries, error)
+            self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:
             # The loop was closed by a second signal: nobody is left to be answered, and what was written stays.
             self._closed = True
@@ -229,11 +241,13 @@ class Journal:
             self._work(entries, ask_cut=ask_cut)
         except Exception as error:  # noqa: BLE001 (a defect of ours: without this the requests would wait for ever)
             self._spool.log.error("defect", where=f"journal of {self._stream.name}", reason=repr(error))
-            self.fault = SpoolBroken("the writer failed; the gateway has to be started again")
+            self.fault = SpoolBroken("the writer failed, and this process is about to end")
             self._is_dead = True
             # Of what the writer had in hand it is not known whether it stays.
             held = [entry for round_, _ in self._unanswerable for entry in round_]
             self._tell([*held, *self._in_hand], Unanswerable("the writer failed with these reports in hand"))
+            # After the answers: whoever is told may stop the process.
+            self._call_soon(self._on_defect)
 
     def _work(self, entries: list[_Entry], *, ask_cut: bool) -> None:
         if self.fault is not None:

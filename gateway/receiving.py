@@ -35,6 +35,7 @@ class Receiving:
         log: where it is told.
         tls: for HTTPS, None for HTTP.
         degraded: what is wrong beyond receiving, for `/ready`.
+        on_defect: called when a part of it has failed in a way that only a new process mends.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Receiving:
         *,
         tls: ssl.SSLContext | None,
         degraded: Callable[[], list[str]],
+        on_defect: Callable[[], object],
     ) -> None:
         self._config = config
         self._spool = spool
@@ -57,7 +59,9 @@ class Receiving:
             pending_bytes=config.limits.pending_bytes,
         )
         self._journals = {
-            stream.name: Journal(spool, stream, segments) for stream in spool.streams if stream.kind is Kind.REPORTS
+            stream.name: Journal(spool, stream, segments, on_defect=on_defect)
+            for stream in spool.streams
+            if stream.kind is Kind.REPORTS
         }
         spool.writers.update(self._journals)
         metrics.watch(spool.waiting, lambda: free_bytes(spool.root))

@@ -144,7 +144,9 @@ class Service:
         self._sending = Sending(config, self._spool, store, self._log, self._failed)
         trouble = self._sending.trouble
         if self._workers == 1:
-            self._receiving = Receiving(config, self._spool, self._metrics, self._log, tls=self._tls, degraded=trouble)
+            self._receiving = Receiving(
+                config, self._spool, self._metrics, self._log, tls=self._tls, degraded=trouble, on_defect=self._failed
+            )
         else:
             self._receiving = Workers(config, self._spool, self._board, self._log, degraded=trouble, on_defect=self._failed)
 

@@ -76,12 +76,16 @@ class Worker:
         self._setup = setup
         self._log = log
         self._degraded: list[str] = []
+        self._defect = False
         self._stop = asyncio.Event()
         self._writer: asyncio.StreamWriter
         self._receiving: Receiving
 
     async def run(self, channel: socket.socket) -> int:
-        """Receive until told to stop; return 0 once all that was received stands in cut segments and files."""
+        """Receive until told to stop; return 0 once all that was received stands in cut segments and files.
+
+        After a defect it stops by itself, and returns `ABANDONED`.
+        """
         LibraryMessages(self._log).install()
         setup, config = self._setup, self._setup.config
         board = Board(setup.columns, column=setup.column, descriptor=setup.board)
@@ -97,7 +101,13 @@ class Worker:
         for stream in streams:
             spool.on_commit(stream, partial(from_any_thread, loop, partial(self._send, {"committed": stream.name})))
         self._receiving = Receiving(
-            config, spool, metrics, self._log, tls=server_context(config.listen), degraded=lambda: self._degraded
+            config,
+            spool,
+            metrics,
+            self._log,
+            tls=server_context(config.listen),
+            degraded=lambda: self._degraded,
+            on_defect=self._failed,
         )
         await self._receiving.listen([[socket.socket(fileno=each) for each in setup.sockets]])
         self._send({"ready": True})
@@ -109,7 +119,12 @@ class Worker:
             await self._receiving.close()
             await self._writer.drain()
             obeying.cancel()
-        return 0
+        return ABANDONED if self._defect else 0
+
+    def _failed(self) -> None:
+        """Stop as if told to; the process that has started this one finds it gone, and starts another."""
+        self._defect = True
+        self._stop.set()
 
     async def _obey(self, reader: asyncio.StreamReader, spool: Spool, tasks: asyncio.TaskGroup) -> None:
         """Do as told, until the end of the channel, which is looked for while the worker stops, too."""

@@ -95,7 +95,7 @@ async def run(pieces: list[bytes], *, fast_lane: bool, envelope: bool = False, i
         spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=metrics)
         spool.acquire()
         spool.lay_out()
-        receiving = Receiving(config, spool, metrics, log, tls=None, degraded=list)
+        receiving = Receiving(config, spool, metrics, log, tls=None, degraded=list, on_defect=list)
         try:
             answers, fast = await _talk(receiving, pieces, in_turn=in_turn)
             await receiving.close()

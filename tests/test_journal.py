@@ -660,8 +660,10 @@ async def test_a_close_with_a_broken_disk_ends(start: Start, monkeypatch: pytest
 
 
 async def test_a_defect_of_the_writer_is_no_silence(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an error that nobody foresaw, what waited and what comes is refused, and the gateway can still be stopped."""
+    """After an error that nobody foresaw what waited and what comes is refused, and whoever can start anew is told, once."""
     desk = start()
+    told: list[str] = []
+    monkeypatch.setattr(desk.journal, "_on_defect", lambda: told.append("defect"))
     await desk.commit(b"kept")
     begun, gate = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
@@ -686,6 +688,7 @@ async def test_a_defect_of_the_writer_is_no_silence(start: Start, monkeypatch: p
     with pytest.raises(SpoolBroken):
         desk.send(b"refused")
     assert len(desk.bench.told("defect")) == 1
+    assert told == ["defect"]
 
 
 async def test_a_defect_answers_nobody_twice(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
