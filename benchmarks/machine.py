@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gateway.version import current
 
-PACKAGES = ("aiohttp", "uvloop", "orjson", "isal", "aiobotocore")
+PACKAGES = ("aiohttp", "uvloop", "orjson", "msgspec", "isal", "aiobotocore")
 
 
 def describe(directory: Path) -> list[str]:

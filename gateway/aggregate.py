@@ -15,7 +15,7 @@ from typing import cast
 
 from isal import isal_zlib
 
-from gateway import disk
+from gateway import disk, rarebytes
 from gateway.gzipmember import GzipMember
 
 # 16 more than the window's bits asks zlib for a gzip header.
@@ -142,7 +142,7 @@ class _Counted:
         self._hashing = hasher.submit(self._hash.update, b"")
 
     def add(self, piece: bytes) -> None:
-        self._lines += piece.count(b"\n")
+        self._lines += rarebytes.count(piece, b"\n")
         self._hashing.result()
         self._hashing = self._hasher.submit(self._hash.update, piece)
 

@@ -9,16 +9,13 @@ the same bytes and finds the same faults however the body is cut into chunks, in
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import orjson
-
 from gateway import jsontext
 from gateway.errors import BadRequest
-from gateway.jsontext import NotJson, Recognizer, check
+from gateway.jsontext import NotJson, Recognizer, are_surely_json, check
 
 # Of the whitespace before a document on a line of NDJSON at most so much is kept. Until something else comes the line
 # may be blank and must not be written, so it has to be held; and without meaning it is not worth more memory.
@@ -27,11 +24,6 @@ LEADING_BYTES = 1 << 16
 _BLANKS = b" \t\r\n"
 # So much of a chunk is split at a time: a list of many short lines is fifty times their size.
 _GROUP_BYTES = 1 << 16
-# So few lines are looked at one by one to find the bad one.
-_FEW_LINES = 8
-# Eight characters that no client can know.
-_NONCE = secrets.token_urlsafe(6)
-_BETWEEN = f',"{_NONCE}",'.encode()
 _LF, _CR = b"\n\r"
 _NEWLINES_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
@@ -83,7 +75,7 @@ def ndjson_lines(body: bytes) -> list[bytes]:
     texts = _without_cr(texts, body)
     # Without an LF behind it a CR is whitespace like any other.
     texts.append(last)
-    lines = _documents(texts, 1)
+    lines = _documents(texts, 1, body)
     if not lines:
         raise _no_report()
     return [line + b"\n" for line in _stored(lines, body)]
@@ -94,15 +86,16 @@ def _without_cr(texts: list[bytes], whole: bytes) -> list[bytes]:
     return [text[:-1] if text.endswith(b"\r") else text for text in texts] if b"\r" in whole else texts
 
 
-def _documents(texts: list[bytes], number: int) -> list[bytes]:
+def _documents(texts: list[bytes], number: int, whole: bytes) -> list[bytes]:
     """Those of some texts that are not blank; BadLine if one of them is no document.
 
     Args:
         texts: lines without their newlines.
         number: of the first one in the body.
+        whole: what they are parts of.
     """
     lines = [text for text in texts if text.strip(_BLANKS)]
-    if (found := first_fault(lines)) is not None:
+    if (found := first_fault(lines, whole)) is not None:
         index, fault = found
         numbers = [at for at, text in enumerate(texts, start=number) if text.strip(_BLANKS)]
         raise BadLine(numbers[index], fault) from fault
@@ -117,44 +110,21 @@ def _stored(lines: list[bytes], whole: bytes) -> list[bytes]:
     return [_one_line(line) for line in lines] if b"\r" in whole else lines
 
 
-def first_fault(lines: Sequence[bytes]) -> tuple[int, NotJson] | None:
-    """Find the first of some lines that is not one JSON document: its index and what is wrong with it; None if all are."""
-    if _are_documents(lines):
+def first_fault(lines: Sequence[bytes], whole: bytes) -> tuple[int, NotJson] | None:
+    """Find the first of some lines that is not one JSON document: its index and what is wrong with it; None if all are.
+
+    Args:
+        lines: without their newlines.
+        whole: the text that they are parts of.
+    """
+    if are_surely_json(lines, whole):
         return None
-    if len(lines) > _FEW_LINES:
-        # Many short lines would take long one by one, and most of them are in halves that are sound.
-        middle = len(lines) // 2
-        if (found := first_fault(lines[:middle])) is not None:
-            return found
-        found = first_fault(lines[middle:])
-        return None if found is None else (middle + found[0], found[1])
     for index, line in enumerate(lines):
         try:
             check(line)
         except NotJson as fault:
             return index, fault
     return None
-
-
-def _are_documents(lines: Sequence[bytes]) -> bool:
-    """Whether a fast parser takes each line for a document, in one parse of all: a call for each would be most of the work.
-
-    They become an array with a string between every two that no client can know. If every other element is that string, and
-    there is none too many or too few, then each line is exactly one element: a line that holds several, or that leaves
-    something open which a later one closes, puts something else in its place.
-    """
-    text = b"".join((b"[", _BETWEEN.join(lines), b"]"))
-    if len(text) > jsontext.QUICK_BYTES:
-        return False
-    if text.count(b"[") + text.count(b"{") > jsontext.MAX_DEPTH and any(
-        line.count(b"[") + line.count(b"{") > jsontext.MAX_DEPTH for line in lines
-    ):
-        return False
-    try:
-        values = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return len(values) == 2 * len(lines) - 1 and values[1::2].count(_NONCE) == len(lines) - 1
 
 
 def _trimmed(held: bytes, part: bytes) -> bytes:
@@ -239,7 +209,7 @@ class NdjsonFolder:
 
     def _whole_lines(self, part: bytes) -> bytes:
         texts = _without_cr(part[:-1].split(b"\n"), part)
-        lines = _documents(texts, self._number)
+        lines = _documents(texts, self._number, part)
         self._number += len(texts)
         self.lines += len(lines)
         return b"".join(line + b"\n" for line in _stored(lines, part))

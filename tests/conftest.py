@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from integration.buckets import Buckets
 from integration.minio import TIMEOUT_FACTOR, Minio, MinioProcess, NoDockerError, binary, cache_folder, in_container
 
 HOW_MINIO_RAN = pytest.StashKey[str]()
+
+# No test times anything: a property holds however slow the machine is.
+settings.register_profile("untimed", parent=settings.get_profile(settings.get_current_profile_name()), deadline=None)
+settings.load_profile("untimed")
 
 
 # --- what a test may ask for -------------------------------------------------------------------------------------

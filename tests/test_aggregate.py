@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_spool import Trace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from isal import isal_zlib
 
@@ -64,7 +64,6 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, sources: list[Path]
     assert (tmp_path / "a.gz").read_bytes()[:8] == b"\x1f\x8b\x08\0\0\0\0\0"
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=40).map(lambda data: data.replace(b"\n", b" ") + b"\n"), max_size=30),
     st.integers(1, 50),
@@ -83,7 +82,6 @@ def test_chunks_do_not_show(tmp_path_factory: pytest.TempPathFactory, lines: lis
     assert summary.lines == len(lines)
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=4), st.integers(1, 100))
 def test_the_number_of_threads_does_not_show(tmp_path_factory: pytest.TempPathFactory, data: list[bytes], piece: int) -> None:
     """Any files, empty ones and some that do not end in a newline, give the same archive on every machine."""

@@ -27,7 +27,7 @@ LAYERS = (
         """
         names timestamps streams units retry errors metrics series board tls version requestid
         config configdraft configfile configload configprint
-        log logline librarylog tasks jsontext jsongrammar reportlines documents content
+        log logline librarylog tasks rarebytes jsontext jsongrammar reportlines documents content
         """,
     ),
 )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from backports import zstd
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import content
@@ -73,7 +73,6 @@ def decoded(encoding: str, chunks: Iterator[bytes] | list[bytes], max_bytes: int
 
 
 @every_encoding
-@settings(deadline=None)
 @given(body=bodies, points=st.lists(st.integers(0, 1 << 20), max_size=12))
 def test_round_trip(name: str, body: bytes, points: list[int]) -> None:
     """A body comes out as it was, wherever the network cut it."""
@@ -116,7 +115,6 @@ def test_gzip_header_in_two_chunks() -> None:
         assert decoded("gzip", [stream[:point], stream[point:]]) == body
 
 
-@settings(deadline=None)
 @given(parts=st.lists(st.binary(max_size=200), min_size=1, max_size=6), points=st.lists(st.integers(0, 2000), max_size=6))
 @pytest.mark.parametrize("name", ["gzip", "zstd"])
 def test_members(name: str, parts: list[bytes], points: list[int]) -> None:
@@ -163,7 +161,6 @@ def test_corrupt(name: str) -> None:
 
 
 @every_encoding
-@settings(deadline=None)
 @given(noise=st.binary(max_size=400), keep=st.integers(0, 60), points=st.lists(st.integers(0, 500), max_size=4))
 def test_noise(name: str, noise: bytes, keep: int, points: list[int]) -> None:
     """Whatever bytes arrive, the answer is a body, BadRequest or TooLarge and nothing else."""

@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.documents import NotDocuments, lines_of
@@ -31,7 +31,6 @@ def folded(data: bytes, size: int = 1 << 20) -> tuple[list[bytes], list[bytes]]:
     return b"".join(written).splitlines(keepends=True), digests
 
 
-@settings(deadline=None)
 @given(documents, st.integers(1, 40))
 def test_documents_become_lines(printed: list[tuple[object, int | None, str]], size: int) -> None:
     """Each document is one line with the same value, however it is printed, ended and cut into chunks."""
@@ -42,7 +41,6 @@ def test_documents_become_lines(printed: list[tuple[object, int | None, str]], s
     assert len(digests) == len(lines)
 
 
-@settings(deadline=None)
 @given(documents, st.integers(1, 40))
 def test_a_line_keeps_its_digest(printed: list[tuple[object, int | None, str]], size: int) -> None:
     """What was folded is the same when it is folded again, and so are its digests, whatever the chunks."""
@@ -52,7 +50,6 @@ def test_a_line_keeps_its_digest(printed: list[tuple[object, int | None, str]], 
     assert folded(data, size) == (lines, digests)
 
 
-@settings(deadline=None)
 @given(values, indents)
 def test_one_document_is_folded_as_a_request_is(value: object, indent: int | None) -> None:
     """A file with one document gives the line that the same body gives when it is received."""

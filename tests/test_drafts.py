@@ -141,7 +141,7 @@ def test_an_envelope_is_ascii() -> None:
     assert suffix == b"}"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     lines=st.lists(st.sampled_from([b"", b"1", b'{"a":[1,2]}', b'"%b"' % (b"y" * 60), b"  [ ]\r", b"no json"]), max_size=8),
     cuts=st.lists(st.integers(0, 300), max_size=6),

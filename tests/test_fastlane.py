@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from gateway import disk
 from gateway.configload import load
 from gateway.fastlane import Connection
+from gateway.intake import Intake
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.plainhead import parse_head
@@ -118,6 +119,7 @@ async def _talk(receiving: Receiving, pieces: list[bytes], *, in_turn: bool) -> 
             tell(answered)
 
         web._lane.tell = cast("Any", counted)
+    steps = _watch_steps(web._intake)
     connection = web.server(75.0)()
     assert isinstance(connection, Connection)
     transport = Transport()
@@ -127,23 +129,38 @@ async def _talk(receiving: Receiving, pieces: list[bytes], *, in_turn: bool) -> 
         if not transport.closing:
             connection.data_received(piece)
         if in_turn:
-            await _settled(receiving, transport)
+            await _settled(receiving, transport, steps)
         else:
             await asyncio.sleep(0)
-    await _settled(receiving, transport)
+    await _settled(receiving, transport, steps)
     transport.close()
     await asyncio.wait_for(web.idle(), 20)
     return transport.written, fast
 
 
-async def _settled(receiving: Receiving, transport: Transport) -> None:
+def _watch_steps(intake: Intake) -> set[asyncio.Future[Any]]:
+    """What threads are doing for bodies, at any moment."""
+    steps: set[asyncio.Future[Any]] = set()
+    begin = intake._in_thread
+
+    def watched(step: Callable[[], Any]) -> asyncio.Future[Any]:
+        future = begin(step)
+        steps.add(future)
+        future.add_done_callback(steps.discard)
+        return future
+
+    intake._in_thread = watched  # type: ignore[method-assign]
+    return steps
+
+
+async def _settled(receiving: Receiving, transport: Transport, steps: set[asyncio.Future[Any]]) -> None:
     """Until nothing happens any more: all is answered, or one request waits for the rest of its body."""
     quiet = 0
     written = -1
     async with asyncio.timeout(20):
         while quiet < 5:
             await asyncio.sleep(0.001)
-            pending = any(journal._pending_bytes for journal in receiving._journals.values())
+            pending = steps or any(journal._pending_bytes for journal in receiving._journals.values())
             still = not pending and len(transport.written) == written and receiving._web._in_flight <= 1
             quiet = quiet + 1 if still else 0
             written = len(transport.written)
@@ -235,7 +252,7 @@ REQUESTS = st.one_of(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 @given(
     requests=st.lists(REQUESTS, min_size=1, max_size=4),
     cuts=st.lists(st.integers(0, 1 << 16), max_size=6),

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.gzipmember import GzipMember
@@ -59,7 +59,6 @@ def member(pieces: Sequence[bytes], *, compressors: Executor | None = None, ahea
     return b"".join(written)
 
 
-@settings(deadline=None)
 @given(PIECES, st.integers(0, 3))
 def test_a_member_holds_its_pieces(pieces: list[bytes], level: int) -> None:
     """The pieces come out of it in their order, and it is one member, with nothing behind it."""
@@ -70,7 +69,6 @@ def test_a_member_holds_its_pieces(pieces: list[bytes], level: int) -> None:
     assert not reader.unused_data
 
 
-@settings(deadline=None)
 @given(PIECES, st.integers(0, 9))
 def test_the_order_of_the_work_does_not_show(pieces: list[bytes], ahead: int) -> None:
     """However many pieces are in work, and whichever of them is ready first, the bytes are the same."""

@@ -45,7 +45,6 @@ def keys(note: Sidecar, number: int) -> list[str]:
     return [parcel.object().key, *([companion.key] if companion else [])]
 
 
-@settings(deadline=None)
 @given(anything_long, anything_long, anything, anything, numbers)
 @example(b"..", b"..", b"..", b"", 1)
 @example(b".", b"http://a/./.", b"image/..", b"", 1)
@@ -62,7 +61,6 @@ def test_any_bytes_give_a_key_that_a_store_takes(user: bytes, uri: bytes, claime
         assert len(parts) == 6
 
 
-@settings(deadline=None)
 @given(anything_long, anything_long, anything, anything, numbers)
 def test_a_key_is_the_same_after_a_restart(user: bytes, uri: bytes, claimed: bytes, first: bytes, number: int) -> None:
     """What is read back from the sidecar, in another process, gives the key again."""
@@ -70,7 +68,6 @@ def test_a_key_is_the_same_after_a_restart(user: bytes, uri: bytes, claimed: byt
     assert keys(Sidecar.from_json(note.to_json()), number) == keys(note, number)
 
 
-@settings(deadline=None)
 @given(anything_long, anything_long, anything, st.sets(numbers, min_size=2))
 def test_no_two_numbers_share_a_key(user: bytes, uri: bytes, claimed: bytes, tried: set[int]) -> None:
     """Every number of a file, and number 0 with its id, is a key of its own, apart from what stands beside another."""
@@ -78,7 +75,7 @@ def test_no_two_numbers_share_a_key(user: bytes, uri: bytes, claimed: bytes, tri
     assert len(set(made)) == len(made)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(anything, anything, anything)
 def test_two_files_of_one_key_are_both_kept(user: bytes, uri: bytes, claimed: bytes) -> None:
     """A second file at the same instant, from the same user and of the same name, stands under number 2."""

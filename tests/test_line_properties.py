@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
@@ -43,7 +43,6 @@ def folded(folder: Folder, body: bytes, where: list[int]) -> bytes:
     return b"".join([*map(folder.feed, chunks), folder.finish()])
 
 
-@settings(deadline=None)
 @given(values, blanks, blanks, places)
 def test_a_document_of_many_lines_becomes_one(value: Any, blank: str, around: str, where: list[int]) -> None:
     """A document with newlines between its tokens is one line of as many bytes and one more, and means what was sent."""
@@ -54,7 +53,6 @@ def test_a_document_of_many_lines_becomes_one(value: Any, blank: str, around: st
     assert folded(DocumentFolder(), body, where) == line
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(values, blanks_in_a_line, st.sampled_from(["\n", "\r\n", "\n \t\r\n\n"])), min_size=1), places)
 def test_each_line_of_many_means_what_was_sent(sent: list[tuple[Any, str, str]], where: list[int]) -> None:
     """Of NDJSON in any layout and in any chunks each value becomes a line, in its order, and blank lines become none."""
@@ -73,7 +71,6 @@ lines_of_fragments = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(lines_of_fragments, min_size=1, max_size=20), places)
 @example(["1", "2,3"], [])
 @example(["1", "[2", "3]", "4"], [3])

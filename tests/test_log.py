@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import log as log_room
@@ -122,7 +122,6 @@ def test_json_is_one_object_a_line() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(user=any_text, path=any_text, request_id=any_text, value=any_text)
 @every_format
 def test_injection(form: str, user: str, path: str, request_id: str, value: str) -> None:
@@ -140,7 +139,6 @@ def test_injection(form: str, user: str, path: str, request_id: str, value: str)
         assert f" path={text_value(path)} user={text_value(user)} ip=::1 status=204 " in lines[0]
 
 
-@settings(deadline=None)
 @given(value=any_text)
 @example("")
 @example("-")
