@@ -53,7 +53,7 @@ def key(default: T, kind: Kind, why: str) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where requests come in; the port is given on the command line."""
+    """Where requests come in; the port is given with -p or PORT."""
 
     host: str = key("0.0.0.0", text("an address or a host name", r"[!-~]+"), "Address to listen on.")
     tls_certificate: Path | None = key(None, file_path(optional=True), "PEM file with the certificates, for HTTPS.")
@@ -127,16 +127,16 @@ class Limits:
     specimen_bytes: Bytes = key(5 * GIB, size(1, 5 * TIB), "Largest specimen, once decompressed.")
     body_timeout: Seconds = key(60.0, duration(0.1, HOUR), "How long a client may be silent within a body.")
     keepalive_timeout: Seconds = key(75.0, duration(1.0, HOUR), "How long an idle connection stays open.")
-    pending_bytes: Bytes = key(64 * MIB, size(KIB, 64 * GIB), "Reports in memory waiting for a sync; past it, 503.")
+    pending_bytes: Bytes = key(64 * MIB, size(KIB, 64 * GIB), "Memory for bodies, and for reports that wait; past it, 503.")
 
 
 @dataclass(frozen=True, slots=True)
 class Spool:
     """How received data waits on the disk."""
 
-    segment_report_limit: Bytes = key(256 * KIB, size(0, GIB), "Up to this size reports share a file; 0 for never.")
-    segment_max_bytes: Bytes = key(64 * MIB, size(KIB, 64 * GIB), "Size at which a shared file is closed.")
-    segment_max_age: Seconds = key(MINUTE, duration(0.01, HOUR), "Age at which a shared file is closed.")
+    segment_report_limit: Bytes = key(256 * KIB, size(0, GIB), "Up to this size reports share a file, a segment; 0 for never.")
+    segment_max_bytes: Bytes = key(64 * MIB, size(KIB, 64 * GIB), "Size at which a segment is cut.")
+    segment_max_age: Seconds = key(MINUTE, duration(0.01, HOUR), "Age at which a segment is cut.")
     quota: Bytes = key(0, size(), "Most bytes that may wait; past it, 507; 0 for no such bound.")
     reserve: Bytes = key(256 * MIB, size(), "Room on the disk left free for the making of objects.")
 
@@ -148,7 +148,7 @@ class Delivery:
     parallel_uploads: int = key(4, whole(1, 64), "Uploads at the same time.")
     retry_min: Seconds = key(1.0, duration(0.01, HOUR), "First wait after a failure; each further one is longer.")
     retry_max: Seconds = key(MINUTE, duration(0.01, HOUR), "Longest wait after a failure.")
-    refused_retry: Seconds = key(5 * MINUTE, duration(0.01), "Wait after a refusal, which only a person can mend.")
+    refused_retry: Seconds = key(5 * MINUTE, duration(0.01), "Longest wait after a refusal, which only a person can mend.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ class FastLane:
         guard: decides who may enter.
         intake: commits.
         tell: logs and counts what was answered.
+        tell_unanswered: logs a report, by its request's id, that nobody may be answered about.
         max_length: the largest body.
         on_begin, on_end: called around each request, as the ordinary lane counts its own.
     """
@@ -58,6 +59,7 @@ class FastLane:
         guard: Guard,
         intake: Intake,
         tell: Callable[[Sequence[Answered]], None],
+        tell_unanswered: Callable[[str, Unanswerable], None],
         *,
         max_length: int,
         on_begin: Callable[[], None],
@@ -66,6 +68,7 @@ class FastLane:
         self.guard = guard
         self.intake = intake
         self.tell = tell
+        self.tell_unanswered = tell_unanswered
         self.on_begin = on_begin
         self.on_end = on_end
         self.head_of = Heads({f"/{stream.name}": stream for stream in streams if stream.kind is Kind.REPORTS}, max_length).head_of
@@ -198,9 +201,13 @@ class Connection(RequestHandler):
 
     def _committed(self, error: GatewayError | None) -> None:
         """The report is synced, or kept out of the spool."""
-        if error is None and self._lane is not None:
-            self._lane.synced(self)
+        head, lane = self._head, self._lane
+        assert head is not None
+        assert lane is not None
+        if error is None:
+            lane.synced(self)
         elif isinstance(error, Unanswerable):
+            lane.tell_unanswered(request_id_of(head.request_id), error)
             self._end()
             self.force_close()
         else:

@@ -37,7 +37,7 @@ EVENTS: Final[dict[str, str]] = {
     "spool failed": "The disk does not keep reports; clients get 503 or 507 until it does.",
     "spool recovered": "The disk keeps reports again; the line says how often and how long it failed.",
     "segment not cut": "A segment could not be renamed; it is written to further and tried again.",
-    "segment cut again": "Segments are closed again; the line says how often and how long it failed.",
+    "segment cut again": "Segments are cut again; the line says how often and how long it failed.",
     "aggregation failed": "A batch could not be claimed, aggregated or sealed; nothing is lost and it is tried again.",
     "aggregation recovered": "Aggregation works again; the line says how often and how long it failed.",
     "request not answered": "The disk would neither keep a body nor let it go; the connection was closed without an answer.",
@@ -139,32 +139,37 @@ class Log:
         if LEVELS[level] >= self._threshold:
             self._put(self._line(level, event, fields), self._limit_bytes, _NOW)
 
-    def access(self, path: str, status: int, requests: Sequence[Request]) -> None:
-        """Tell requests of one path that were answered together; made of ready parts because thousands come in a second."""
+    def access(self, path: str, status: int, requests: Sequence[Request], **fault: str) -> None:
+        """Tell requests of one path that were answered together; made of ready parts because thousands come in a second.
+
+        Args:
+            path: without a query.
+            status: of all the answers.
+            requests: what differs.
+            fault: fields that say what was wrong with them.
+        """
         outcome = (status >= 400) + (status >= 500)
         if outcome == _DONE and path in _PROBES:
             outcome = _PROBED
         if self._threshold > _ACCESS_LEVELS[outcome]:
             return
-        now, head = self._now(), self._heads[outcome]
+        now, head, answer = self._now(), self._heads[outcome], self._pairs({"status": status, **fault})
         line_of = self._json_access if self._json else self._text_access
         lines = [
-            line_of(now, head, self._known.get(who) or self._know(who), status, _milliseconds(seconds), size, request_id)
+            line_of(now, head, self._known.get(who) or self._know(who), answer, _milliseconds(seconds), size, request_id)
             for who, seconds, size, request_id in requests
         ]
         self._put("".join(lines).encode(), self._access_limit_bytes, _SOON)
 
     @staticmethod
-    def _text_access(now: str, head: str, who: str, status: int, ms: str, size: int, request_id: str) -> str:
+    def _text_access(now: str, head: str, who: str, answer: str, ms: str, size: int, request_id: str) -> str:
         told = request_id if request_id.isalnum() else text_value(request_id)
-        return f"{now} {head} {who} status={status} duration_ms={ms} received_bytes={size} request_id={told}\n"
+        return f"{now} {head} {who} {answer} duration_ms={ms} received_bytes={size} request_id={told}\n"
 
     @staticmethod
-    def _json_access(now: str, head: str, who: str, status: int, ms: str, size: int, request_id: str) -> str:
+    def _json_access(now: str, head: str, who: str, answer: str, ms: str, size: int, request_id: str) -> str:
         told = f'"{request_id}"' if request_id.isalnum() else json_value(request_id)
-        return (
-            f'{{"time":"{now}",{head},{who},"status":{status},"duration_ms":{ms},"received_bytes":{size},"request_id":{told}}}\n'
-        )
+        return f'{{"time":"{now}",{head},{who},{answer},"duration_ms":{ms},"received_bytes":{size},"request_id":{told}}}\n'
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Write what is waiting, at most for so long; true when all of it is out. Later events are discarded."""

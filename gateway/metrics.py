@@ -59,6 +59,7 @@ class Metrics:
         self.quarantined = counter(
             "quarantined", "Things set aside because they could not be read.", {"stream": (*streams, ADOPTING)}
         )
+        self.worker_deaths = counter("worker_deaths", "Worker processes that ended by themselves.", {})
         self.request_seconds = histogram(
             "request_seconds", "Seconds from the head of a request to its answer.", REQUEST_BUCKETS_S, {"route": routes}
         )
@@ -67,7 +68,7 @@ class Metrics:
         )
         self.upload_seconds = histogram(
             "upload_seconds",
-            "Seconds from the begin of an upload to the store's confirmation.",
+            "Seconds from taking a thing up until it is confirmed by the store and removed.",
             UPLOAD_BUCKETS_S,
             per_stream,
         )

@@ -32,7 +32,7 @@ from gateway.fastlane import SERVER, Answered, Connection, FastLane, Server
 from gateway.guard import Guard
 from gateway.intake import Incoming, Intake
 from gateway.largebody import LARGE_BYTES, LargeBody
-from gateway.log import Log
+from gateway.log import Log, Request
 from gateway.metrics import Metrics
 from gateway.requestid import request_id_of
 from gateway.series import OTHER
@@ -139,6 +139,7 @@ class Web:
                 guard,
                 intake,
                 self._tell_fast,
+                self._tell_unanswered,
                 max_length=fast_lane_bytes,
                 on_begin=self._begin,
                 on_end=self._end,
@@ -174,7 +175,7 @@ class Web:
             try:
                 response = await self._handler_for(exchange)(exchange)
             except Unanswerable as error:
-                self._log.error("request not answered", request_id=exchange.request_id, reason=str(error))
+                self._tell_unanswered(exchange.request_id, error)
                 if request.transport is not None:
                     request.transport.abort()
                 # Nobody gets this one: aiohttp finds the connection gone, and leaves it at that.
@@ -183,7 +184,7 @@ class Web:
                 response = response_for(error)
             except Exception as error:  # noqa: BLE001 (a defect of ours is told in the log, not in a traceback to the client)
                 self._log.error("defect", where=f"request {exchange.request_id}", reason=repr(error))
-                response = error_response(500, "internal", "the gateway failed; its log has more under this request's id")
+                response = ErrorResponse(500, "internal", "the gateway failed; its log has more under this request's id")
             if self._delay_s:
                 await asyncio.sleep(self._delay_s)
             response.headers["X-Request-ID"] = exchange.request_id
@@ -191,7 +192,7 @@ class Web:
             is_over = _end_if_over(request)
             if response.status in _CLOSING_STATUSES or self._guard.stopping or is_over:
                 response.force_close()
-            self._tell(exchange, response.status, time.perf_counter() - begun)
+            self._tell(exchange, response, time.perf_counter() - begun)
             return response
         finally:
             self._end()
@@ -210,13 +211,20 @@ class Web:
             return self._not_found if exchange.path else self._no_target
         return methods.get(exchange.request.method, self._wrong_method)
 
-    def _tell(self, exchange: Exchange, status: int, seconds: float) -> None:
+    def _tell(self, exchange: Exchange, response: web.Response, seconds: float) -> None:
         self._seconds.get(exchange.path, self._other_seconds).observe(seconds)
-        if status >= 400:
-            self._metrics.refused.labels(str(status)).inc()
         request = exchange.request
         who = (request.method, exchange.path, exchange.user, request.remote)
-        self._log.access(exchange.path, status, [(who, seconds, exchange.received_bytes, exchange.request_id)])
+        self._tell_answer(exchange.path, response, (who, seconds, exchange.received_bytes, exchange.request_id))
+
+    def _tell_answer(self, path: str, response: web.Response, request: Request) -> None:
+        if response.status >= 400:
+            self._metrics.refused.labels(str(response.status)).inc()
+        fault = response.fault if isinstance(response, ErrorResponse) else {}
+        self._log.access(path, response.status, [request], **fault)
+
+    def _tell_unanswered(self, request_id: str, error: Unanswerable) -> None:
+        self._log.error("request not answered", request_id=request_id, reason=str(error))
 
     def _tell_fast(self, answered: Sequence[Answered]) -> None:
         for path in {head.path for head, _, _, _ in answered}:
@@ -231,12 +239,11 @@ class Web:
     def _tell_malformed(self, request: web.BaseRequest, status: int, reason: str) -> web.Response:
         """A request that is no HTTP: the parser's error in our form."""
         request_id = request_id_of(None)
-        response = error_response(status, "malformed_request", reason)
+        response = ErrorResponse(status, "malformed_request", reason)
         response.headers["X-Request-ID"] = request_id
         response.headers["Server"] = SERVER
         response.force_close()
-        self._metrics.refused.labels(str(status)).inc()
-        self._log.access("-", status, [(("-", "-", None, request.remote), 0.0, 0, request_id)])
+        self._tell_answer("-", response, (("-", "-", None, request.remote), 0.0, 0, request_id))
         return response
 
     # --- handlers -------------------------------------------------------------------------------------------------
@@ -279,14 +286,14 @@ class Web:
         return handler
 
     async def _no_target(self, _: Exchange) -> web.Response:
-        return error_response(400, "bad_request", "the request's target is no path of this server")
+        return ErrorResponse(400, "bad_request", "the request's target is no path of this server")
 
     async def _not_found(self, _: Exchange) -> web.Response:
-        return error_response(404, "not_found", f"there is nothing here; try {', '.join(self._routes)}")
+        return ErrorResponse(404, "not_found", f"there is nothing here; try {', '.join(self._routes)}")
 
     async def _wrong_method(self, exchange: Exchange) -> web.Response:
         allowed = ", ".join(self._routes[exchange.path])
-        response = error_response(405, "method_not_allowed", f"{exchange.path} takes {allowed}")
+        response = ErrorResponse(405, "method_not_allowed", f"{exchange.path} takes {allowed}")
         response.headers["Allow"] = allowed
         return response
 
@@ -367,21 +374,26 @@ def json_response(status: int, body: dict[str, Any]) -> web.Response:
     return web.Response(status=status, body=orjson.dumps(body) + b"\n", content_type="application/json")
 
 
-def error_response(status: int, code: str, message: str) -> web.Response:
-    """`{"error": {"code", "message"}}`."""
-    response = json_response(status, {"error": {"code": code, "message": names.readable(message)}})
-    if status == 503:
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
-    if status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
+class ErrorResponse(web.Response):
+    """`{"error": {"code", "message"}}`, with the fields that its status wants."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        message = names.readable(message)
+        # For the log: what is wrong here, too, and not what is wrong with a request, which may show what that holds.
+        self.fault = {"code": code, "reason": message} if status >= 500 else {"code": code}
+        body = orjson.dumps({"error": {"code": code, "message": message}}) + b"\n"
+        super().__init__(status=status, body=body, content_type="application/json")
+        if status == 503:
+            self.headers["Retry-After"] = str(RETRY_AFTER_S)
+        if status == 401:
+            self.headers["WWW-Authenticate"] = "Bearer"
 
 
-def response_for(error: GatewayError) -> web.Response:
+def response_for(error: GatewayError) -> ErrorResponse:
     """The answer that the table has for an error."""
     for kind, status, code in STATUSES:
         if isinstance(error, kind):
-            response = error_response(status, code, str(error))
+            response = ErrorResponse(status, code, str(error))
             if status == 415:
                 response.headers["Accept-Encoding"] = ACCEPT_ENCODING
             return response

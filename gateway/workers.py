@@ -201,6 +201,7 @@ class Workers:
                 return
             if time.monotonic() - begun > SOUND_S:
                 pause_s = PAUSE_MIN_S
+            self._spool.metrics.worker_deaths.labels().inc()
             self._log.error("worker died", worker=worker.column, pid=worker.pid, exit_code=code)
             await self._look_after(worker)
             is_there = False

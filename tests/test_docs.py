@@ -179,7 +179,7 @@ def answers_in_code() -> set[tuple[int, str]]:
     """Give status and code of every error that `web.py` answers with."""
     found = {(status, code) for _, status, code in STATUSES}
     for node in ast.walk(ast.parse((PACKAGE / "web.py").read_bytes())):
-        if not isinstance(node, ast.Call) or ast.unparse(node.func) != "error_response":
+        if not isinstance(node, ast.Call) or ast.unparse(node.func) != "ErrorResponse":
             continue
         status, code = (one.value if isinstance(one, ast.Constant) else None for one in node.args[:2])
         if isinstance(code, str):
@@ -239,12 +239,12 @@ def test_every_room_is_in_the_architecture() -> None:
 
 @every_page
 def test_files_that_are_named_exist(page: str) -> None:
-    """A file of the package, a script or another file of the checkout that a page names is there."""
+    """A file of the package, a script, a folder or another file of the checkout that a page names is there."""
     named = named_in([prose(read(page))])
     rooms = {name.removeprefix("gateway/") for name in named if re.fullmatch(r"[\w/]+\.py", name)}
     assert [name for name in rooms if not ((PACKAGE / name).is_file() or (PACKAGE.parent / name).is_file())] == []
-    others = set(re.findall(r"\b(?:scripts/[a-z-]+|tests/\w+\.py)", read(page)))
-    assert [name for name in others if not (CHECKOUT / name).is_file()] == []
+    others = set(re.findall(r"\b(?:scripts/[a-z-]+|(?:tests|benchmarks|packaging)/[\w/]+(?:\.py|/))(?![\w/])", read(page)))
+    assert [name for name in others if not (CHECKOUT / name).exists()] == []
 
 
 # --- every page --------------------------------------------------------------------------------------------------

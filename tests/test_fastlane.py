@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 from gateway import disk
 from gateway.configload import load
+from gateway.errors import Unanswerable
 from gateway.fastlane import Connection
 from gateway.intake import Intake
+from gateway.journal import Done, Journal
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.plainhead import parse_head
@@ -72,11 +74,19 @@ class Transport(asyncio.Transport):
 
 @dataclass(frozen=True)
 class Result:
-    """What came of some bytes: the answers without what differs by nature, the lines kept, and how often the lane was used."""
+    """What came of some bytes.
+
+    Attributes:
+        answers: without what differs by nature.
+        lines: that were kept.
+        fast: how often the lane was used.
+        log: as text.
+    """
 
     answers: bytes
     lines: bytes
     fast: int
+    log: str
 
 
 async def run(pieces: list[bytes], *, fast_lane: bool, envelope: bool = False, in_turn: bool = False) -> Result:
@@ -104,7 +114,7 @@ async def run(pieces: list[bytes], *, fast_lane: bool, envelope: bool = False, i
         finally:
             spool.release()
             log.close()
-    return Result(_normal(answers), lines, fast)
+        return Result(_normal(answers), lines, fast, (root / "log").read_text())
 
 
 async def _talk(receiving: Receiving, pieces: list[bytes], *, in_turn: bool) -> tuple[bytes, int]:
@@ -295,6 +305,20 @@ async def test_what_comes_during_a_sync_is_kept() -> None:
     """A request that is sent while the one before is being synced is answered after it."""
     result = await run([PLAIN, PLAIN, PLAIN], fast_lane=True)
     assert result.answers.count(b"HTTP/1.1 204 ") == 3
+
+
+@pytest.mark.parametrize("fast_lane", [True, False])
+async def test_what_is_in_doubt_is_not_answered(*, fast_lane: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not known whether a report stays, its connection ends without an answer, and the log says which it was."""
+
+    def append(_: Journal, __: int, ___: bytes, done: Done) -> None:
+        asyncio.get_running_loop().call_soon(done, Unanswerable("the disk does neither"))
+
+    monkeypatch.setattr(Journal, "append", append)
+    result = await run([request(b"1", "USER_TOKEN: alice", "X-Request-ID: mine")], fast_lane=fast_lane)
+    assert result.answers == b""
+    (told,) = [line for line in result.log.splitlines() if "request not answered" in line]
+    assert told.endswith('request_id=mine reason="the disk does neither"')
 
 
 async def test_lane_can_be_closed() -> None:

@@ -111,14 +111,14 @@ def test_json_is_one_object_a_line() -> None:
     pipe = Pipe(form="json")
     pipe.log.info("listening")
     pipe.log.error("usage failed", count=3, path=pathlib.Path("/tmp"), at=[1, {"b": None}])
-    pipe.log.access('/"', 404, [(("GET", '/"', None, None), 0.5, 0, "r")])
+    pipe.log.access('/"', 404, [(("GET", '/"', None, None), 0.5, 0, "r")], code="not_found", reason='no "/"')
     lines = pipe.end()
     assert lines[0] == b'{"time":"2026-11-21T12:00:00.125Z","level":"info","event":"listening"}'
     start = {"time": "2026-11-21T12:00:00.125Z"}
     assert [orjson.loads(line) for line in lines[1:]] == [
         {**start, "level": "error", "event": "usage failed", "count": 3, "path": "/tmp", "at": [1, {"b": None}]},
         {**start, "level": "info", "event": "request failed", "method": "GET", "path": '/"', "user": None, "ip": None}
-        | {"status": 404, "duration_ms": 500.0, "received_bytes": 0, "request_id": "r"},
+        | {"status": 404, "code": "not_found", "reason": 'no "/"', "duration_ms": 500.0, "received_bytes": 0, "request_id": "r"},
     ]
 
 

@@ -967,6 +967,20 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
         assert gateway.left() == []
 
 
+def test_the_log_says_why(tmp_path: Path) -> None:
+    """A refusal has its code in the log; one that is not the client's fault has the reason, too, and no line has a body in it."""
+    with running(tmp_path, limited(spool={"quota": "1MiB"})) as gateway, gateway.wire() as client:
+        refused(client.ask(put("/usage", b'["hidden",]', "X-Request-ID: bad")), 400, "bad_request")
+        line = gateway.request_line("bad")
+        assert (line["status"], line["code"]) == (400, "bad_request")
+        assert "reason" not in line
+        assert client.ask(put(f"/specimen?uri={A_URI}", bytes(1 << 20))).status == 204
+        message = refused(client.ask(put("/usage", b'"hidden"', "X-Request-ID: full")), 507, "spool_full")
+        line = gateway.request_line("full")
+        assert (line["status"], line["code"], line["reason"]) == (507, "spool_full", message)
+        assert "hidden" not in gateway.said()
+
+
 def test_too_many_bodies_are_told_to_come_again(tmp_path: Path) -> None:
     """Past the bound on what is pending a body gets 503 with Retry-After before it is read; later it is let in."""
     settings = limited(limits={"pending_bytes": SEGMENT_LIMIT})

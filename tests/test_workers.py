@@ -310,6 +310,7 @@ async def test_one_that_cannot_go_on_is_replaced(tmp_path: Path, monkeypatch: py
         await until(lambda: len(bench.told("worker started")) == 3)
         (died,) = bench.told("worker died")
         assert died["exit_code"] == ABANDONED
+        assert bench.spool.metrics.worker_deaths.labels().total() == 1
         assert bench.defects == []
 
 

@@ -1,7 +1,7 @@
 """The command line of the planted bugs: puts each into a copy of the gateway, and demands that its row does not hold.
 
-A bug is a patch in `planted/`, whose first lines say what is wrong then, which row has to see it, and with which share of its
-tries.
+A bug is a patch in `planted_bugs/`, whose first lines say what is wrong then, which row has to see it, and with which share
+of its tries.
 """
 
 from __future__ import annotations
