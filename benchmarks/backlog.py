@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmarks.lines import KIB, lines
 from gateway import names
-from gateway.spool import FORMAT_VERSION, Sidecar
+from gateway.layout import FORMAT_VERSION
+from gateway.sidecar import Sidecar
 
 PID = 7
 SPECIMEN_BYTES = KIB

@@ -24,7 +24,8 @@ from gateway import disk, names
 from gateway.adopted_reports import adopt_reports
 from gateway.goedition import STRANGE, UNKNOWN_USER, Adopted, FileName, Left, is_plain_directory, is_plain_file, parse_file_name
 from gateway.metrics import ADOPTING
-from gateway.spool import Sidecar, Spool
+from gateway.sidecar import Sidecar
+from gateway.spool import Spool
 from gateway.streams import Kind
 
 # So many files share the syncs of their directories.

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway import aggregate, disk
+from gateway.layout import Claimed
 from gateway.log import Log, Repeated
-from gateway.spool import Claimed, Spool
+from gateway.spool import Spool
 from gateway.streams import Stream
 
 # How many archives' summaries are kept for the delivery; what is older is read from the archive again.
@@ -151,7 +152,7 @@ class Batcher:
                 return
         # What is counted stands behind a commit that is not durable yet, which tells when it is; or someone took files
         # away, and a count that stays too high would have us look for ever.
-        await asyncio.to_thread(self._spool.recount_claimable, self._stream)
+        await asyncio.to_thread(self._spool.census.recount_claimable, self._stream)
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_PAUSE_S):
@@ -184,7 +185,7 @@ class Batcher:
         return True
 
     def _is_enough(self) -> bool:
-        return self._spool.claimable[self._stream.name].bytes >= self._max_batch_bytes
+        return self._spool.census.claimable[self._stream.name].bytes >= self._max_batch_bytes
 
     def _claim(self) -> Claimed | None:
         return self._spool.claim(self._stream, self._max_batch_bytes, self._host)

@@ -14,9 +14,10 @@ from typing import Protocol, TypeVar
 
 from gateway import disk, names
 from gateway.content import Decoder
-from gateway.errors import TooLarge
+from gateway.errors import TooLarge, refusal
 from gateway.reportlines import Folder
-from gateway.spool import Sidecar, Spool, refusal
+from gateway.sidecar import Sidecar
+from gateway.spool import Spool
 from gateway.streams import Stream
 
 # So much is gathered before the disk is asked to begin with it.
@@ -54,7 +55,7 @@ class _File:
         assert self._descriptor is not None  # nothing is written after `finish`
         written = disk.write_all(self._descriptor, [data])
         self.size += written
-        self._spool.drafted.add(0, written)
+        self._spool.census.drafted.add(0, written)
         if self.size - self._begun >= WRITE_BEHIND_BYTES:
             disk.begin_writing(self._descriptor, self._begun, self.size - self._begun)
             self._begun = self.size
@@ -67,7 +68,7 @@ class _File:
 
     def committed(self) -> None:
         """It is counted as what it has become."""
-        self._spool.drafted.add(0, -self.size)
+        self._spool.census.drafted.add(0, -self.size)
         self.size = 0
 
     def discard(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class GatewayError(Exception):
     """Anything the gateway raises on purpose; its text is fit for an operator or a client."""
@@ -56,7 +58,15 @@ class ClientGone(GatewayError):
 
 
 class Unanswerable(GatewayError):
-    """It is not known whether what was sent stays, so the connection is closed without an answer."""
+    """It is not known whether what was sent stays, so the connection is closed without an answer.
+
+    Attributes:
+        stays: whether it is there now.
+    """
+
+    def __init__(self, message: str, *, stays: bool = True) -> None:
+        super().__init__(message)
+        self.stays = stays
 
 
 # --- what the gateway cannot do now ------------------------------------------------------------------------------
@@ -95,3 +105,10 @@ class Refused(StoreError):
 
 class ObjectRefused(Refused):
     """The store says no to this one object; others of the stream are not concerned."""
+
+
+def refusal(error: OSError) -> GatewayError:
+    """What a failed write to the spool means to the client."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SpoolFull("the disk has no room")
+    return SpoolBroken(f"the disk did not keep it ({error.strerror or error})")

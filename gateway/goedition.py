@@ -55,7 +55,7 @@ class Left:
 
     def quarantine(self, path: Path, reason: str) -> None:
         """Set something in it aside for a person."""
-        self.spool.quarantine(self.stream, path, reason)
+        self.spool.quarantine.take(self.stream, path, reason)
         self.adopted.quarantined += 1
 
 

@@ -182,7 +182,7 @@ class Guard:
     def check_room(self, size: int) -> None:
         """SpoolFull if the quota, or the disk less its reserve, has no room for `size` bytes more."""
         wanted = size + self.promised_bytes
-        if self._room.quota and self._spool.used_bytes() + wanted > self._room.quota:
+        if self._room.quota and self._spool.census.used_bytes() + wanted > self._room.quota:
             raise SpoolFull("the spool has reached its quota")
         now = self._monotonic()
         if now - self._looked_at > ROOM_LOOK_S:

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import disk, names
-from gateway.errors import GatewayError, Overloaded, SpoolBroken, Stopping, Unanswerable, again
+from gateway.errors import GatewayError, Overloaded, SpoolBroken, Stopping, Unanswerable, again, refusal
 from gateway.log import Repeated
-from gateway.spool import Spool, refusal
+from gateway.spool import Spool
 from gateway.streams import Stream
 
 Done = Callable[[GatewayError | None], None]
@@ -316,7 +316,7 @@ class Journal:
             self._fail(entries, error)
             return
         segment.synced = segment.written
-        self._spool.open[self._stream.name].add(0, _size_of(entries))
+        self._spool.census.open[self._stream.name].add(0, _size_of(entries))
         self._sync_seconds.observe(self._monotonic() - begun)
         self._answer_soon(entries, None)
         self._failures.ended(stream=self._stream.name)
@@ -330,7 +330,7 @@ class Journal:
             name = names.spool_name(instant, self._spool.pid, names.OPEN_SEGMENT)
             path = self._spool.directory(self._stream) / name
             self._segment = _Segment(path, disk.create(path), hour, self._monotonic())
-            self._spool.open[self._stream.name].add(1, 0)
+            self._spool.census.open[self._stream.name].add(1, 0)
             # Before the first acknowledgement: a synced file that no name leads to is lost after a power cut.
             disk.sync_directory(path.parent)
         return self._segment
@@ -352,11 +352,11 @@ class Journal:
         if segment is None:
             return
         directory = segment.path.parent
-        with self._spool.change():
+        with self._spool.census.change():
             disk.place(segment.path, segment.path.with_name(segment.path.name.removesuffix(".open")))
             self._segment = None
-            self._spool.open[self._stream.name].add(-1, -segment.synced)
-            self._spool.tallies[self._stream.name].add(1, segment.synced)
+            self._spool.census.open[self._stream.name].add(-1, -segment.synced)
+            self._spool.census.waiting[self._stream.name].add(1, segment.synced)
             self._spool.now_claimable(self._stream, segment.synced)
         disk.close(segment.descriptor)
         with contextlib.suppress(OSError):
@@ -392,7 +392,7 @@ class Journal:
             disk.remove(segment.path)
             disk.sync_directory(segment.path.parent)
             self._segment = None
-            self._spool.open[self._stream.name].add(-1, 0)
+            self._spool.census.open[self._stream.name].add(-1, 0)
             disk.close(segment.descriptor)
         elif self._failed_sync:
             self._copy_to_trusted(segment)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway import aggregate, names
-from gateway.spool import Sidecar, Spool
+from gateway.sidecar import Sidecar, read_sidecar
+from gateway.spool import Spool
 from gateway.stores import Object
 from gateway.streams import Kind, Stream
 
@@ -186,7 +187,7 @@ def open_parcel(spool: Spool, stream: Stream, path: Path, summary: aggregate.Sum
             raise Unreadable(str(error)) from error
     size = path.stat().st_size
     try:
-        sidecar = spool.read_sidecar(path)
+        sidecar = read_sidecar(path)
     except (ValueError, FileNotFoundError) as error:
         raise Unreadable(f"its sidecar cannot be read: {error}") from error
     if sidecar.size != size:

@@ -64,7 +64,7 @@ class Receiving:
             if stream.kind is Kind.REPORTS
         }
         spool.writers.update(self._journals)
-        metrics.watch(spool.waiting, lambda: free_bytes(spool.root))
+        metrics.watch(spool.census.of_each_stream, lambda: free_bytes(spool.root))
         self._guard = Guard(
             spool,
             Room(

@@ -16,16 +16,15 @@ Every step can be repeated: a crash during recovery is followed by a recovery.
 
 from __future__ import annotations
 
-import filecmp
-import itertools
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import disk, names
+from gateway.layout import Claimed
 from gateway.reportlines import sound_prefix
-from gateway.spool import Claimed, Spool
+from gateway.spool import Spool
 from gateway.streams import Kind, Stream
 
 
@@ -58,7 +57,7 @@ def recover(spool: Spool) -> Found:
         newest = max(newest, recovery.newest)
     spool.timestamps.start_above(newest)
     found.ahead_s = max(0, newest - time.time_ns()) // names.NANOSECONDS
-    found.waiting_files = sum(tally.files for tally in spool.tallies.values())
+    found.waiting_files = sum(tally.files for tally in spool.census.waiting.values())
     return found
 
 
@@ -123,10 +122,10 @@ class _StreamRecovery:
             elif parsed.kind == names.SIDECAR and not os.path.lexists(path.with_suffix(f".{names.BODY}")):
                 lone_sidecars.append(path)
         for path in segments:
-            with self._spool.change():
+            with self._spool.census.change():
                 if size := self._open_segment(path):
-                    self._spool.tallies[self._stream.name].add(1, size)
-                    self._spool.claimable[self._stream.name].add(1, size)
+                    self._spool.census.waiting[self._stream.name].add(1, size)
+                    self._spool.census.claimable[self._stream.name].add(1, size)
         # What was given a name and not synced yet is from now on as good as acknowledged. And of what is being delivered
         # the body goes first: before its sidecar is removed below, its own removal has to be durable.
         disk.sync_directory(self._directory)
@@ -158,9 +157,9 @@ class _StreamRecovery:
 
     def _count(self, path: Path) -> None:
         size = path.stat().st_size
-        self._spool.tallies[self._stream.name].add(1, size)
+        self._spool.census.waiting[self._stream.name].add(1, size)
         if self._stream.kind is Kind.REPORTS:
-            self._spool.claimable[self._stream.name].add(1, size)
+            self._spool.census.claimable[self._stream.name].add(1, size)
 
     # --- segments -------------------------------------------------------------------------------------------------
 
@@ -190,24 +189,9 @@ class _StreamRecovery:
     def _quarantine_rest(self, path: Path, start: int, size: int, fault: str) -> None:
         draft = self._spool.new_tmp()
         disk.copy_part(path, draft, start, size - start)
-        target = self._rest_target(draft, f"{self._stream.name}.{path.name}")
-        disk.replace(draft, target)
-        disk.sync_directory(self._spool.quarantine_directory)
+        self._spool.quarantine.take_rest(self._stream.name, path, draft, f"{fault} at byte {start} of {path.name}")
         disk.shorten(path, start)
         self._found.quarantined += 1
-        self._spool.told_quarantined(self._stream.name, target, f"{fault} at byte {start} of {path.name}")
-
-    def _rest_target(self, draft: Path, name: str) -> Path:
-        """A name in the quarantine that is free, or has this very rest from a start that was killed here.
-
-        A coarse clock and a pid that is always 1 can have given the segment the name of one that was set aside before.
-        """
-        for number in itertools.count(1):
-            suffix = ".rest" if number == 1 else f".rest.{number}"
-            target = self._spool.quarantine_directory / (names.cut_bytes(name, names.MAX_NAME_BYTES - len(suffix)) + suffix)
-            if not os.path.lexists(target) or filecmp.cmp(draft, target, shallow=False):
-                break
-        return target
 
     # --- batches --------------------------------------------------------------------------------------------------
 
@@ -227,12 +211,12 @@ class _StreamRecovery:
             else:
                 self._found.batches_claimed += 1
                 for path in sources:
-                    self._spool.tallies[self._stream.name].add(1, path.stat().st_size)
+                    self._spool.census.waiting[self._stream.name].add(1, path.stat().st_size)
 
     def _remove_sources(self, claimed: Claimed, sources: list[Path]) -> None:
         for path in sources:
             # Counted first, because the removal takes it off the count.
-            self._spool.tallies[self._stream.name].add(1, path.stat().st_size)
+            self._spool.census.waiting[self._stream.name].add(1, path.stat().st_size)
         self._spool.remove_sources(claimed)
 
     def _sealed_batches(self) -> None:
@@ -245,7 +229,7 @@ class _StreamRecovery:
                 self._quarantine(path, "not the name of a sealed batch")
             else:
                 self._found.batches_sealed += 1
-                self._spool.tallies[self._stream.name].add(1, path.stat().st_size)
+                self._spool.census.waiting[self._stream.name].add(1, path.stat().st_size)
 
     # --- files ----------------------------------------------------------------------------------------------------
 
@@ -260,7 +244,7 @@ class _StreamRecovery:
             self._found.erased += 1
 
     def _quarantine(self, path: Path, reason: str) -> None:
-        self._spool.quarantine(self._stream.name, path, reason)
+        self._spool.quarantine.take(self._stream.name, path, reason)
         self._found.quarantined += 1
 
 

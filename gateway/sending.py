@@ -13,10 +13,10 @@ from gateway.config import Config
 from gateway.delivery import Lane
 from gateway.log import Log
 from gateway.retry import RetryPolicy
-from gateway.spool import Spool, from_any_thread
+from gateway.spool import Spool
 from gateway.stores import Store
 from gateway.streams import Kind
-from gateway.tasks import watched
+from gateway.tasks import from_any_thread, watched
 
 
 class Sending:

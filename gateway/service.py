@@ -212,7 +212,7 @@ class Service:
     # --- what others ask ------------------------------------------------------------------------------------------
 
     def _waiting_files(self) -> int:
-        return self._spool.waiting_files()
+        return self._spool.census.waiting_files()
 
 
 def _unlike_default(config: Config) -> dict[str, object]:

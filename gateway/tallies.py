@@ -1,4 +1,4 @@
-"""What the processes of one gateway tell each other of the spool: how much is in it, and which names are not settled yet."""
+"""How much of something is in the spool, over all processes."""
 
 from __future__ import annotations
 
@@ -33,37 +33,3 @@ class Tally:
     def forget(self, column: int) -> None:
         """Nothing is left of what the process of a column has counted."""
         self._cells.columns[column][0] = self._cells.columns[column][1] = 0
-
-
-class Unsettled:
-    """Names of one stream that are given and not durable yet: until then they may have to be taken back.
-
-    Each process tells the instant of its earliest such name, and nobody takes what it has given since.
-    """
-
-    def __init__(self, board: Board, name: str) -> None:
-        # 0 where there is none.
-        self._earliest = board.integers(name, 1)
-        self._instants: set[int] = set()
-        self._lock = threading.Lock()
-
-    def begin(self, instant: int) -> None:
-        """A name of this instant will be given."""
-        with self._lock:
-            self._instants.add(instant)
-            self._earliest.mine[0] = min(self._instants)
-
-    def end(self, instant: int) -> None:
-        """It is durable, or gone again."""
-        with self._lock:
-            self._instants.discard(instant)
-            self._earliest.mine[0] = min(self._instants, default=0)
-
-    def holds(self, instant: int, column: int) -> bool:
-        """Whether a name of this instant, given by the process of this column, may be one of them."""
-        earliest = self._earliest.columns[column][0]
-        return 0 < earliest <= instant
-
-    def forget(self, column: int) -> None:
-        """The process of a column is gone, and its names were looked after."""
-        self._earliest.columns[column][0] = 0

@@ -30,3 +30,12 @@ def watched(
     task = asyncio.create_task(run)
     task.add_done_callback(ended)
     return task
+
+
+def from_any_thread(loop: asyncio.AbstractEventLoop, wake: Callable[[], object]) -> None:
+    """Call a listener in the thread of an event loop."""
+    try:
+        loop.call_soon_threadsafe(wake)
+    except RuntimeError:
+        # The loop has ended: the next start finds what was committed.
+        return

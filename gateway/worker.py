@@ -19,8 +19,9 @@ from gateway.librarylog import LibraryMessages
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.receiving import Receiving
-from gateway.spool import Spool, from_any_thread
+from gateway.spool import Spool
 from gateway.streams import streams_of
+from gateway.tasks import from_any_thread
 from gateway.timestamps import Timestamps
 from gateway.tls import server_context
 from gateway.workers import LENGTH_BYTES, Setup

@@ -19,7 +19,8 @@ from gateway.goedition import Adopted
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.recovery import Found, recover
-from gateway.spool import Sidecar, Spool
+from gateway.sidecar import Sidecar
+from gateway.spool import Spool
 from gateway.timestamps import Timestamps
 
 # An hour before the start.

@@ -13,7 +13,7 @@ from pathlib import Path
 from fixtures_model_store import Kept, ModelStore
 
 from gateway import names
-from gateway.spool import Sidecar
+from gateway.sidecar import Sidecar
 from gateway.streams import Kind, Stream
 
 # What stands beside a file whose user or uri does not fit its metadata.

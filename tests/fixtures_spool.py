@@ -19,11 +19,13 @@ from integration.minio import TIMEOUT_FACTOR
 
 from gateway import aggregate, disk, names
 from gateway.config import Config
+from gateway.layout import Claimed
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.parcels import open_parcel
 from gateway.recovery import Found, recover
-from gateway.spool import Sidecar, Spool
+from gateway.sidecar import Sidecar
+from gateway.spool import Spool
 from gateway.stores import Outcome
 from gateway.stores.local import LocalStore
 from gateway.streams import Stream, streams_of
@@ -96,11 +98,21 @@ class Bench:
     def seal(self, *lines: bytes, stream: Stream = USAGE) -> Path:
         """Commit, claim, aggregate and seal one batch of these lines, and give the sealed file."""
         self.reports(list(lines), stream)
-        claimed = self.spool.claim(stream, 1 << 30, HOST)
-        assert claimed is not None
-        archive = self.spool.new_tmp()
-        aggregate.aggregate(claimed.sources(), archive, 1)
-        return self.spool.seal(claimed, archive)
+        return seal_claimed(self, claim(self, stream=stream))
+
+
+def claim(bench: Bench, max_bytes: int = 1 << 30, *, stream: Stream = USAGE) -> Claimed:
+    """Claim a batch that is there to be claimed."""
+    claimed = bench.spool.claim(stream, max_bytes, HOST)
+    assert claimed is not None
+    return claimed
+
+
+def seal_claimed(bench: Bench, claimed: Claimed) -> Path:
+    """Aggregate and seal a claimed batch, and give the sealed file."""
+    archive = bench.spool.new_tmp()
+    aggregate.aggregate(claimed.sources(), archive, 1)
+    return bench.spool.seal(claimed, archive)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ LAYERS = (
     ),
     ("work", "delivery batching aggregate gzipmember parcels drafts"),
     ("stores", "stores stores.local stores.s3 stores.s3_client stores.s3_errors stores.file_slice"),
-    ("disk", "spool recovery adoption adopted_reports goedition journal tallies disk"),
+    ("disk", "recovery adoption adopted_reports goedition journal spool census quarantine layout sidecar tallies unsettled disk"),
     (
         "ground",
         """

@@ -580,7 +580,7 @@ async def test_what_cannot_be_read_is_quarantined(start: Start, bench: Bench) ->
         f"quarantine/{name}"
         for name in (f"usage.{torn.name}", f"specimen.{lone.name}", f"specimen.{short.name}", f"specimen.{short.stem}.meta")
     )
-    assert [tally.files for tally in bench.spool.tallies.values()] == [0, 0, 0]
+    assert [tally.files for tally in bench.spool.census.waiting.values()] == [0, 0, 0]
     assert bench.metric("quarantined_total", stream="usage") == 1
 
 
@@ -670,7 +670,7 @@ async def test_a_drain_with_nothing_to_do_ends(start: Start, bench: Bench) -> No
 
 async def test_a_drain_sends_everything(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that waits is sent, however many looks it takes, before the lane ends."""
-    monkeypatch.setattr("gateway.spool.PICKED_FILES", 3)
+    monkeypatch.setattr("gateway.layout.PICKED_FILES", 3)
     for number in range(20):
         bench.file(b"%d" % number)
     store = ScriptedStore(*[Transient("away")] * 3)

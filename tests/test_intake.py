@@ -34,6 +34,7 @@ from gateway.errors import (
 from gateway.guard import Guard, Room
 from gateway.intake import Incoming, Intake
 from gateway.journal import Journal, SegmentLimits
+from gateway.sidecar import read_sidecar
 from gateway.streams import Stream
 
 LIMIT = 1000
@@ -280,7 +281,7 @@ async def test_a_file_is_received(size: int, door: Door) -> None:
         incoming = door.incoming(Body().end(body), SPECIMEN, content_type="image/x-own")
         assert await door.intake.receive_file(incoming) == 1
         assert incoming.received_bytes == len(body)
-    sidecars = [door.bench.spool.read_sidecar(path) for path in door.bench.spool.directory(SPECIMEN).glob("*.body")]
+    sidecars = [read_sidecar(path) for path in door.bench.spool.directory(SPECIMEN).glob("*.body")]
     assert [(one.user, one.uri, one.type, one.size) for one in sidecars] == [("alice", "a/b.png", "image/x-own", len(body))] * 2
     assert len({one.id for one in sidecars}) == 2
     assert os.listdir(door.bench.spool.tmp) == []

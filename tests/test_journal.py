@@ -263,19 +263,19 @@ async def test_lines_of_one_append_stay_together(start: Start, bench: Bench) -> 
     sent = [desk.send(b"1\n2\n3"), desk.send(b"4")]
     assert await all_of(sent) == [None, None]
     assert desk.lines() == [b"1", b"2", b"3", b"4"]
-    assert bench.spool.open[USAGE.name].bytes == 8
+    assert bench.spool.census.open[USAGE.name].bytes == 8
 
 
 async def test_what_was_written_is_counted(start: Start, bench: Bench) -> None:
     """The counts and the time of a sync follow each round."""
     desk = start()
     await desk.commit(b"1", b"22")
-    tally = bench.spool.open[USAGE.name]
+    tally = bench.spool.census.open[USAGE.name]
     assert (tally.files, tally.bytes) == (1, 5)
-    assert bench.spool.claimable[USAGE.name].files == 0
+    assert bench.spool.census.claimable[USAGE.name].files == 0
     assert bench.metric("sync_seconds_count", stream="usage") == 2
     await desk.journal.cut()
-    assert (bench.spool.claimable[USAGE.name].files, bench.spool.claimable[USAGE.name].bytes) == (1, 5)
+    assert (bench.spool.census.claimable[USAGE.name].files, bench.spool.census.claimable[USAGE.name].bytes) == (1, 5)
 
 
 # --- cutting -----------------------------------------------------------------------------------------------------
@@ -530,7 +530,7 @@ async def test_a_failed_sync_of_the_first_line_leaves_no_segment(start: Start, m
         with pytest.raises(SpoolBroken):
             await desk.commit(b"failed")
     assert desk.files() == {}
-    assert desk.bench.spool.open[USAGE.name].files == 0
+    assert desk.bench.spool.census.open[USAGE.name].files == 0
     await desk.commit(b"later")
     assert desk.lines() == [b"later"]
 
@@ -546,7 +546,7 @@ async def test_a_segment_that_cannot_be_begun_is_no_segment(start: Start, monkey
     assert desk.files() == {}
     await desk.commit(b"later")
     assert desk.lines() == [b"later"]
-    assert desk.bench.spool.open[USAGE.name].files == 1
+    assert desk.bench.spool.census.open[USAGE.name].files == 1
 
 
 @pytest.mark.parametrize("step", ["copy_part", "replace", "reopen", "sync_directory"])
@@ -572,7 +572,7 @@ async def test_a_stream_that_cannot_be_restored_refuses_and_recovers(
         await until(lambda: desk.journal.current_fault() is None)
     await desk.commit(b"later")
     assert desk.lines() == [b"kept", b"later"]
-    assert desk.bench.spool.open[USAGE.name].files == 1
+    assert desk.bench.spool.census.open[USAGE.name].files == 1
     await desk.journal.cut()
     events = [line["event"] for line in desk.bench.told() if line["event"].startswith("spool ")]
     assert events == ["spool failed", "spool recovered"]

@@ -14,7 +14,7 @@ from gateway import disk, names
 from gateway.errors import BadRequest
 from gateway.guard import Guard
 from gateway.parcels import ReceivedFile
-from gateway.spool import Sidecar
+from gateway.sidecar import Sidecar
 from gateway.stores.local import LocalStore
 from gateway.web import uri_of
 

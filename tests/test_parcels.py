@@ -14,7 +14,7 @@ from fixtures_spool import HOUR, SPECIMEN, START_NS, USAGE, Bench, open_bench
 from gateway import disk, names
 from gateway.aggregate import Summary
 from gateway.parcels import ReceivedFile, SealedBatch, Unreadable, open_parcel
-from gateway.spool import Sidecar
+from gateway.sidecar import Sidecar
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from fixtures_spool import (
 
 from gateway.names import Batch
 from gateway.recovery import Found
-from gateway.spool import Sidecar
+from gateway.sidecar import Sidecar
 from gateway.stores.local import LocalStore
 
 T1, T2, T3 = (f"{START_NS + number}.7" for number in (1, 2, 3))
@@ -173,7 +173,7 @@ def test_what_waits_is_counted(tmp_path: Path, state: str) -> None:
                 for name, data in tree(bench.spool.root).items()
                 if name.startswith(f"{stream.name}/") and data is not None and not name.endswith((".meta", ".upload"))
             ]
-            tally = bench.spool.tallies[stream.name]
+            tally = bench.spool.census.waiting[stream.name]
             assert (tally.files, tally.bytes) == (len(waiting), sum(map(len, waiting)))
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import threading
-import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,18 +25,18 @@ from fixtures_spool import (
     PowerCut,
     Trace,
     batch_and_deliver,
+    claim,
     folder_in_memory,
     open_bench,
+    seal_claimed,
     stored_files,
     stored_lines,
     tree,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gateway import aggregate, disk, names, spool
-from gateway.errors import SpoolBroken, SpoolFull, StartError, Transient, Unanswerable
-from gateway.spool import FORMAT_VERSION, Claimed, Sidecar, oldest, refusal
+from gateway import disk, layout, names
+from gateway.errors import Transient, Unanswerable
+from gateway.sidecar import Sidecar
 from gateway.stores.local import LocalStore
 
 MINUTE_NS = 60 * names.NANOSECONDS
@@ -59,81 +57,9 @@ def in_memory() -> Iterator[Path]:
         yield folder
 
 
-def claim(bench: Bench, max_bytes: int = MANY) -> Claimed:
-    """Claim a batch that is there to be claimed."""
-    claimed = bench.spool.claim(USAGE, max_bytes, HOST)
-    assert claimed is not None
-    return claimed
-
-
-def seal(bench: Bench, claimed: Claimed) -> Path:
-    """Aggregate and seal a claimed batch."""
-    archive = bench.spool.new_tmp()
-    aggregate.aggregate(claimed.sources(), archive, 1)
-    return bench.spool.seal(claimed, archive)
-
-
 def failing(*_: object) -> None:
     """Fail as a broken disk does."""
     raise OSError(errno.EIO, "Input/output error")
-
-
-# --- the layout --------------------------------------------------------------------------------------------------
-
-
-def test_a_second_gateway_is_refused(tmp_path: Path, bench: Bench) -> None:
-    """One cache_dir has one gateway: a second one is told who has it, and can have it when that one is done."""
-    with pytest.raises(StartError, match=f"pid {os.getpid()}"), open_bench(tmp_path):
-        pass
-    bench.spool.release()
-    with open_bench(tmp_path):
-        pass
-
-
-@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 999])
-def test_a_newer_format_is_refused(tmp_path: Path, version: int) -> None:
-    """A spool of a newer version is left as it is, and its lock is not kept."""
-    with open_bench(tmp_path) as bench:
-        bench.report(b"1")
-    (tmp_path / "spool" / "FORMAT").write_text(f"{version}\n")
-    before = tree(tmp_path / "spool")
-    for _ in range(2):
-        with pytest.raises(StartError, match=f"format {version}"), open_bench(tmp_path):
-            pass
-    assert tree(tmp_path / "spool") == before
-
-
-@pytest.mark.parametrize("text", [b"", b"one\n", b"-1\n", b"\xff\xfe", b"1.0\n"])
-def test_a_format_that_is_no_number_is_refused(tmp_path: Path, text: bytes) -> None:
-    """A FORMAT that holds no version is not guessed at."""
-    with open_bench(tmp_path):
-        pass
-    (tmp_path / "spool" / "FORMAT").write_bytes(text)
-    with pytest.raises(StartError, match="FORMAT"), open_bench(tmp_path):
-        pass
-
-
-def test_the_own_format_is_taken(tmp_path: Path) -> None:
-    """A spool of this version is opened again and again, and FORMAT is written last of the layout."""
-    for _ in range(3):
-        with open_bench(tmp_path) as bench:
-            assert bench.spool.format_version() == FORMAT_VERSION
-
-
-def test_format_is_written_after_the_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever finds FORMAT may rely on every directory, durably."""
-    trace = Trace(monkeypatch, tmp_path / "spool")
-    with open_bench(tmp_path):
-        placed = trace.first("place tmp/")
-        assert trace.last("make_directory") < placed
-        assert trace.last("sync tmp/") < placed < trace.last("sync_directory .")
-
-
-def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
-    """Where the cache_dir cannot be made, the error names it and says what to do."""
-    (tmp_path / "spool").write_bytes(b"a file")
-    with pytest.raises(StartError, match="cache_dir"), open_bench(tmp_path):
-        pass
 
 
 def test_the_spool_is_the_owners_alone(tmp_path: Path) -> None:
@@ -188,38 +114,61 @@ def test_a_commit_never_replaces(bench: Bench) -> None:
         bench.spool.commit_file(SPECIMEN, drafts[1], sidecar)
     committed = {name: data for name, data in tree(bench.spool.root).items() if name.endswith((".json", ".body"))}
     assert list(committed.values()) == [b"0\n", b"0\n"]
-    assert bench.spool.tallies[USAGE.name].files == 1
+    assert bench.spool.census.waiting[USAGE.name].files == 1
 
 
 def test_a_commit_that_is_not_durable_is_taken_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is answered with an error because its directory cannot be synced does not appear later."""
+    """What is answered with an error because its directory cannot be synced does not appear later, also after a power cut."""
     sync = disk.sync_directory
-    monkeypatch.setattr(disk, "sync_directory", failing)
-    with pytest.raises(OSError, match="Input"):
-        bench.report(b"1")
-    calls: list[Path] = []
+    # Which sync of the directory fails: the one of the sidecar is the first of a file.
+    commits: tuple[tuple[int, Callable[[], Path]], ...] = ((1, lambda: bench.report(b"1")), (2, lambda: bench.file(b"abc")))
+    for failing_call, commit in commits:
+        calls: list[bool] = []
 
-    def second_fails(path: Path) -> None:
-        calls.append(path)
-        if len(calls) == 2:
-            failing()
-        sync(path)
+        def one_fails(path: Path, failing_call: int = failing_call, calls: list[bool] = calls) -> None:
+            calls.append(len(calls) + 1 == failing_call)
+            if calls[-1]:
+                failing()
+            sync(path)
 
-    monkeypatch.setattr(disk, "sync_directory", second_fails)
-    with pytest.raises(OSError, match="Input"):
-        bench.file(b"abc")
+        monkeypatch.setattr(disk, "sync_directory", one_fails)
+        with pytest.raises(OSError, match="Input"):
+            commit()
+        # The removal is made durable.
+        assert calls[-2:] == [True, False]
     monkeypatch.setattr(disk, "sync_directory", sync)
     assert bench.spool.claim(USAGE, MANY, HOST) is None
     assert bench.spool.deliverable(SPECIMEN, set()) == []
-    assert bench.spool.used_bytes() == 0
+    assert bench.spool.census.used_bytes() == 0
 
 
 def test_a_commit_that_cannot_be_taken_back_is_not_answered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where an entry can neither be synced nor removed, the client must not be told that its report was refused."""
     monkeypatch.setattr(disk, "sync_directory", failing)
-    monkeypatch.setattr(disk, "remove", failing)
-    with pytest.raises(Unanswerable):
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "remove", failing)
+        with pytest.raises(Unanswerable, match="neither synced nor removed"):
+            bench.report(b"1")
+    assert bench.spool.census.claimable[USAGE.name].files == 1
+
+
+def test_a_commit_that_may_come_back_is_not_answered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where a power cut may undo the removal: what is gone now is not counted, and a body that comes back has a sidecar."""
+    sync, calls = disk.sync_directory, [0]
+
+    def first_succeeds(path: Path) -> None:
+        calls[0] += 1
+        if calls[0] > 1:
+            failing()
+        sync(path)
+
+    monkeypatch.setattr(disk, "sync_directory", first_succeeds)
+    with pytest.raises(Unanswerable, match="may come back"):
+        bench.file(b"abc")
+    with pytest.raises(Unanswerable, match="may come back"):
         bench.report(b"1")
+    assert (bench.spool.census.waiting_files(), bench.spool.census.claimable[USAGE.name].files) == (0, 0)
+    assert [path.suffix for path in bench.spool.directory(SPECIMEN).iterdir()] == [".meta"]
 
 
 def test_a_commit_is_not_claimed_before_it_is_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +203,7 @@ def test_a_commit_that_begins_during_a_look_is_not_claimed(bench: Bench, monkeyp
     committing = threading.Thread(target=commit)
 
     def sync_late(path: Path) -> None:
-        if threading.current_thread() is committing:
+        if threading.current_thread() is committing and not placed.is_set():
             placed.set()
             assert go.wait(WAIT_S)
             raise OSError(errno.EIO, "on purpose")
@@ -271,7 +220,7 @@ def test_a_commit_that_begins_during_a_look_is_not_claimed(bench: Bench, monkeyp
     assert bench.spool.claim(USAGE, MANY, HOST) is None
     go.set()
     committing.join(WAIT_S)
-    assert (bench.spool.tallies[USAGE.name].files, bench.spool.claimable[USAGE.name].files) == (0, 0)
+    assert (bench.spool.census.waiting[USAGE.name].files, bench.spool.census.claimable[USAGE.name].files) == (0, 0)
 
 
 def test_whoever_waits_is_told_of_a_commit(bench: Bench) -> None:
@@ -284,34 +233,6 @@ def test_whoever_waits_is_told_of_a_commit(bench: Bench) -> None:
     bench.file(b"abc")
     bench.report(b"1", ERROR)
     assert called == [USAGE.name, SPECIMEN.name]
-
-
-@given(st.text(st.characters(exclude_categories=[])), st.integers(0, 1 << 62))
-def test_a_sidecar_is_read_back(text: str, number: int) -> None:
-    """Whatever a client sent, a sidecar is one line of ASCII from which all of it is found again."""
-    sidecar = Sidecar("ab" * 16, text, text[::-1], "image/png", number, number, "cd" * 32)
-    data = sidecar.to_json()
-    assert data.isascii()
-    assert data.count(b"\n") == 1
-    assert Sidecar.from_json(data) == sidecar
-
-
-def test_a_sidecar_of_a_later_version_is_read() -> None:
-    """A field that this version does not know is no error, a missing one is."""
-    fields = json.loads(Sidecar("ab" * 16, "u", "a", "image/png", 1, 2, "cd" * 32).to_json())
-    assert Sidecar.from_json(json.dumps(fields | {"new": 1}).encode()).size == 2
-    del fields["uri"]
-    with pytest.raises(ValueError, match="uri"):
-        Sidecar.from_json(json.dumps(fields).encode())
-
-
-@pytest.mark.parametrize(
-    ("number", "expected"),
-    [(errno.ENOSPC, SpoolFull), (errno.EDQUOT, SpoolFull), (errno.EIO, SpoolBroken), (errno.EROFS, SpoolBroken)],
-)
-def test_a_full_disk_is_told_from_a_broken_one(number: int, expected: type[Exception]) -> None:
-    """A client is told whether there was no room, or whether the disk failed."""
-    assert type(refusal(OSError(number, os.strerror(number)))) is expected
 
 
 # --- claim -------------------------------------------------------------------------------------------------------
@@ -378,7 +299,7 @@ def test_a_claim_is_durable_before_it_is_read(bench: Bench, monkeypatch: pytest.
 
 def test_what_can_be_claimed_is_counted(bench: Bench) -> None:
     """The count of what a claim would find follows commits and claims."""
-    claimable = bench.spool.claimable[USAGE.name]
+    claimable = bench.spool.census.claimable[USAGE.name]
     bench.report(b"12")
     bench.report(b"345")
     assert (claimable.files, claimable.bytes) == (2, 7)
@@ -386,27 +307,9 @@ def test_what_can_be_claimed_is_counted(bench: Bench) -> None:
     assert (claimable.files, claimable.bytes) == (1, 4)
 
 
-def test_the_oldest_are_picked_in_bounded_memory(bench: Bench) -> None:
-    """Of 50,000 waiting files the oldest 10,000 are picked, in memory for these and not for all."""
-    directory = bench.spool.directory(USAGE)
-    for number in range(50_000):
-        # In no order that a directory could keep.
-        os.mknod(directory / f"{START_NS + number * 7919 % 50_000}.7.jsonl", 0o600)
-    tracemalloc.start()
-    try:
-        picked = oldest(directory, (names.CUT_SEGMENT,), lambda _: False)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert picked == [f"{START_NS + number}.7.jsonl" for number in range(spool.PICKED_FILES)]
-    # 10,000 names with their place in the heap; all of the names alone would take 4 MB.
-    assert peak < 2_500_000
-    shutil.rmtree(directory)
-
-
 def test_a_claim_is_bounded_by_files(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch takes no more files than one look picks, and those are the oldest."""
-    monkeypatch.setattr(spool, "PICKED_FILES", 3)
+    monkeypatch.setattr(layout, "PICKED_FILES", 3)
     waiting = [bench.report(b"%d" % number).name for number in range(5)]
     assert [path.name for path in claim(bench).sources()] == waiting[:3]
     assert [path.name for path in claim(bench).sources()] == waiting[3:]
@@ -421,7 +324,7 @@ def test_a_seal_is_durable_before_the_sources_go(bench: Bench, monkeypatch: pyte
     claimed = claim(bench)
     place = claimed.directory.relative_to(bench.spool.root)
     trace = Trace(monkeypatch, bench.spool.root)
-    sealed = seal(bench, claimed)
+    sealed = seal_claimed(bench, claimed)
     assert trace.last("sync tmp/") < trace.first("place tmp/") < trace.first("sync_directory usage/uploading")
     assert trace.first("sync_directory usage/uploading") < trace.first(f"remove {place}/")
     assert trace.last(f"remove {place}/") < trace.last(f"sync_directory {place}") < trace.last("remove_directory")
@@ -437,7 +340,7 @@ def test_nothing_is_delivered_while_its_sources_are_there(bench: Bench, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(disk, "remove", failing)
         with pytest.raises(OSError, match="Input"):
-            seal(bench, claimed)
+            seal_claimed(bench, claimed)
     assert bench.spool.sealed_as(USAGE, claimed.batch) is not None
     assert bench.spool.deliverable(USAGE, set()) == []
     bench.spool.remove_sources(claimed)
@@ -448,7 +351,7 @@ def test_a_seal_never_replaces(bench: Bench) -> None:
     """A batch that is sealed is not sealed a second time."""
     bench.report(b"1")
     claimed = claim(bench)
-    sealed = seal(bench, claimed)
+    sealed = seal_claimed(bench, claimed)
     before = sealed.read_bytes()
     disk.write_file(bench.spool.tmp / "other", b"other")
     with pytest.raises(FileExistsError):
@@ -471,7 +374,7 @@ def test_what_is_being_delivered_is_not_found_again(bench: Bench) -> None:
 
 def test_a_look_for_work_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """One look picks a bounded number of the oldest, of batches as of files."""
-    monkeypatch.setattr(spool, "PICKED_FILES", 2)
+    monkeypatch.setattr(layout, "PICKED_FILES", 2)
     bodies = [bench.file(b"%d" % number) for number in range(5)]
     for number in range(5):
         bench.seal(b"%d" % number)
@@ -508,42 +411,9 @@ def test_a_file_is_quarantined_with_its_sidecar(bench: Bench, uri: str) -> None:
     bench.spool.set_aside(SPECIMEN, body, "a test")
     assert sorted(data or b"" for data in tree(bench.spool.root).values()) == sorted([b"abc", sidecar])
     assert all(name.startswith("quarantine/specimen.") for name in tree(bench.spool.root))
-    assert bench.spool.tallies[SPECIMEN.name].files == 0
+    assert bench.spool.census.waiting[SPECIMEN.name].files == 0
     assert bench.metric("quarantined_total", stream="specimen") == 2
     assert bench.told("quarantined")[0]["reason"] == "a test"
-
-
-# --- how full ----------------------------------------------------------------------------------------------------
-
-
-def test_the_oldest_instant_is_that_of_the_oldest_thing(bench: Bench) -> None:
-    """The age of what waits is that of the oldest file, and of a batch that of its hour."""
-    assert bench.spool.oldest_instant(USAGE) is None
-    path = bench.report(b"1")
-    bench.report(b"2")
-    assert bench.spool.oldest_instant(USAGE) == int(path.name.partition(".")[0])
-    claimed = claim(bench)
-    assert bench.spool.oldest_instant(USAGE) == names.instant_of(HOUR)
-    seal(bench, claimed)
-    assert bench.spool.oldest_instant(USAGE) == names.instant_of(HOUR)
-    assert bench.spool.oldest_instant(SPECIMEN) is None
-
-
-def test_what_waits_is_counted_through_all_states(bench: Bench, tmp_path: Path) -> None:
-    """In every state the count of bytes is that of the files, and it is nothing once all is delivered."""
-
-    def on_disk() -> int:
-        return sum(len(data or b"") for name, data in tree(bench.spool.root).items() if not name.endswith(".meta"))
-
-    bench.report(b"123")
-    bench.file(b"abc")
-    assert bench.spool.used_bytes() == on_disk() == 7
-    claimed = claim(bench)
-    assert bench.spool.used_bytes() == on_disk()
-    seal(bench, claimed)
-    assert bench.spool.used_bytes() == on_disk()
-    batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
-    assert [(tally.files, tally.bytes) for tally in bench.spool.tallies.values()] == [(0, 0)] * 3
 
 
 # --- crashes and failures ----------------------------------------------------------------------------------------
@@ -614,7 +484,7 @@ def test_a_failure_at_any_call_keeps_the_counts_true(in_memory: Path) -> None:
                     except (OSError, Transient):
                         continue
             failed = bool(crashing.failed)
-            counts = [(tally.files, tally.bytes) for tally in bench.spool.tallies.values()]
+            counts = [(tally.files, tally.bytes) for tally in bench.spool.census.waiting.values()]
             if counts != [(0, 0)] * 3:
                 wrong[f"{crashing.failed} {number}"] = counts
         assert stored_lines(folder / "objects") == LINES, f"after a failure of {crashing.failed} at call {number}"

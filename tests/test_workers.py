@@ -90,7 +90,7 @@ class Bench:
         """Have both workers receive something, and return how many reports that took."""
         for number in range(100):
             assert await self.put(number) == 204
-            if self.spool.open["usage"].files == 2:
+            if self.spool.census.open["usage"].files == 2:
                 return number + 1
         raise AssertionError("one worker has received nothing")
 
@@ -144,7 +144,7 @@ async def test_a_stop_leaves_cut_segments(tmp_path: Path) -> None:
         await bench.put_on_both()
         await bench.workers.stop()
         await bench.workers.close()
-        assert (bench.spool.open["usage"].files, bench.spool.claimable["usage"].files) == (0, 2)
+        assert (bench.spool.census.open["usage"].files, bench.spool.census.claimable["usage"].files) == (0, 2)
         assert len(list(bench.spool.directory(USAGE).glob("*.jsonl"))) == 2
         assert bench.told("worker died") == []
 
@@ -155,7 +155,7 @@ async def test_a_cut_asks_every_worker(tmp_path: Path) -> None:
     async with running(tmp_path) as bench:
         await bench.put_on_both()
         await bench.spool.cut(USAGE)
-        assert bench.spool.claimable["usage"].files == 2
+        assert bench.spool.census.claimable["usage"].files == 2
         assert bench.spool.claim(USAGE, 1 << 30, "host") is not None
 
 
@@ -170,9 +170,9 @@ async def test_a_cut_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.
         await bench.spool.cut(USAGE)
         # Half of it: the timers of the loop count from a clock that may be some milliseconds behind.
         assert time.monotonic() - begun >= 0.25
-        assert bench.spool.claimable["usage"].files == 1
+        assert bench.spool.census.claimable["usage"].files == 1
         os.kill(bench.pid(1), signal.SIGCONT)
-        await until(lambda: bench.spool.claimable["usage"].files == 2)
+        await until(lambda: bench.spool.census.claimable["usage"].files == 2)
 
 
 @on_uvloop
@@ -199,7 +199,7 @@ async def test_one_that_does_not_stop_is_ended(tmp_path: Path, monkeypatch: pyte
         await bench.workers.close()
         await bench.workers.recount()
         assert [line["exit_code"] for line in bench.told("worker died")] == [-signal.SIGKILL]
-        assert (bench.spool.open["usage"].files, bench.spool.claimable["usage"].files) == (0, 2)
+        assert (bench.spool.census.open["usage"].files, bench.spool.census.claimable["usage"].files) == (0, 2)
 
 
 @on_uvloop
@@ -210,7 +210,7 @@ async def test_a_dead_worker_is_recovered_and_replaced(tmp_path: Path) -> None:
         await bench.dies(1, "worker started")
         (recovered,) = bench.told("worker recovered")
         assert recovered["segments_cut"] == 1
-        assert (bench.spool.claimable["usage"].files, bench.spool.tallies["usage"].files) == (1, 1)
+        assert (bench.spool.census.claimable["usage"].files, bench.spool.census.waiting["usage"].files) == (1, 1)
         await bench.put_on_both()
 
 
@@ -220,19 +220,19 @@ async def test_what_cannot_be_counted_now_is_counted_later(tmp_path: Path, monke
     monkeypatch.setattr(workers_room, "RECOUNT_PAUSE_S", 0.001)
     async with running(tmp_path) as bench:
         await bench.put_on_both()
-        recount = bench.spool.recount
+        recount = bench.spool.census.recount
 
         def fails() -> bool:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(bench.spool, "recount", fails)
+        monkeypatch.setattr(bench.spool.census, "recount", fails)
         # A change that was begun, and counted, and that did not come to its end.
-        bench.spool._changes.columns[1][0] += 1
-        bench.spool.tallies["usage"].add(5, 500)
+        bench.spool.census._changes.columns[1][0] += 1
+        bench.spool.census.waiting["usage"].add(5, 500)
         await bench.dies(1, "worker started")
-        assert bench.spool.tallies["usage"].files == 6
-        monkeypatch.setattr(bench.spool, "recount", recount)
-        await until(lambda: bench.spool.tallies["usage"].files == 1)
+        assert bench.spool.census.waiting["usage"].files == 6
+        monkeypatch.setattr(bench.spool.census, "recount", recount)
+        await until(lambda: bench.spool.census.waiting["usage"].files == 1)
         assert bench.told("defect") == []
 
 
@@ -338,4 +338,4 @@ async def test_a_cut_of_one_whose_channel_has_ended(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         await bench.spool.cut(USAGE)
         await until(lambda: len(bench.told("worker started")) == 3)
-        assert bench.spool.claimable["usage"].files == 2
+        assert bench.spool.census.claimable["usage"].files == 2

@@ -59,7 +59,7 @@ def plant(bug: Bug, folder: Path) -> None:
 def main() -> int:
     """Try the bugs that were asked for; return 1 if one was not seen."""
     parser = argparse.ArgumentParser(prog="scripts/crash-matrix planted", description="Plants bugs that the matrix has to see.")
-    parser.add_argument("bugs", nargs="*", metavar="bug", help="names of patches in tests/reliability/planted; default: all")
+    parser.add_argument("bugs", nargs="*", metavar="bug", help="names of patches in tests/reliability/planted_bugs; default: all")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this document, between its marks")
     options = parser.parse_args()
     wanted = [bug for bug in bugs() if not options.bugs or bug.patch.stem in options.bugs]

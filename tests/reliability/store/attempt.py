@@ -15,7 +15,7 @@ from integration.ledger import REPORTS, Fate, WholeLedger
 from integration.load import SEGMENT_REPORT_LIMIT, Request, requests_of
 
 from gateway import names
-from gateway.spool import Sidecar
+from gateway.sidecar import Sidecar
 from reliability.proxy.server import FaultProxy
 from reliability.row import Site
 from reliability.store.variants import Variant

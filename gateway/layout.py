@@ -1,0 +1,161 @@
+"""The directories of a `cache_dir`, held by one gateway at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway import disk, names
+from gateway.errors import StartError
+from gateway.streams import Kind, Stream
+
+FORMAT_VERSION = 1
+# How many of the oldest files one claim or one look for work picks: the memory it needs, whatever the backlog.
+PICKED_FILES = 10_000
+# What waits for a batch.
+CLAIMABLE = (names.CUT_SEGMENT, names.WHOLE_REPORT)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A batch whose sources are in their own directory under `aggregation/`."""
+
+    stream: Stream
+    batch: names.Batch
+    directory: Path
+
+    def sources(self) -> list[Path]:
+        """The claimed files, oldest first."""
+        return [self.directory / name for name in sorted(disk.names(self.directory))]
+
+
+class Layout:
+    """Where everything stands; `spool.py` says what the names mean.
+
+    Args:
+        root: the `cache_dir`.
+        streams: each has a directory of its name.
+    """
+
+    def __init__(self, root: Path, streams: tuple[Stream, ...]) -> None:
+        self.root = root
+        self.streams = streams
+        self.tmp = root / "tmp"
+        self.quarantine_directory = root / "quarantine"
+        self._lock: disk.Lock | None = None
+
+    def directory(self, stream: Stream) -> Path:
+        """Where what is committed waits."""
+        return self.root / stream.name
+
+    def aggregation(self, stream: Stream) -> Path:
+        """Where claimed batches are, a directory for each."""
+        return self.root / stream.name / "aggregation"
+
+    def uploading(self, stream: Stream) -> Path:
+        """Where sealed batches wait for the store."""
+        return self.root / stream.name / "uploading"
+
+    def claimed(self, stream: Stream) -> list[Claimed]:
+        """The batches that were claimed and not sealed, oldest first."""
+        found = []
+        for name in sorted(disk.names(self.aggregation(stream))):
+            batch = names.parse_batch(name)
+            if batch is not None:
+                found.append(Claimed(stream, batch, self.aggregation(stream) / name))
+        return found
+
+    def sealed_as(self, stream: Stream, batch: names.Batch) -> Path | None:
+        """The sealed file of a batch, whatever its number, if there is one."""
+        for name in disk.names(self.uploading(stream)):
+            parsed = names.parse_sealed(name)
+            if parsed is not None and parsed[0] == batch:
+                return self.uploading(stream) / name
+        return None
+
+    # --- FORMAT and the lock -----------------------------------------------------------------------------------------
+
+    def acquire(self) -> None:
+        """Take the spool for this process; StartError if it cannot be had, is newer than this version or not writable."""
+        try:
+            disk.make_directory(self.root)
+            self._lock = disk.Lock(self.root / ".lock")
+        except OSError as error:
+            raise StartError(
+                f"cache_dir {self.root} cannot be used ({error.strerror or error}): "
+                "give a directory that this user may write, with cache_dir or LIGHTFILE6_CACHE_DIR"
+            ) from error
+        try:
+            version = self.format_version()
+        except StartError:
+            self.release()
+            raise
+        if version is not None and version > FORMAT_VERSION:
+            self.release()
+            raise StartError(
+                f"cache_dir {self.root} was written by a newer gateway (format {version}, this one knows {FORMAT_VERSION}): "
+                "run that version, or give this one a cache_dir of its own"
+            )
+
+    def format_version(self) -> int | None:
+        """The version of the layout on disk, None where there is none yet (a new directory, or the Go edition's)."""
+        path = self.root / "FORMAT"
+        try:
+            text = path.read_text("ascii", errors="replace").strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StartError(f"{path} cannot be read ({error.strerror or error}): mend that and start again") from error
+        if not text.isdigit():
+            raise StartError(f"{path} does not hold a version number: restore it ({FORMAT_VERSION} is this version's)")
+        return int(text)
+
+    def lay_out(self) -> None:
+        """Make the directories, then write FORMAT: whoever finds it may rely on them."""
+        for directory in (self.tmp, self.quarantine_directory):
+            disk.make_directory(directory)
+        for stream in self.streams:
+            disk.make_directory(self.directory(stream))
+            if stream.kind is Kind.REPORTS:
+                disk.make_directory(self.aggregation(stream))
+                disk.make_directory(self.uploading(stream))
+        if self.format_version() is None:
+            draft = self.tmp / "FORMAT"
+            # A start that crashed here has left it.
+            disk.remove(draft)
+            disk.write_file(draft, f"{FORMAT_VERSION}\n".encode("ascii"))
+            disk.place(draft, self.root / "FORMAT")
+        # Always: an earlier start may have been killed between a name and its sync. Without FORMAT, after a power cut, the
+        # spool would be taken for the Go edition's, and what was acknowledged be put aside.
+        disk.sync_directory(self.root)
+        # A parent that may not be read is one in which somebody else has made the root.
+        with contextlib.suppress(PermissionError):
+            disk.sync_directory(self.root.parent)
+
+    @property
+    def lock_descriptor(self) -> int:
+        """Of the lock that this process holds: who inherits it holds the lock as well."""
+        assert self._lock is not None  # asked of a spool that was acquired
+        return self._lock.descriptor
+
+    def release(self) -> None:
+        """Give the spool up to another process."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def oldest(directory: Path, kinds: tuple[str, ...], is_excepted: Callable[[names.SpoolName], bool]) -> list[str]:
+    """The `PICKED_FILES` oldest names of these kinds, oldest first, in memory for the picked ones only."""
+    return heapq.nsmallest(PICKED_FILES, (str(it) for it in of_kinds(directory, kinds) if not is_excepted(it)))
+
+
+def of_kinds(directory: Path, kinds: tuple[str, ...]) -> Iterator[names.SpoolName]:
+    """The names of these kinds, in any order."""
+    for name in disk.names(directory):
+        parsed = names.parse_spool_name(name)
+        if parsed is not None and parsed.kind in kinds:
+            yield parsed

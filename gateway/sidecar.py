@@ -1,0 +1,66 @@
+"""What is known of a received file beside its bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gateway import names
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What is known of a received file beside its bytes.
+
+    Attributes:
+        id: 32 hexadecimal digits, given at receipt, by which the store knows the object again.
+        user: as sent; bytes that are not UTF-8 are surrogate escapes.
+        uri: likewise.
+        type: media type.
+        received: the instant of the commit in nanoseconds since the epoch.
+        size: bytes, decoded.
+        sha256: hexadecimal, of the decoded bytes.
+    """
+
+    id: str
+    user: str
+    uri: str
+    type: str
+    received: int
+    size: int
+    sha256: str
+
+    def to_json(self) -> bytes:
+        """One JSON object in one line of ASCII."""
+        return json.dumps(asdict(self)).encode("ascii") + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Sidecar:
+        """Undo `to_json`; ValueError if it is not one."""
+        fields = json.loads(data)
+        try:
+            return cls(**{name: kind(fields[name]) for name, kind in _SIDECAR_FIELDS.items()})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a sidecar: {error}") from error
+
+
+_SIDECAR_FIELDS: dict[str, type] = {
+    "id": str,
+    "user": str,
+    "uri": str,
+    "type": str,
+    "received": int,
+    "size": int,
+    "sha256": str,
+}
+
+
+def sidecar_of(body: Path) -> Path:
+    """Where the sidecar of a body stands."""
+    return body.with_suffix(f".{names.SIDECAR}")
+
+
+def read_sidecar(body: Path) -> Sidecar:
+    """Read the sidecar of a body; ValueError or FileNotFoundError if there is none that can be read."""
+    return Sidecar.from_json(sidecar_of(body).read_bytes())

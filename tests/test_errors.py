@@ -1,0 +1,19 @@
+"""An error of the disk becomes what a client can act on."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from gateway.errors import SpoolBroken, SpoolFull, refusal
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.ENOSPC, SpoolFull), (errno.EDQUOT, SpoolFull), (errno.EIO, SpoolBroken), (errno.EROFS, SpoolBroken)],
+)
+def test_a_full_disk_is_told_from_a_broken_one(number: int, expected: type[Exception]) -> None:
+    """A client is told whether there was no room, or whether the disk failed."""
+    assert type(refusal(OSError(number, os.strerror(number)))) is expected
