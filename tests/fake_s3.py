@@ -95,6 +95,8 @@ class FakeS3:
         condition: whether `If-None-Match` is honoured, ignored, or answered with 501.
         forgets_metadata: whether it answers as if no object had any.
         missing_buckets: which buckets do not exist; every other one does.
+        silent: operations of which it says nothing, not even that their bodies may be sent.
+        deaf: operations of which it takes no more of a body than the kernel does.
         objects: what is kept, by bucket and key.
         uploads: those begun and neither completed nor aborted, by id.
         requests: every request that came.
@@ -106,6 +108,8 @@ class FakeS3:
         self.condition = "honoured"
         self.forgets_metadata = False
         self.missing_buckets: set[str] = set()
+        self.silent: set[str] = set()
+        self.deaf: set[str] = set()
         self.objects: dict[tuple[str, str], Kept] = {}
         self.uploads: dict[str, Upload] = {}
         self.requests: list[Request] = []
@@ -130,8 +134,17 @@ class FakeS3:
 
     # --- answering ------------------------------------------------------------------------------------------------
 
+    async def go_on(self, http: web.Request) -> None:
+        """Tell a client to send its body."""
+        if _operation(http) in self.silent:
+            await asyncio.Event().wait()
+        assert http.transport is not None
+        http.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """Answer one request."""
+        if _operation(http) in self.silent | self.deaf:
+            await asyncio.Event().wait()
         bucket, _, key = http.path.removeprefix("/").partition("/")
         headers = {name.lower(): value for name, value in http.headers.items()}
         request = Request(_operation(http), bucket, key, headers)
@@ -258,7 +271,7 @@ def serving(fake: Fake) -> Iterator[Fake]:
     async def serve() -> None:
         # Uploads and their number of bytes are the test's affair.
         application = web.Application(client_max_size=1 << 30)
-        application.router.add_route("*", "/{path:.*}", fake.handle)
+        application.router.add_route("*", "/{path:.*}", fake.handle, expect_handler=fake.go_on)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         try:

@@ -20,7 +20,7 @@ LAYERS = (
         """,
     ),
     ("work", "delivery batching aggregate gzipmember parcels drafts"),
-    ("stores", "stores stores.local stores.s3 stores.s3_client stores.s3_errors stores.file_slice"),
+    ("stores", "stores stores.local stores.s3 stores.s3_client stores.s3_errors stores.silence stores.file_slice"),
     ("disk", "recovery adoption adopted_reports goedition journal spool census quarantine layout sidecar tallies unsettled disk"),
     (
         "ground",

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fake_s3 import CONFLICT, DROPPED, ERROR_INSIDE, FORBIDDEN, LOST, NO_SUCH_UPLOAD, SLOW_DOWN, FakeS3, Fault, Request, fake_s3
-from fixtures_spool import Crashing, PowerCut, Trace
+from fixtures_spool import WAIT_S, Crashing, PowerCut, Trace
 from integration.buckets import Buckets
 from integration.minio import free_port
 
@@ -26,6 +27,7 @@ from gateway.stores import Object, Outcome, Store
 from gateway.stores.local import LocalStore
 from gateway.stores.s3 import PROOF_KEY, S3Store
 from gateway.stores.s3_client import _session, has_credentials, s3_store
+from gateway.stores.silence import unless_silent
 
 MINIO_PART = 5 << 20
 FAKE_PART = 1000
@@ -815,3 +817,61 @@ async def test_credentials_are_found_or_not(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     assert await has_credentials(bare)
+
+
+# --- a store that falls silent -----------------------------------------------------------------------------------
+
+
+def connections_to(fake: FakeS3) -> list[Any]:
+    """The connections of this process to a small S3, as its client."""
+    port = int(fake.endpoint.rpartition(":")[2])
+    return [each for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port == port]
+
+
+@pytest.mark.parametrize("how", ["silent", "deaf"])
+@pytest.mark.parametrize("operation", ["PutObject", "UploadPart"])
+async def test_a_store_that_falls_silent_is_given_up(fake: FakeS3, tmp_path: Path, how: str, operation: str) -> None:
+    """Whether it does not ask for the body or takes no more of it, the put ends, and the next one is heard."""
+    # More than the kernel takes by itself.
+    source = tmp_path / "source"
+    source.write_bytes(bytes(32 << 20))
+    part_size = 64 << 20 if operation == "PutObject" else 31 << 20
+    store = s3_store(settings(fake.endpoint, part_size, read_timeout=0.3), 1)
+    target = object_of(Keeper(store, BUCKET, lambda _: (b"", {}, ""), list, part_size), source)
+    getattr(fake, how).add(operation)
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(Transient, match=r"nothing was taken or answered for 0\.3 seconds|timed out"):
+            await store.put(target)
+        getattr(fake, how).clear()
+        assert await store.put(target) is Outcome.STORED
+        await store.close()
+        # Not even the connection that has bytes to send and a peer that takes none.
+        while connections_to(fake):  # noqa: ASYNC110 (the kernel tells nobody)
+            await asyncio.sleep(0.01)
+
+
+async def test_a_store_that_is_silent_from_the_start(fake: FakeS3) -> None:
+    """The proof of its condition, and a look at a key, come to an end as well."""
+    store = s3_store(settings(fake.endpoint, FAKE_PART, read_timeout=0.3), 1)
+    fake.silent = {"PutObject", "HeadObject"}
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(Transient):
+            await store.honours_condition(BUCKET, "")
+        with pytest.raises(Transient):
+            await store.is_free(object_of(Keeper(store, BUCKET, lambda _: (b"", {}, ""), list, FAKE_PART), b"1"))
+    await store.close()
+
+
+async def test_slowness_is_no_silence() -> None:
+    """A call whose body is taken slowly, for much longer than the patience, is not given up, and its errors are its own."""
+    position = [0]
+
+    async def sends_slowly() -> str:
+        for position[0] in range(20):
+            await asyncio.sleep(0.05)
+        if position[0] == 19:
+            raise ConnectionResetError("in the end")
+        return "sent"
+
+    with pytest.raises(ConnectionResetError, match="in the end"):
+        await unless_silent(sends_slowly(), lambda: position[0], 0.4)

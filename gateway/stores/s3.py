@@ -22,6 +22,7 @@ from gateway.errors import ObjectRefused, Refused, StoreError, Transient
 from gateway.stores import Object, Outcome
 from gateway.stores.file_slice import body_of
 from gateway.stores.s3_errors import code_of, explain, status_of
+from gateway.stores.silence import unless_silent
 
 MAX_PARTS = 10_000
 # A name that Athena, Hive and Spark pass over, as they do with every name that begins with a dot.
@@ -36,11 +37,13 @@ class S3Options:
     Attributes:
         part_size: bytes from which an object is sent in parts of that size.
         conditional_put: `auto` proves it, `on` and `off` trust the operator.
+        patience_s: how long the store may neither take anything of a body nor answer.
         extra: arguments of PutObject and CreateMultipartUpload for storage class and encryption.
     """
 
     part_size: int
     conditional_put: str
+    patience_s: float
     extra: dict[str, str]
 
 
@@ -103,7 +106,8 @@ class S3Store:
         client = await self.connect()
         for _ in range(2):
             try:
-                await client.put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*", Metadata=PROOF, **self._options.extra)
+                put = client.put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*", Metadata=PROOF, **self._options.extra)
+                await unless_silent(put, lambda: 0, self._options.patience_s)
             except Exception as error:
                 if status_of(error) == 412:
                     return await self._gives_metadata_back(bucket, key)
@@ -139,9 +143,10 @@ class S3Store:
         client = await self.connect()
         with body_of(target.source, 0, target.size) as body:
             try:
-                await client.put_object(
+                put = client.put_object(
                     Body=body, ContentLength=target.size, **self._condition(target), **self._described(target)
                 )
+                await unless_silent(put, body.tell, self._options.patience_s)
             except Exception as error:
                 if status_of(error) == 412:
                     return await self._whose(target)
@@ -255,7 +260,7 @@ class S3Store:
         for number, start in enumerate(range(0, target.size, part_size), 1):
             size = min(part_size, target.size - start)
             with body_of(source, start, size) as body:
-                answer = await client.upload_part(
+                sending = client.upload_part(
                     Bucket=target.bucket,
                     Key=target.key,
                     UploadId=upload_id,
@@ -263,6 +268,7 @@ class S3Store:
                     Body=body,
                     ContentLength=size,
                 )
+                answer = await unless_silent(sending, body.tell, self._options.patience_s)
             checksums = {name: value for name, value in answer.items() if name in _PART_CHECKSUMS}
             parts.append({"PartNumber": number, "ETag": answer["ETag"], **checksums})
         return parts

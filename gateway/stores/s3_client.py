@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from functools import partial
 from typing import Any
 
 import aiobotocore.session
 from aiobotocore.config import AioConfig
+from aiohttp.connector import AddrInfoType
 
 from gateway.config import Config
 from gateway.errors import ConfigError, Refused
@@ -31,6 +34,7 @@ def s3_store(config: Config, streams: int) -> S3Store:
         request_checksum_calculation=s3.checksums,
         response_checksum_validation=s3.checksums,
         s3={"addressing_style": "path" if aws.endpoint else "auto"},
+        connector_args={"socket_factory": partial(_socket, unsent_s=s3.read_timeout)},
     )
     arguments: dict[str, Any] = {
         "region_name": aws.region,
@@ -43,6 +47,17 @@ def s3_store(config: Config, streams: int) -> S3Store:
         arguments["aws_session_token"] = aws.session_token or None
     trusted = ca_bundle()
     return S3Store(lambda: _session(trusted).create_client("s3", **arguments), _options(config))
+
+
+def _socket(address: AddrInfoType, unsent_s: float) -> socket.socket:
+    """A socket whose connection the kernel ends when the peer takes nothing for so long.
+
+    A connection that is closed with bytes still to be sent would else wait for its peer without an end.
+    """
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(unsent_s * 1000)))
+    return made
 
 
 def _session(trusted: str | None) -> Any:
@@ -71,7 +86,8 @@ def _options(config: Config) -> S3Options:
         "ServerSideEncryption": s3.server_side_encryption,
         "SSEKMSKeyId": s3.kms_key_id,
     }
-    return S3Options(s3.part_size, s3.conditional_put, {name: value for name, value in extra.items() if value})
+    given = {name: value for name, value in extra.items() if value}
+    return S3Options(s3.part_size, s3.conditional_put, s3.read_timeout, given)
 
 
 async def has_credentials(config: Config) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 import socket
 import struct
 from collections.abc import Mapping
@@ -134,6 +135,20 @@ class Exchange:
         await writer.drain()
         reset(writer)
         self.reset()
+
+    async def take_some(self) -> None:
+        """Ask for the body, and take no more of it than the kernel does, until the client gives up."""
+        self._writer.write(b"HTTP/1.1 100 Continue" + END)
+        transport = self._writer.transport
+        assert isinstance(transport, asyncio.ReadTransport)
+        transport.pause_reading()
+        # A connection that is not read from does not tell of its end.
+        error = select.POLLHUP | select.POLLERR | select.POLLRDHUP
+        poll = select.poll()
+        poll.register(self._writer.get_extra_info("socket"), error)
+        while not poll.poll(0):  # noqa: ASYNC110 (the kernel tells nobody)
+            await asyncio.sleep(0.05)
+        self._writer.close()
 
     async def wait_until_gone(self) -> None:
         """Say nothing until the client gives up."""

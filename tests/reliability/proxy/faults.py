@@ -57,6 +57,16 @@ def stalled(*, done: bool = False) -> Fault:
     return fault
 
 
+async def silent(exchange: Exchange) -> None:
+    """Nothing is said, not even that the body may be sent, as by a store that hangs."""
+    await exchange.wait_until_gone()
+
+
+async def deaf(exchange: Exchange) -> None:
+    """The store begins to take the body, and then takes no more."""
+    await exchange.take_some()
+
+
 async def spilled(exchange: Exchange) -> None:
     """The connections break in the middle of the body."""
     await exchange.spill()

@@ -21,8 +21,10 @@ from reliability.proxy.faults import (
     answered,
     at_random,
     broken,
+    deaf,
     forgotten,
     late,
+    silent,
     skewed,
     spilled,
     stalled,
@@ -195,6 +197,12 @@ ROWS: tuple[Row, ...] = (
     _row("refuses-connections", "connections refused for a while", outage("refused connections", None)),
     Row("store-long-outage", GROUP, "connections refused for more than a minute", _told_again),
     _row("stalls", "no answer until the read timeout", outage("no answer", stalled(), lasts=2)),
+    _row(
+        "silent",
+        "no word at all, not even to send the body; a body of which it takes no more",
+        outage("silent", silent, lasts=2),
+        first_ones("deaf, no answer", deaf, "PutObject", "UploadPart"),
+    ),
     _row("resets", "connections reset, before and in the middle of the body", outage("reset", broken()), outage("mid", spilled)),
     _row("500", "500 InternalError for a while", outage("500", INTERNAL)),
     _row(
