@@ -8,7 +8,6 @@ After a failure it waits, then tries one thing; when that succeeds it is itself 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import random
 import time
@@ -21,6 +20,7 @@ from gateway import names
 from gateway.batching import Summaries
 from gateway.errors import ObjectRefused, Refused, StoreError, Transient
 from gateway.log import Log, Repeated
+from gateway.numbering import Numbering
 from gateway.parcels import Parcel, Unreadable, open_parcel
 from gateway.retry import RetryPolicy
 from gateway.spool import Spool
@@ -34,10 +34,6 @@ DRAIN_REFUSALS = 3
 DRAIN_PAUSE_S = 1.0
 # Past so many things that are refused one by one, the refusal is the stream's.
 MAX_HELD = 1000
-# After so many looks for a free number a put has to tell, whatever the store says.
-MAX_LOOKS = 1000
-# The next number to try is remembered for so many hours and hosts of a stream.
-KEPT_NUMBERS = 100
 
 
 @dataclass(slots=True)
@@ -89,8 +85,7 @@ class Lane:
         self._queue: deque[Path] = deque()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._held: dict[str, _Held] = {}
-        self._numbers: dict[tuple[str, str], int] = {}
-        self._fresh: set[str] = set()
+        self._numbering = Numbering(store, stream)
         self._look_again = True
         self._greeted = False
         self._failures = 0
@@ -111,13 +106,13 @@ class Lane:
     def sealed(self, batch: str, *, is_new: bool) -> None:
         """A batch was sealed; if it is new nobody tried to send it, so any free number will do for it."""
         if is_new:
-            self._fresh.add(batch)
+            self._numbering.is_new(batch)
         self.wake()
 
     @property
     def trouble(self) -> str | None:
-        """What keeps the stream from being delivered, None if nothing does."""
-        return None if self._last_error is None else str(self._last_error)
+        """What keeps the stream from being delivered, in text that can be encoded; None if nothing does."""
+        return None if self._last_error is None else names.readable(str(self._last_error))
 
     def drain(self) -> None:
         """From now on `run` ends as soon as nothing is left that can be sent without a person's help."""
@@ -233,7 +228,7 @@ class Lane:
             parcel = await self._open(path, identity)
             if parcel is None:
                 return
-            outcome = await self._put(parcel, identity)
+            outcome = await self._numbering.put(parcel, identity)
             delivered = parcel.object()
             await asyncio.to_thread(self._spool.retire, self._stream, parcel.path)
             self._succeeded(identity)
@@ -261,67 +256,6 @@ class Lane:
             await asyncio.to_thread(self._spool.set_aside, self._stream, path, error.reason)
             self._held.pop(identity, None)
             return None
-
-    async def _put(self, parcel: Parcel, identity: str) -> Outcome:
-        """Put under the first number that is free, or that this parcel has already."""
-        if not await self._store.honours_condition(self._stream.bucket, self._stream.prefix):
-            self._fresh.discard(identity)
-            return await self._put_under_id(parcel)
-        if identity in self._fresh:
-            self._fresh.discard(identity)
-            likely = self._likely_number(identity)
-            if likely > parcel.number > 0:
-                await asyncio.to_thread(parcel.renumber, likely)
-        while (outcome := await self._put_once(parcel)) is Outcome.TAKEN:
-            await asyncio.to_thread(parcel.renumber, await self._next_number(parcel, identity))
-        self._remember(identity, parcel.number + 1)
-        return outcome
-
-    async def _next_number(self, parcel: Parcel, identity: str) -> int:
-        """The number to be tried after one that is taken."""
-        if not parcel.keeps_number:
-            # An earlier attempt whose answer was lost may have stored it under any higher number: only a put can tell.
-            return parcel.number + 1
-        # What is known to be taken is passed over, without sending the whole archive for each.
-        first = max(parcel.number + 1, self._likely_number(identity))
-        for number in range(first, first + MAX_LOOKS):
-            if await self._store.is_free(parcel.object(number)):
-                break
-        return number
-
-    async def _put_under_id(self, parcel: Parcel) -> Outcome:
-        """For a store that would replace: a key that nothing else can have, and that a repeated put may overwrite."""
-        if parcel.number != 0:
-            # The store may have honoured the condition when an earlier attempt was made, and its answer been lost.
-            # Who may not look cannot know; the store would have to change its ways between two attempts to matter.
-            with contextlib.suppress(Refused):
-                if await self._store.holds(parcel.object()):
-                    return Outcome.PRESENT
-            await asyncio.to_thread(parcel.renumber, 0)
-        outcome = await self._put_once(parcel)
-        if outcome is Outcome.TAKEN:
-            raise ObjectRefused(f"{parcel.object().key} has its own id and holds something else")
-        return outcome
-
-    async def _put_once(self, parcel: Parcel) -> Outcome:
-        companion = parcel.companion()
-        if companion is not None and await self._store.put(companion) is Outcome.TAKEN:
-            return Outcome.TAKEN
-        return await self._store.put(parcel.object())
-
-    def _likely_number(self, identity: str) -> int:
-        batch = names.parse_batch(identity)
-        return self._numbers.get((batch.hour, batch.host), 1) if batch else 1
-
-    def _remember(self, identity: str, number: int) -> None:
-        """The sixtieth batch of an hour does not ask for sixty keys: it begins where the last one ended."""
-        batch = names.parse_batch(identity)
-        if batch is None:
-            return
-        series = (batch.hour, batch.host)
-        self._numbers[series] = max(number, self._numbers.get(series, 1))
-        while len(self._numbers) > KEPT_NUMBERS:
-            del self._numbers[next(iter(self._numbers))]
 
     # --- what came of it ------------------------------------------------------------------------------------------
 

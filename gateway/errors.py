@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 
+# A store, a proxy before it, or a program that gives credentials may say anything, of any length.
+MAX_REASON_CHARACTERS = 1000
+
 
 class GatewayError(Exception):
     """Anything the gateway raises on purpose; its text is fit for an operator or a client."""
@@ -92,7 +95,10 @@ class SpoolBroken(GatewayError):
 
 
 class StoreError(GatewayError):
-    """A store did not take an object."""
+    """A store did not take an object; of what it said only so much is kept as a person reads."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason if len(reason) <= MAX_REASON_CHARACTERS else f"{reason[:MAX_REASON_CHARACTERS]} …")
 
 
 class Transient(StoreError):

@@ -19,7 +19,7 @@ LAYERS = (
         web fastlane plainhead guard intake largebody
         """,
     ),
-    ("work", "delivery batching aggregate gzipmember parcels drafts"),
+    ("work", "delivery numbering batching aggregate gzipmember parcels drafts"),
     ("stores", "stores stores.local stores.s3 stores.s3_client stores.s3_errors stores.silence stores.file_slice"),
     ("disk", "recovery adoption adopted_reports goedition journal spool census quarantine layout sidecar tallies unsettled disk"),
     (
@@ -33,7 +33,7 @@ LAYERS = (
 )
 HEIGHT = {room: -depth for depth, (_, rooms) in enumerate(LAYERS) for room in rooms.split()}
 RECEIVING = {"worker", "receiving", "web", "fastlane", "plainhead", "intake", "largebody"}
-SENDING = {"sending", "delivery", "batching", "aggregate", "gzipmember", "parcels"} | {
+SENDING = {"sending", "delivery", "numbering", "batching", "aggregate", "gzipmember", "parcels"} | {
     room for room in HEIGHT if room.startswith("stores")
 }
 

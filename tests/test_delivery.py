@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import pytest
 from fixtures_spool import HOST, HOUR, SPECIMEN, USAGE, WAIT_S, Bench, open_bench, stored_lines, tree, until
 
-from gateway import delivery, disk, names
+from gateway import delivery, disk, names, numbering
 from gateway.aggregate import aggregate
 from gateway.batching import Summaries
 from gateway.delivery import Lane
@@ -277,7 +277,7 @@ async def test_a_store_that_has_everything_is_not_asked_for_ever(
     start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where every look finds something, a put tells at last."""
-    monkeypatch.setattr(delivery, "MAX_LOOKS", 5)
+    monkeypatch.setattr(numbering, "MAX_LOOKS", 5)
     store = ScriptedStore(TAKEN, STORED)
     monkeypatch.setattr(store, "is_free", lambda _: asyncio.sleep(0, False))
     bench.seal(b"1")
@@ -300,13 +300,13 @@ async def test_a_file_is_known_again_under_a_later_number(start: Start, bench: B
 
 async def test_kept_numbers_are_bounded(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of however many hours, the next number is remembered for so many only."""
-    monkeypatch.setattr(delivery, "KEPT_NUMBERS", 2)
+    monkeypatch.setattr(numbering, "KEPT_NUMBERS", 2)
     lane = start(ScriptedStore(), run=False)
     for number in range(5):
         bench.seal(b"%d" % number)
         bench.clock.now_ns += names.HOUR_NS
     await drained(bench, lane)
-    assert len(lane._numbers) == 2
+    assert len(lane._numbering._numbers) == 2
 
 
 async def test_several_are_sent_at_a_time(start: Start, bench: Bench) -> None:
@@ -455,6 +455,17 @@ async def test_a_refusal_is_shown(start: Start, bench: Bench) -> None:
         ("usage recovered", None),
         ("usage sent", None),
     ]
+
+
+async def test_what_a_store_says_can_be_shown(start: Start, bench: Bench) -> None:
+    """However long it is, and whatever bytes are in it, the trouble is a short text that can be encoded."""
+    bench.seal(b"1")
+    lane = start(ScriptedStore(Refused("\udcff" + "x" * 100_000)), retry=RetryPolicy(1.0, 2.0, 300.0))
+    await until(lambda: lane.trouble is not None)
+    assert lane.trouble is not None
+    assert lane.trouble.startswith("%FFxxx")
+    assert len(lane.trouble) < 1100
+    lane.trouble.encode()
 
 
 async def test_a_refused_object_holds_up_nothing_else(start: Start, bench: Bench) -> None:
