@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import pickle
 import socket
-from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-import orjson
 import uvloop
 
 from gateway.board import Board
+from gateway.channel import Setup, messages, receive_setup, send
 from gateway.librarylog import LibraryMessages
 from gateway.log import Log
 from gateway.metrics import Metrics
@@ -24,7 +21,6 @@ from gateway.streams import streams_of
 from gateway.tasks import from_any_thread
 from gateway.timestamps import Timestamps
 from gateway.tls import server_context
-from gateway.workers import LENGTH_BYTES, Setup
 
 ABANDONED = 1
 
@@ -37,10 +33,7 @@ def main(descriptor: int) -> int:
     """
     try:
         channel = socket.socket(fileno=descriptor)
-        with channel.makefile("rb", buffering=0) as file:
-            length = int.from_bytes(_exactly(file.read, LENGTH_BYTES), "big")
-            # From nobody but the program itself.
-            setup = cast("Setup", pickle.loads(_exactly(file.read, length)))  # noqa: S301
+        setup = receive_setup(channel)
     except (OSError, EOFError):
         # Nobody is left who would want it.
         return ABANDONED
@@ -53,16 +46,6 @@ def main(descriptor: int) -> int:
         return ABANDONED
     finally:
         log.close()
-
-
-def _exactly(read: Callable[[int], bytes | None], size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        piece = read(size - len(data))
-        if not piece:
-            raise EOFError("the process that has started this one is gone")
-        data += piece
-    return data
 
 
 class Worker:
@@ -129,16 +112,13 @@ class Worker:
 
     async def _obey(self, reader: asyncio.StreamReader, spool: Spool, tasks: asyncio.TaskGroup) -> None:
         """Do as told, until the end of the channel, which is looked for while the worker stops, too."""
-        with contextlib.suppress(ConnectionError):
-            # A process that was killed may have left the beginning of a line.
-            while (line := await reader.readline()).endswith(b"\n"):
-                message = orjson.loads(line)
-                if "cut" in message:
-                    tasks.create_task(self._cut(spool, message["cut"]))
-                elif "degraded" in message:
-                    self._degraded = message["degraded"]
-                elif "stop" in message:
-                    self._stop.set()
+        async for message in messages(reader):
+            if "cut" in message:
+                tasks.create_task(self._cut(spool, message["cut"]))
+            elif "degraded" in message:
+                self._degraded = message["degraded"]
+            elif "stop" in message:
+                self._stop.set()
         # Nobody is left who would deliver, and another gateway may wait for the lock. Whoever got no answer yet gets none.
         os._exit(ABANDONED)
 
@@ -147,4 +127,4 @@ class Worker:
         self._send({"cut": stream})
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._writer.write(orjson.dumps(message) + b"\n")
+        send(self._writer, message)

@@ -10,33 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pickle
 import socket
-import sys
 import time
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
-
-import orjson
+from dataclasses import asdict
 
 from gateway.board import Board
+from gateway.channel import Setup
 from gateway.config import Config
 from gateway.errors import StartError
-from gateway.listening import listen_again
 from gateway.log import Log
 from gateway.recovery import recover_process
 from gateway.spool import Spool
 from gateway.streams import Kind
 from gateway.tasks import watched
+from gateway.workerprocess import WorkerProcess, program
 
-COMMAND = "worker"
 START_PATIENCE_S = 60.0
 # Beside the time that requests have: for the cut of its segments, before it is ended from outside.
 STOP_PATIENCE_S = 10.0
-CUT_PATIENCE_S = 30.0
 # A worker that dies again and again is replaced later and later.
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 30.0
 # For so long connections may wait for the next process, and not be given to others.
@@ -44,29 +36,6 @@ PATIENT_S = 1.0
 SOUND_S = 60.0
 LOOK_S = 0.5
 RECOUNT_PAUSE_S, RECOUNT_PAUSE_MAX_S = 0.1, 60.0
-LENGTH_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a worker is told at its start, before it does anything.
-
-    Attributes:
-        config: what is to be done.
-        columns: of the board.
-        column: of the board, this worker's.
-        layout: of the board, which it has to find as well.
-        above: every instant that it gives is later than this one.
-        board, sockets: descriptors that it has inherited.
-    """
-
-    config: Config
-    columns: int
-    column: int
-    layout: int
-    above: int
-    board: int
-    sockets: tuple[int, ...]
 
 
 def count_of(workers: int | str) -> int:
@@ -102,7 +71,7 @@ class Workers:
         self._board = board
         self._log = log
         self._degraded = degraded
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._keeping: list[asyncio.Task[None]] = []
         self._others: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -111,14 +80,14 @@ class Workers:
         self._unrecovered: set[int] = set()
         # Two at once would both correct what they found.
         self._recounting = asyncio.Lock()
-        self._program = _program()
+        self._program = program()
         for stream in spool.streams:
             if stream.kind is Kind.REPORTS:
                 spool.writers[stream.name] = _Writers(self._workers, stream.name)
 
     async def listen(self, sockets: list[list[socket.socket]]) -> None:
         """Start a worker for each list of sockets; return once all accept requests. StartError if one does not."""
-        self._workers += [_Worker(column, each) for column, each in enumerate(sockets, start=1)]
+        self._workers += [WorkerProcess(column, each) for column, each in enumerate(sockets, start=1)]
         try:
             await asyncio.gather(*map(self._start, self._workers))
         except BaseException as error:
@@ -170,7 +139,7 @@ class Workers:
 
     # --- life and death -------------------------------------------------------------------------------------------
 
-    async def _start(self, worker: _Worker) -> None:
+    async def _start(self, worker: WorkerProcess) -> None:
         """Start a process and wait until it accepts requests; StartError if it does not come to that."""
         setup = Setup(
             config=self._config,
@@ -191,7 +160,7 @@ class Workers:
             raise StartError("a worker process did not start: what it met stands in the lines above")
         self._log.info("worker started", worker=worker.column, pid=worker.pid)
 
-    async def _keep(self, worker: _Worker) -> None:
+    async def _keep(self, worker: WorkerProcess) -> None:
         """Replace the process whenever it dies, until the gateway stops."""
         pause_s = PAUSE_MIN_S
         while True:
@@ -215,10 +184,10 @@ class Workers:
                 if not is_there:
                     pause_s = PAUSE_MAX_S
 
-    async def _replace(self, worker: _Worker) -> bool:
+    async def _replace(self, worker: WorkerProcess) -> bool:
         """Start another process in the place of one that is gone; whether there is one now, be it about to end."""
         try:
-            if _program() != self._program:
+            if program() != self._program:
                 raise OSError("the program's file is another one now; start the gateway again")
             worker.open_sockets()
             await self._start(worker)
@@ -237,7 +206,7 @@ class Workers:
             worker.send(stop=True)
         return True
 
-    async def _look_after(self, worker: _Worker) -> None:
+    async def _look_after(self, worker: WorkerProcess) -> None:
         """Put in order what a dead process left. What its clients were promised stands in segments that nobody writes."""
         self._unrecovered.add(worker.pid)
         while True:
@@ -276,7 +245,7 @@ class Workers:
 
     # --- the channel ----------------------------------------------------------------------------------------------
 
-    async def _read(self, worker: _Worker) -> None:
+    async def _read(self, worker: WorkerProcess) -> None:
         by_name = {stream.name: stream for stream in self._spool.streams}
         async for message in worker.messages():
             if "committed" in message:
@@ -299,142 +268,13 @@ class Workers:
                     worker.send(degraded=told)
 
 
-class _Worker:
-    """One worker: a place that one process after the other takes."""
-
-    def __init__(self, column: int, sockets: list[socket.socket]) -> None:
-        self.column = column
-        self.sockets = sockets
-        self._addresses = [(each.family, each.getsockname()) for each in sockets]
-        self.is_ready = asyncio.Event()
-        self.has_stopped = asyncio.Event()
-        self.pid = 0
-        self._process: Process | None = None
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
-        self._cuts: list[tuple[str, asyncio.Future[None]]] = []
-
-    async def start(self, setup: Setup, lock: int, taken: set[int]) -> None:
-        """Start a process, and tell it what to do; OSError if it cannot be made, or has a pid that is `taken`."""
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                descriptors = (theirs.fileno(), lock, setup.board, *setup.sockets)
-                process = await asyncio.create_subprocess_exec(
-                    *_command(), str(theirs.fileno()), stdin=DEVNULL, pass_fds=descriptors, env=_environment()
-                )
-            if process.pid in taken:
-                # Names with this pid are still to be put in order, and must not be taken for those of a living process.
-                process.kill()
-                raise OSError(f"it got the pid {process.pid} of one that is not recovered yet")
-            self.is_ready.clear()
-            self.has_stopped.clear()
-            self._reader, self._writer = await asyncio.open_connection(sock=ours)
-        except BaseException:
-            # A process that was made goes when it finds that the channel has ended.
-            ours.close()
-            raise
-        told = pickle.dumps(setup)
-        self._writer.write(len(told).to_bytes(LENGTH_BYTES, "big") + told)
-        # Only now is there one that can be told something.
-        self._process, self.pid = process, process.pid
-
-    async def ended(self) -> int:
-        """Wait until the process is gone, and return its exit code."""
-        assert self._process is not None  # nobody waits for what was not started
-        code = await self._process.wait()
-        self._writer.close()
-        for _, cut in self._cuts:
-            if not cut.done():
-                cut.set_result(None)
-        self._cuts.clear()
-        self.has_stopped.set()
-        return code
-
-    def kill(self) -> None:
-        """End the process, if there is one."""
-        if self._process is not None and self.is_running:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether there is a process."""
-        return self._process is not None and self._process.returncode is None
-
-    def close_sockets(self) -> None:
-        """Listen no more here; the process, if there is one, has descriptors of its own.
-
-        Where there is none the kernel must not give it connections that nobody accepts.
-        """
-        for each in self.sockets:
-            each.close()
-        self.sockets = []
-
-    def open_sockets(self) -> None:
-        """Listen again, if the sockets were closed; OSError if that cannot be."""
-        self.sockets = self.sockets or listen_again(self._addresses)
-
-    def send(self, **message: Any) -> None:
-        """Tell the process something; one that is gone is told nothing."""
-        # Its end of the channel may be gone some time before the process is.
-        if self.is_running and not self._writer.is_closing():
-            self._writer.write(orjson.dumps(message) + b"\n")
-
-    async def messages(self) -> Any:
-        """What the process tells, until it is gone."""
-        with contextlib.suppress(ConnectionError):
-            # A process that was killed may have left the beginning of a line.
-            while (line := await self._reader.readline()).endswith(b"\n"):
-                yield orjson.loads(line)
-
-    async def cut(self, stream: str) -> None:
-        """Have the process cut its segment; returns when that is done, or the process is gone, or takes too long for it."""
-        if not self.is_running:
-            return
-        cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._cuts.append((stream, cut))
-        self.send(cut=stream)
-        await asyncio.wait([cut], timeout=CUT_PATIENCE_S)
-
-    def was_cut(self, stream: str) -> None:
-        """The process has cut; it answers in the order in which it was asked."""
-        for at, (name, cut) in enumerate(self._cuts):
-            if name == stream:
-                del self._cuts[at]
-                if not cut.done():
-                    cut.set_result(None)
-                return
-
-
 class _Writers:
     """All that write segments of a stream, as one that can be asked to cut."""
 
-    def __init__(self, workers: list[_Worker], stream: str) -> None:
+    def __init__(self, workers: list[WorkerProcess], stream: str) -> None:
         self._workers = workers
         self._stream = stream
 
     async def cut(self) -> None:
         """Return once what was acknowledged so far stands in cut segments."""
         await asyncio.gather(*(worker.cut(self._stream) for worker in self._workers))
-
-
-def _program() -> tuple[int, ...]:
-    """Which file this program is: a worker of another version would not understand this process."""
-    found = os.stat(sys.executable)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _command() -> list[str]:
-    """How this program is started as a worker."""
-    if getattr(sys, "frozen", False):
-        return [sys.executable, COMMAND]
-    return [sys.executable, "-P", "-m", "gateway.cli", COMMAND]
-
-
-def _environment() -> dict[str, str]:
-    """The environment of a worker, which has to find this very package, whatever lies in the working directory."""
-    if getattr(sys, "frozen", False):
-        return dict(os.environ)
-    paths = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -15,8 +15,8 @@ LAYERS = (
     (
         "edge",
         """
-        __main__ cli arguments commands healthcheck service workers worker receiving sending listening
-        web fastlane plainhead guard intake largebody
+        __main__ cli arguments commands healthcheck service workers workerprocess worker channel receiving sending
+        listening web fastlane plainhead guard intake largebody
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember parcels drafts"),
@@ -32,7 +32,7 @@ LAYERS = (
     ),
 )
 HEIGHT = {room: -depth for depth, (_, rooms) in enumerate(LAYERS) for room in rooms.split()}
-RECEIVING = {"worker", "receiving", "web", "fastlane", "plainhead", "intake", "largebody"}
+RECEIVING = {"worker", "channel", "receiving", "web", "fastlane", "plainhead", "intake", "largebody"}
 SENDING = {"sending", "delivery", "numbering", "batching", "aggregate", "gzipmember", "parcels"} | {
     room for room in HEIGHT if room.startswith("stores")
 }
