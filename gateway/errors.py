@@ -1,4 +1,4 @@
-"""The errors the rooms raise; which HTTP status each becomes is chosen in one table in `web.py`."""
+"""The errors the rooms raise; which HTTP status each becomes is chosen in one table in `answers.py`."""
 
 from __future__ import annotations
 

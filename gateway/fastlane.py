@@ -27,7 +27,7 @@ from gateway.errors import GatewayError, Unanswerable
 from gateway.guard import Guard, Ticket
 from gateway.intake import Intake
 from gateway.plainhead import Heads, PlainHead
-from gateway.requestid import request_id_of
+from gateway.requesthead import request_id_of
 from gateway.streams import Kind, Stream
 
 SERVER = "lightfile6-insights-gateway"

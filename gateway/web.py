@@ -1,4 +1,4 @@
-"""HTTP: routes, thin handlers, and the one table that says which error is which status."""
+"""Routes, with thin handlers behind them."""
 
 from __future__ import annotations
 
@@ -6,53 +6,22 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import unquote_to_bytes
 
-import orjson
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
-from gateway import names
-from gateway.content import ACCEPT_ENCODING, decoder
-from gateway.errors import (
-    BadRequest,
-    BodyTimeout,
-    ClientGone,
-    GatewayError,
-    Overloaded,
-    SpoolBroken,
-    SpoolFull,
-    Stopping,
-    TooLarge,
-    Unanswerable,
-    Unauthorized,
-    UnsupportedEncoding,
-)
+from gateway.answers import CLOSING_STATUSES, RETRY_AFTER_S, ErrorResponse, json_response, response_for
+from gateway.content import decoder
+from gateway.errors import GatewayError, Unanswerable
 from gateway.fastlane import SERVER, Answered, Connection, FastLane, Server
 from gateway.guard import Guard
 from gateway.intake import Incoming, Intake
 from gateway.largebody import LARGE_BYTES, LargeBody
 from gateway.log import Log, Request
 from gateway.metrics import Metrics
-from gateway.requestid import request_id_of
+from gateway.requesthead import answer_expectation, request_id_of, target_of, uri_of
 from gateway.series import OTHER
 from gateway.streams import Kind, Stream
 
-STATUSES: tuple[tuple[type[GatewayError], int, str], ...] = (
-    (Unauthorized, 401, "unauthorized"),
-    (BadRequest, 400, "bad_request"),
-    (BodyTimeout, 408, "body_timeout"),
-    (TooLarge, 413, "too_large"),
-    (UnsupportedEncoding, 415, "unsupported_encoding"),
-    (Overloaded, 503, "overloaded"),
-    (Stopping, 503, "stopping"),
-    (SpoolBroken, 503, "spool_broken"),
-    (SpoolFull, 507, "spool_full"),
-    (ClientGone, 400, "client_gone"),
-)
-RETRY_AFTER_S = 5
-# After these the rest of the body may still be on its way, or the client is to go elsewhere.
-_CLOSING_STATUSES = frozenset({408, 413, 503, 507})
 # A uri of 4,000 characters may take 36,000 bytes percent-encoded, a token of as many 16,000.
 MAX_LINE_BYTES = 64 * 1024
 MAX_FIELD_BYTES = 32 * 1024
@@ -190,7 +159,7 @@ class Web:
             response.headers["X-Request-ID"] = exchange.request_id
             response.headers["Server"] = SERVER
             is_over = _end_if_over(request)
-            if response.status in _CLOSING_STATUSES or self._guard.stopping or is_over:
+            if response.status in CLOSING_STATUSES or self._guard.stopping or is_over:
                 response.force_close()
             self._tell(exchange, response, time.perf_counter() - begun)
             return response
@@ -316,16 +285,6 @@ class Web:
 # --- parts of requests --------------------------------------------------------------------------------------------
 
 
-def target_of(request: web.BaseRequest) -> str:
-    """The path and query as sent, also where a client sends the whole address as clients of proxies do; else empty."""
-    target = request.raw_path
-    if target.startswith("/"):
-        return target
-    _, slashes, rest = target.partition("://")
-    _, slash, path = rest.partition("/")
-    return slash + path if slashes else ""
-
-
 def large_body(request: web.BaseRequest) -> LargeBody | None:
     """The body, to be read past the parser; None where that cannot be, or is not worth it."""
     connection, transport, content = request.protocol, request.transport, request.content
@@ -346,55 +305,3 @@ def _end_if_over(request: web.BaseRequest) -> bool:
     if is_broken:
         connection.read_no_more()
     return is_broken or connection.is_last
-
-
-def uri_of(query: str) -> str:
-    """The parameter `uri` of a query string, decoded as a form is: BadRequest if it is missing or empty."""
-    for pair in query.split("&"):
-        name, _, value = pair.partition("=")
-        if name == "uri" and value:
-            raw = unquote_to_bytes(value.replace("+", " ").encode("utf-8", "surrogateescape"))
-            return names.readable(raw.decode("utf-8", "surrogateescape"))
-    raise BadRequest("the query parameter uri is missing or empty; say what the file is: ?uri=https%3A%2F%2F...")
-
-
-def answer_expectation(request: web.BaseRequest) -> None:
-    """Tell a client that asked first, now that it was let in, to send the body; BadRequest for any other expectation."""
-    if request.headers["Expect"].lower() != "100-continue":
-        raise BadRequest("Expect knows 100-continue only")
-    if request.transport is not None and request.version >= HttpVersion11:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-# --- answers ------------------------------------------------------------------------------------------------------
-
-
-def json_response(status: int, body: dict[str, Any]) -> web.Response:
-    """An answer in JSON."""
-    return web.Response(status=status, body=orjson.dumps(body) + b"\n", content_type="application/json")
-
-
-class ErrorResponse(web.Response):
-    """`{"error": {"code", "message"}}`, with the fields that its status wants."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        message = names.readable(message)
-        # For the log: what is wrong here, too, and not what is wrong with a request, which may show what that holds.
-        self.fault = {"code": code, "reason": message} if status >= 500 else {"code": code}
-        body = orjson.dumps({"error": {"code": code, "message": message}}) + b"\n"
-        super().__init__(status=status, body=body, content_type="application/json")
-        if status == 503:
-            self.headers["Retry-After"] = str(RETRY_AFTER_S)
-        if status == 401:
-            self.headers["WWW-Authenticate"] = "Bearer"
-
-
-def response_for(error: GatewayError) -> ErrorResponse:
-    """The answer that the table has for an error."""
-    for kind, status, code in STATUSES:
-        if isinstance(error, kind):
-            response = ErrorResponse(status, code, str(error))
-            if status == 415:
-                response.headers["Accept-Encoding"] = ACCEPT_ENCODING
-            return response
-    raise error

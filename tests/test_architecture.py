@@ -16,7 +16,7 @@ LAYERS = (
         "edge",
         """
         __main__ cli arguments commands healthcheck service workers workerprocess worker channel receiving sending
-        listening web fastlane plainhead guard intake largebody
+        listening web answers requesthead fastlane plainhead guard intake largebody
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember parcels drafts"),
@@ -25,14 +25,16 @@ LAYERS = (
     (
         "ground",
         """
-        names timestamps streams units retry errors metrics series board tls version requestid
+        names timestamps streams units retry errors metrics series board tls version
         config configdraft configfile configload configprint
         log logline librarylog tasks rarebytes jsontext jsongrammar reportlines documents content
         """,
     ),
 )
 HEIGHT = {room: -depth for depth, (_, rooms) in enumerate(LAYERS) for room in rooms.split()}
-RECEIVING = {"worker", "channel", "receiving", "web", "fastlane", "plainhead", "intake", "largebody"}
+RECEIVING = {
+    *("worker", "channel", "receiving", "web", "answers", "requesthead", "fastlane", "plainhead", "intake", "largebody"),
+}
 SENDING = {"sending", "delivery", "numbering", "batching", "aggregate", "gzipmember", "parcels"} | {
     room for room in HEIGHT if room.startswith("stores")
 }

@@ -19,11 +19,11 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import gateway
 from gateway import arguments, commands, service
+from gateway.answers import STATUSES
 from gateway.config import ENVIRONMENT, KEYS, SECTIONS, Key, environment_name
 from gateway.log import EVENTS, STREAM_EVENTS
 from gateway.metrics import Metrics
 from gateway.streams import STREAMS
-from gateway.web import STATUSES
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(gateway.__file__).parent
@@ -176,9 +176,10 @@ def test_metrics_that_are_named_exist(page: str) -> None:
 
 
 def answers_in_code() -> set[tuple[int, str]]:
-    """Give status and code of every error that `web.py` answers with."""
+    """Give status and code of every error that a request is answered with."""
     found = {(status, code) for _, status, code in STATUSES}
-    for node in ast.walk(ast.parse((PACKAGE / "web.py").read_bytes())):
+    trees = [ast.parse((PACKAGE / room).read_bytes()) for room in ("answers.py", "web.py")]
+    for node in (node for tree in trees for node in ast.walk(tree)):
         if not isinstance(node, ast.Call) or ast.unparse(node.func) != "ErrorResponse":
             continue
         status, code = (one.value if isinstance(one, ast.Constant) else None for one in node.args[:2])
@@ -196,7 +197,7 @@ def test_every_answer_is_documented() -> None:
 
 
 def test_answers_in_code_are_found() -> None:
-    """The reader of `web.py` finds the answers that stand in no table."""
+    """The reader of the rooms that answer finds the answers that stand in no table."""
     assert {(404, "not_found"), (400, "malformed_request"), (500, "internal")} <= answers_in_code()
 
 

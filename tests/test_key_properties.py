@@ -14,9 +14,9 @@ from gateway import disk, names
 from gateway.errors import BadRequest
 from gateway.guard import Guard
 from gateway.parcels import ReceivedFile
+from gateway.requesthead import uri_of
 from gateway.sidecar import Sidecar
 from gateway.stores.local import LocalStore
-from gateway.web import uri_of
 
 marks = st.sampled_from([b"/", b"//", b".", b"..", b"\\", b"%2F", b"%00", b"~", b"?", b"#", b"http://", b"a.png", b"\xc3", b"\0"])
 anything = st.lists(marks | st.binary(max_size=8), max_size=12).map(b"".join)

@@ -22,10 +22,6 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from running import LocalGateway, Wire, chunked, head, put, running
 
-from gateway import errors
-from gateway.errors import BadRequest, GatewayError, Refused, Transient
-from gateway.web import STATUSES, response_for, uri_of
-
 SEGMENT_LIMIT = 4096
 REPORT_LIMIT = 1 << 20
 SPECIMEN_LIMIT = 2 << 20
@@ -426,26 +422,6 @@ def test_a_specimen_is_stored_decoded(encoding: str, gateway: LocalGateway, clie
 def test_a_specimen_needs_a_uri(query: str, gateway: LocalGateway, client: Wire) -> None:
     """A specimen without a uri, or with an empty one, gets 400 before its body is read."""
     assert "uri" in refused(client.ask(head(f"PUT /specimen{query}", "Content-Length: 10")), 400, "bad_request")
-
-
-@pytest.mark.parametrize(
-    ("query", "uri"),
-    [
-        ("uri=a", "a"),
-        ("x=1&uri=a&uri=b", "a"),
-        ("uri=&uri=b", "b"),
-        ("uri=a+b%2Bc", "a b+c"),
-        ("uri=a=b?c", "a=b?c"),
-        ("uri=%E9%95%B7%E3%81%84", "長い"),
-        ("uri=%ff%C3", "%FF%C3"),
-        ("uri=%zz%", "%zz%"),
-        ("uri=a\udcffb", "a%FFb"),
-        ("uri=%00", "\0"),
-    ],
-)
-def test_the_uri_is_read_as_a_form_is(query: str, uri: str) -> None:
-    """The first uri that is not empty counts, decoded as forms are; bytes that are not UTF-8 stay percent-encoded."""
-    assert uri_of(query) == uri
 
 
 # Tokens and uris that have broken other programs. A token is given as the bytes in the header, a uri as text.
@@ -1057,43 +1033,3 @@ def test_a_report_in_its_envelope(fast_lane: bool, tmp_path: Path) -> None:
             assert re.fullmatch(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", match[2])
             found.append((json.loads(match[1]), match[3]))
         assert Counter(found) == Counter(sent)
-
-
-# --- the table ---------------------------------------------------------------------------------------------------
-
-
-def leaves(kind: type[GatewayError]) -> Iterator[type[GatewayError]]:
-    """The error and everything that is a kind of it."""
-    yield kind
-    for below in kind.__subclasses__():
-        yield from leaves(below)
-
-
-# What a client is never told: the gateway does not start, a store is what failed, or there is no true answer.
-NOT_FOR_CLIENTS = (errors.ConfigError, errors.StartError, errors.StoreError, errors.Unanswerable)
-
-
-def test_every_error_of_a_request_has_a_status() -> None:
-    """Whatever the gateway raises at a client has its status in the table, and no entry hides another behind it."""
-    for kind in leaves(GatewayError):
-        if kind is not GatewayError and not issubclass(kind, NOT_FOR_CLIENTS):
-            assert any(issubclass(kind, listed) for listed, _, _ in STATUSES), kind
-    listed = [kind for kind, _, _ in STATUSES]
-    assert not any(issubclass(later, earlier) for at, earlier in enumerate(listed) for later in listed[at + 1 :])
-
-
-@pytest.mark.parametrize("error", [Refused("no"), Transient("away")])
-def test_an_error_that_is_not_a_clients_is_no_answer(error: GatewayError) -> None:
-    """An error of a store is not turned into an answer."""
-    with pytest.raises(type(error)):
-        response_for(error)
-
-
-def test_an_error_says_when_to_come_again() -> None:
-    """Every 503 says when to come again, other refusals do not, and text that is not UTF-8 can be told."""
-    for kind, status, _ in STATUSES:
-        response = response_for(kind("why \udcff"))
-        assert ("Retry-After" in response.headers) == (status == 503)
-        assert isinstance(response.body, bytes)
-        assert json.loads(response.body)["error"]["message"] == "why %FF"
-    assert response_for(BadRequest("")).status == 400
