@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures_spool import WAIT_S
 
 from gateway import channel
 from gateway.channel import Setup
@@ -21,6 +22,9 @@ SETUP = Setup(config=Config(cache_dir=Path("/spool")), columns=3, column=2, layo
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Both ends of a channel: the first process's and the worker's."""
     ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        # Where a test fails nobody is left who would send more.
+        end.settimeout(WAIT_S)
     with ours, theirs:
         yield ours, theirs
 
