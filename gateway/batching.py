@@ -11,7 +11,8 @@ from typing import Protocol
 
 from gateway import aggregate, disk
 from gateway.layout import Claimed
-from gateway.log import Log, Repeated
+from gateway.log import Log
+from gateway.repeated import Repeated
 from gateway.spool import Spool
 from gateway.streams import Stream
 

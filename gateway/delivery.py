@@ -19,9 +19,10 @@ from pathlib import Path
 from gateway import names
 from gateway.batching import Summaries
 from gateway.errors import ObjectRefused, Refused, StoreError, Transient
-from gateway.log import Log, Repeated
+from gateway.log import Log
 from gateway.numbering import Numbering
 from gateway.parcels import Parcel, Unreadable, open_parcel
+from gateway.repeated import Repeated
 from gateway.retry import RetryPolicy
 from gateway.spool import Spool
 from gateway.stores import Object, Outcome, Store

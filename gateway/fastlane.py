@@ -28,6 +28,7 @@ from gateway.guard import Guard, Ticket
 from gateway.intake import Intake
 from gateway.plainhead import Heads, PlainHead
 from gateway.requesthead import request_id_of
+from gateway.routes import route_of
 from gateway.streams import Kind, Stream
 
 SERVER = "lightfile6-insights-gateway"
@@ -71,7 +72,8 @@ class FastLane:
         self.tell_unanswered = tell_unanswered
         self.on_begin = on_begin
         self.on_end = on_end
-        self.head_of = Heads({f"/{stream.name}": stream for stream in streams if stream.kind is Kind.REPORTS}, max_length).head_of
+        by_path = {route_of(stream.name): stream for stream in streams if stream.kind is Kind.REPORTS}
+        self.head_of = Heads(by_path, max_length).head_of
         self._loop = asyncio.get_running_loop()
         self._synced: list[Connection] = []
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from gateway import disk, names
 from gateway.errors import GatewayError, Overloaded, SpoolBroken, Stopping, Unanswerable, again, refusal
-from gateway.log import Repeated
+from gateway.repeated import Repeated
 from gateway.spool import Spool
 from gateway.streams import Stream
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import math
 import os
 import queue
 import select
@@ -14,45 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from gateway.logline import json_value, text_value
+from gateway.routes import PROBES
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FORMATS: Final = ("text", "json")
-
-EVENTS: Final[dict[str, str]] = {
-    "gateway starting": "The program began; the line names its version.",
-    "configuration in effect": "The settings this run uses, secrets masked.",
-    "recovery done": "What an earlier run left in the spool has been found and put in order.",
-    "quarantined": "Received data that cannot be read was set aside for a person; nothing was erased.",
-    "worker started": "A worker process accepts requests; told where server.workers is above 1.",
-    "worker not started": "A worker process could not be started again; the others go on, and it is tried again.",
-    "worker died": "A worker process ended by itself; what it acknowledged is safe, and another takes its place.",
-    "worker recovered": "What a dead worker left in the spool has been found and put in order.",
-    "worker not recovered": "What a dead worker left cannot be put in order yet; nothing is lost and it is tried again.",
-    "listening": "The gateway accepts requests at this address from now on.",
-    "request done": "A request was answered with a status below 400.",
-    "request failed": "A request was answered with a status of 400 or above.",
-    "stopping begun": "The gateway takes no new requests and delivers what it holds.",
-    "stopped": "The gateway has ended; the line says what was left in the spool.",
-    "spool adopted": "What the Go edition left in cache_dir was taken over.",
-    "spool failed": "The disk does not keep reports; clients get 503 or 507 until it does.",
-    "spool recovered": "The disk keeps reports again; the line says how often and how long it failed.",
-    "segment not cut": "A segment could not be renamed; it is written to further and tried again.",
-    "segment cut again": "Segments are cut again; the line says how often and how long it failed.",
-    "aggregation failed": "A batch could not be claimed, aggregated or sealed; nothing is lost and it is tried again.",
-    "aggregation recovered": "Aggregation works again; the line says how often and how long it failed.",
-    "request not answered": "The disk would neither keep a body nor let it go; the connection was closed without an answer.",
-    "requests abandoned": "Requests were not finished within shutdown.request_timeout; their senders got no answer.",
-    "drain timed out": "shutdown.drain_timeout passed with data left to send; it is sent after the next start.",
-    "defect": "The gateway met an error that it has no rule for; please report the line. Nothing acknowledged is lost.",
-    "log lines dropped": "STDERR was blocked or broken for so long that this many lines are missing here.",
-    "library message": "A library the gateway stands on warned or failed.",
-}
-# A stream's events are named f"{stream} {verb}", so that a new stream brings its events along.
-STREAM_EVENTS: Final[dict[str, str]] = {
-    "sent": "The store has confirmed an object of this stream.",
-    "failed": "An object of this stream could not be delivered; it is kept and will be tried again.",
-    "recovered": "Delivery of this stream works again; the line says how often and how long it failed.",
-}
 
 _ACCESS_DELAY_S = 0.1
 _BATCH_LINES = 4096
@@ -60,8 +24,6 @@ _SOON, _NOW = 1, 2
 _OUTCOMES = (("info", "request done"), ("info", "request failed"), ("warning", "request failed"), ("debug", "request done"))
 _DONE, _PROBED = 0, 3
 _ACCESS_LEVELS = tuple(LEVELS[level] for level, _ in _OUTCOMES)
-# Asked every few seconds by machines; only what they are refused is news.
-_PROBES = frozenset({"/health", "/ready", "/metrics"})
 _TENTHS = tuple(f"{n // 10}.{n % 10}" for n in range(1000))
 _MILLISECONDS = tuple(f".{n:03d}Z" for n in range(1000))
 
@@ -118,10 +80,6 @@ class Log:
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def debug(self, event: str, /, **fields: object) -> None:
-        """Tell what only a developer wants to see."""
-        self.event("debug", event, fields)
-
     def info(self, event: str, /, **fields: object) -> None:
         """Tell what went as it should."""
         self.event("info", event, fields)
@@ -149,7 +107,8 @@ class Log:
             fault: fields that say what was wrong with them.
         """
         outcome = (status >= 400) + (status >= 500)
-        if outcome == _DONE and path in _PROBES:
+        # Only what a probe is refused is news.
+        if outcome == _DONE and path in PROBES:
             outcome = _PROBED
         if self._threshold > _ACCESS_LEVELS[outcome]:
             return
@@ -267,65 +226,6 @@ class Log:
         with self._lock:
             self._pending_bytes -= len(batch)
             self._dropped += bytes(rest[-len(batch) :]).count(b"\n")
-
-
-class Repeated:
-    """A failure that repeats: told when it begins, as a count while it lasts, and when it ends.
-
-    One that goes on as another `kind` of failure is told at once, since another person may have to act.
-    For one thread at a time.
-
-    Args:
-        log: where it is told.
-        failed_event: the event at the beginning and, with `count` and `duration_s`, while it lasts.
-        ended_event: the event at the end, at info, with the whole `count` and `duration_s`.
-        level: the level of the failure.
-        interval_s: the least time between two lines of one kind while it lasts.
-        clock: a monotonic clock in seconds.
-    """
-
-    def __init__(
-        self,
-        log: Log,
-        failed_event: str,
-        ended_event: str,
-        *,
-        level: str = "warning",
-        interval_s: float = 60.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._log, self._level = log, level
-        self._failed_event, self._ended_event = failed_event, ended_event
-        self._interval_s, self._clock = interval_s, clock
-        self._count = 0
-        self._began_s = 0.0
-        self._told_s: dict[object, float] = {}
-
-    @property
-    def lasting(self) -> bool:
-        """Whether the failure has begun and not ended."""
-        return self._count > 0
-
-    def failed(self, **fields: object) -> None:
-        """Note a failure, the first or one more."""
-        now_s, kind = self._clock(), fields.get("kind")
-        self._count += 1
-        if self._count == 1:
-            self._began_s = now_s
-        elif now_s - self._told_s.get(kind, -math.inf) < self._interval_s:
-            return
-        else:
-            fields |= {"count": self._count, "duration_s": now_s - self._began_s}
-        self._told_s[kind] = now_s
-        self._log.event(self._level, self._failed_event, fields)
-
-    def ended(self, **fields: object) -> None:
-        """Note a success; it is told only if there was a failure before it."""
-        if self._count:
-            fields |= {"count": self._count, "duration_s": self._clock() - self._began_s}
-            self._log.event("info", self._ended_event, fields)
-            self._count = 0
-            self._told_s.clear()
 
 
 def _milliseconds(seconds: float) -> str:

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.board import Board
+from gateway.routes import PROBES, route_of
 from gateway.series import OTHER, Counts, Durations, Labels
 from gateway.streams import STREAMS
 
@@ -16,7 +17,6 @@ PREFIX = "lightfile6_"
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600)
 SYNC_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10)
 UPLOAD_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-PROBES = ("/health", "/ready", "/metrics")
 STATUSES = ("400", "401", "404", "405", "408", "413", "414", "415", "417", "431", "500", "501", "503", "505", "507")
 # What the Go edition left and is of no stream.
 ADOPTING = "adopting"
@@ -36,7 +36,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         board = board or Board()
         streams = tuple(name for name, _ in STREAMS)
-        routes = (*PROBES, *(f"/{name}" for name in streams), OTHER)
+        routes = (*PROBES, *map(route_of, streams), OTHER)
         per_stream: Labels = {"stream": streams}
 
         def counter(name: str, text: str, labels: Labels) -> Counts:

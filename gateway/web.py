@@ -19,6 +19,7 @@ from gateway.largebody import LARGE_BYTES, LargeBody
 from gateway.log import Log, Request
 from gateway.metrics import Metrics
 from gateway.requesthead import answer_expectation, request_id_of, target_of, uri_of
+from gateway.routes import HEALTH, METRICS, READY, route_of
 from gateway.series import OTHER
 from gateway.streams import Kind, Stream
 
@@ -90,15 +91,15 @@ class Web:
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._routes: dict[str, dict[str, Handler]] = {
-            "/health": {"GET": self._health, "HEAD": self._health},
-            "/ready": {"GET": self._ready, "HEAD": self._ready},
-            "/metrics": {"GET": self._metrics_page, "HEAD": self._metrics_page},
+            HEALTH: {"GET": self._health, "HEAD": self._health},
+            READY: {"GET": self._ready, "HEAD": self._ready},
+            METRICS: {"GET": self._metrics_page, "HEAD": self._metrics_page},
         }
         self._received = {stream.name: metrics.received.labels(stream.name) for stream in streams}
         self._received_bytes = {stream.name: metrics.received_bytes.labels(stream.name) for stream in streams}
         for stream in streams:
             handler = self._receiver(stream)
-            self._routes[f"/{stream.name}"] = {"PUT": handler, "POST": handler}
+            self._routes[route_of(stream.name)] = {"PUT": handler, "POST": handler}
         self._seconds = {path: metrics.request_seconds.labels(path) for path in self._routes}
         self._other_seconds = metrics.request_seconds.labels(OTHER)
         self._lane: FastLane | None = None

@@ -25,9 +25,9 @@ LAYERS = (
     (
         "ground",
         """
-        names timestamps streams units retry errors metrics series board tls version
+        names timestamps streams routes units retry errors metrics series board tls version
         config configdraft configfile configload configprint
-        log logline librarylog tasks rarebytes jsontext jsongrammar reportlines documents content
+        log events repeated logline librarylog tasks rarebytes jsontext jsongrammar reportlines documents content
         """,
     ),
 )

@@ -21,7 +21,7 @@ import gateway
 from gateway import arguments, commands, service
 from gateway.answers import STATUSES
 from gateway.config import ENVIRONMENT, KEYS, SECTIONS, Key, environment_name
-from gateway.log import EVENTS, STREAM_EVENTS
+from gateway.events import EVENTS, STREAM_EVENTS
 from gateway.metrics import Metrics
 from gateway.streams import STREAMS
 

@@ -19,60 +19,19 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
+from fixtures_log import WAIT_S, Pipe
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import log as log_room
 from gateway.librarylog import KEPT_MESSAGES, LibraryMessages
-from gateway.log import EVENTS, FORMATS, STREAM_EVENTS, Log, Repeated
+from gateway.log import FORMATS, Log
 from gateway.logline import json_value, text_value
 
-NOON = dt.datetime(2026, 11, 21, 12, 0, 0, 125_000, tzinfo=dt.UTC).timestamp()
-WAIT_S = 60.0
 every_format = pytest.mark.parametrize("form", FORMATS)
 # Everything a str can hold, lone surrogates included, which is what a header that is not UTF-8 becomes.
 nasty = st.sampled_from('\n\r\t\0\x1b\x7f\u2028\u202e\udc80 "=\\-')
 any_text = st.lists(nasty | st.characters(exclude_categories=()), max_size=20).map("".join)
-
-
-class Pipe:
-    """A log that writes into a pipe that is read at the end, or earlier by `lines`."""
-
-    def __init__(
-        self, level: str = "info", form: str = "text", max_buffered_bytes: int = 8 << 20, *, is_shared: bool = False
-    ) -> None:
-        self.reader, self.writer = os.pipe()
-        self.log = Log(level, form, self.writer, max_buffered_bytes=max_buffered_bytes, is_shared=is_shared, clock=lambda: NOON)
-
-    def lines(self, count: int) -> list[bytes]:
-        """Wait for so many lines."""
-        got = b""
-        while got.count(b"\n") < count:
-            assert select.select([self.reader], [], [], WAIT_S)[0], f"only {got!r} came"
-            got += os.read(self.reader, 1 << 16)
-        return got.splitlines()
-
-    def end(self) -> list[bytes]:
-        """Close the log and read all of it."""
-        got: list[bytes] = []
-
-        def read() -> None:
-            while data := os.read(self.reader, 1 << 16):
-                got.append(data)
-
-        thread = threading.Thread(target=read)
-        thread.start()
-        assert self.log.close(WAIT_S)
-        os.close(self.writer)
-        thread.join(WAIT_S)
-        os.close(self.reader)
-        text = b"".join(got)
-        assert not text or text.endswith(b"\n")
-        return text.splitlines()
-
-    def access(self, number: int = 0, status: int = 204) -> None:
-        """Log a request with this number of bytes."""
-        self.log.access("/usage", status, [(("PUT", "/usage", "machine-1", "192.0.2.7"), 0.00125, number, "a" * 32)])
 
 
 @pytest.fixture
@@ -172,7 +131,8 @@ def test_levels() -> None:
     told = {}
     for level in ("debug", "info", "warning", "error"):
         pipe = Pipe(level)
-        for method in ("debug", "info", "warning", "error"):
+        pipe.log.event("debug", "listening", {})
+        for method in ("info", "warning", "error"):
             getattr(pipe.log, method)("listening")
         for status in (204, 404, 500):
             pipe.access(status=status)
@@ -383,43 +343,6 @@ def test_threads() -> None:
         assert [n for who, n in told if who == b"name=%d" % name] == [b"number=%d" % n for n in range(500)]
 
 
-def test_repeated_failure() -> None:
-    """A failure that repeats is told when it begins, as a count while it lasts, and when it ends."""
-    pipe, now = Pipe(), [100.0]
-    repeated = Repeated(pipe.log, "usage failed", "usage recovered", interval_s=60, clock=lambda: now[0])
-    repeated.ended(key="quiet")
-    for now[0] in (100.0, 101.0, 159.0, 161.0, 170.0, 222.0):
-        repeated.failed(key="k")
-    now[0] = 230.5
-    repeated.ended(key="k")
-    repeated.ended(key="quiet")
-    repeated.failed(key="anew")
-    assert [line.decode()[25:] for line in pipe.end()] == [
-        "warning usage failed           key=k",
-        "warning usage failed           key=k count=4 duration_s=61.0",
-        "warning usage failed           key=k count=6 duration_s=122.0",
-        "info    usage recovered        key=k count=6 duration_s=130.5",
-        "warning usage failed           key=anew",
-    ]
-
-
-def test_a_failure_of_another_kind() -> None:
-    """A failure that becomes another one is told at once, and then as seldom as the first; two that alternate are no flood."""
-    pipe, now = Pipe(), [100.0]
-    repeated = Repeated(pipe.log, "usage failed", "usage recovered", interval_s=60, clock=lambda: now[0])
-    for now[0], kind in ((100.0, "transient"), (101.0, "refused"), (102.0, "transient"), (103.0, "refused"), (165.0, "refused")):
-        repeated.failed(kind=kind)
-    repeated.ended()
-    repeated.failed(kind="refused")
-    assert [line.decode()[25:] for line in pipe.end()] == [
-        "warning usage failed           kind=transient",
-        "warning usage failed           kind=refused count=2 duration_s=1.0",
-        "warning usage failed           kind=refused count=5 duration_s=65.0",
-        "info    usage recovered        count=5 duration_s=65.0",
-        "warning usage failed           kind=refused",
-    ]
-
-
 @contextlib.contextmanager
 def library_messages() -> Iterator[list[str]]:
     """Give the root logger to a log; its lines, without their time, are in the list when the block ends."""
@@ -487,55 +410,6 @@ def test_python_warnings() -> None:
     (line,) = lines
     assert "logger=py.warnings" in line
     assert "old ways" in line
-
-
-def told_in(source: str) -> Iterator[str]:
-    """Find the events a source file tells; `<stream> verb` where the name of a stream is filled in."""
-    for call in ast.walk(ast.parse(source)):
-        if not isinstance(call, ast.Call):
-            continue
-        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-        owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-        if name == "Repeated":
-            yield from map(event_of, call.args[1:3])
-        elif name in ("debug", "info", "warning", "error") and owner.endswith("log"):
-            yield event_of(call.args[0])
-        elif name == "event" and owner.endswith("log"):
-            yield event_of(call.args[1])
-
-
-def event_of(node: ast.expr) -> str:
-    """Name the event an expression stands for; one that cannot be read off is returned as its source."""
-    if isinstance(node, ast.JoinedStr) and isinstance(node.values[-1], ast.Constant):
-        return "<stream>" + str(node.values[-1].value)
-    return str(node.value) if isinstance(node, ast.Constant) else ast.unparse(node)
-
-
-def all_told() -> set[str]:
-    """Find every event told in the package; the log room's own lines are known here."""
-    package = pathlib.Path(log_room.__file__).parent
-    sources = [path for path in package.rglob("*.py") if path.name != "log.py"]
-    own = {"request done", "request failed", "log lines dropped"}
-    return own.union(*(told_in(path.read_text("utf-8")) for path in sources))
-
-
-CATALOGUE = {*EVENTS, *(f"<stream> {verb}" for verb in STREAM_EVENTS)}
-
-
-def test_events_are_in_the_catalogue() -> None:
-    """Every event that is told is in the catalogue."""
-    assert sorted(all_told() - CATALOGUE) == []
-
-
-def test_catalogue_is_used() -> None:
-    """Every event in the catalogue is told somewhere."""
-    assert sorted(CATALOGUE - all_told()) == []
-
-
-def test_events_are_found_in_source() -> None:
-    """The reading of the source finds events in every form in which they are told."""
-    source = 'log.info("a", b=1)\nself._log.event(level, f"{s} sent", {})\nRepeated(log, "c", f"{s} failed")\nlog.error(x)'
-    assert list(told_in(source)) == ["a", "<stream> sent", "c", "<stream> failed", "x"]
 
 
 # --- several processes, one pipe -----------------------------------------------------------------------------------

@@ -1,0 +1,41 @@
+"""Every event of the log."""
+
+from __future__ import annotations
+
+from typing import Final
+
+EVENTS: Final[dict[str, str]] = {
+    "gateway starting": "The program began; the line names its version.",
+    "configuration in effect": "The settings this run uses, secrets masked.",
+    "recovery done": "What an earlier run left in the spool has been found and put in order.",
+    "quarantined": "Received data that cannot be read was set aside for a person; nothing was erased.",
+    "worker started": "A worker process accepts requests; told where server.workers is above 1.",
+    "worker not started": "A worker process could not be started again; the others go on, and it is tried again.",
+    "worker died": "A worker process ended by itself; what it acknowledged is safe, and another takes its place.",
+    "worker recovered": "What a dead worker left in the spool has been found and put in order.",
+    "worker not recovered": "What a dead worker left cannot be put in order yet; nothing is lost and it is tried again.",
+    "listening": "The gateway accepts requests at this address from now on.",
+    "request done": "A request was answered with a status below 400.",
+    "request failed": "A request was answered with a status of 400 or above.",
+    "stopping begun": "The gateway takes no new requests and delivers what it holds.",
+    "stopped": "The gateway has ended; the line says what was left in the spool.",
+    "spool adopted": "What the Go edition left in cache_dir was taken over.",
+    "spool failed": "The disk does not keep reports; clients get 503 or 507 until it does.",
+    "spool recovered": "The disk keeps reports again; the line says how often and how long it failed.",
+    "segment not cut": "A segment could not be renamed; it is written to further and tried again.",
+    "segment cut again": "Segments are cut again; the line says how often and how long it failed.",
+    "aggregation failed": "A batch could not be claimed, aggregated or sealed; nothing is lost and it is tried again.",
+    "aggregation recovered": "Aggregation works again; the line says how often and how long it failed.",
+    "request not answered": "The disk would neither keep a body nor let it go; the connection was closed without an answer.",
+    "requests abandoned": "Requests were not finished within shutdown.request_timeout; their senders got no answer.",
+    "drain timed out": "shutdown.drain_timeout passed with data left to send; it is sent after the next start.",
+    "defect": "The gateway met an error that it has no rule for; please report the line. Nothing acknowledged is lost.",
+    "log lines dropped": "STDERR was blocked or broken for so long that this many lines are missing here.",
+    "library message": "A library the gateway stands on warned or failed.",
+}
+# A stream's events are named f"{stream} {verb}", so that a new stream brings its events along.
+STREAM_EVENTS: Final[dict[str, str]] = {
+    "sent": "The store has confirmed an object of this stream.",
+    "failed": "An object of this stream could not be delivered; it is kept and will be tried again.",
+    "recovered": "Delivery of this stream works again; the line says how often and how long it failed.",
+}
