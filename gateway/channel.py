@@ -28,6 +28,8 @@ import orjson
 from gateway.config import Config
 
 LENGTH_BYTES = 4
+# A longer message ends the channel, and with it the worker; what may be long in one is a few reasons, kept short.
+MAX_MESSAGE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class Setup:
     above: int
     board: int
     sockets: tuple[int, ...]
+
+
+async def open_channel(end: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Use one end of a pair of sockets; it is closed with the writer."""
+    return await asyncio.open_connection(sock=end, limit=MAX_MESSAGE_BYTES)
 
 
 def send_setup(writer: asyncio.StreamWriter, setup: Setup) -> None:

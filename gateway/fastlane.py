@@ -16,13 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import HttpRequestParser, RawRequestMessage
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
-from yarl import URL
 
+from gateway.connection import SERVER, Connection, Server
 from gateway.errors import GatewayError, Unanswerable
 from gateway.guard import Guard, Ticket
 from gateway.intake import Intake
@@ -31,7 +27,6 @@ from gateway.requesthead import request_id_of
 from gateway.routes import route_of
 from gateway.streams import Kind, Stream
 
-SERVER = "lightfile6-insights-gateway"
 # How long a head waits here for its body before it is aiohttp's, whose own timeout begins then.
 HOLD_S = 1.0
 
@@ -75,9 +70,9 @@ class FastLane:
         by_path = {route_of(stream.name): stream for stream in streams if stream.kind is Kind.REPORTS}
         self.head_of = Heads(by_path, max_length).head_of
         self._loop = asyncio.get_running_loop()
-        self._synced: list[Connection] = []
+        self._synced: list[FastConnection] = []
 
-    def synced(self, connection: Connection) -> None:
+    def synced(self, connection: FastConnection) -> None:
         """Have the report of a connection answered, with all the others of its round: the clock is read once for all."""
         if not self._synced:
             self._loop.call_soon(self._answer)
@@ -100,14 +95,12 @@ class FastLane:
             raise defect
 
 
-class Connection(RequestHandler):
-    """A connection that begins in the fast lane, and whose malformed requests are answered in our form."""
+class FastConnection(Connection):
+    """A connection that begins in the fast lane."""
 
-    def __init__(self, manager: Server, *, lane: FastLane | None, tell_malformed: Any, **settings: Any) -> None:
+    def __init__(self, manager: Server, *, lane: FastLane, **settings: Any) -> None:
         super().__init__(manager, **settings)
-        self._lane = lane
-        self._tell_malformed = tell_malformed
-        self._remote: str | None = None
+        self._lane: FastLane | None = lane
         # The report that is in the lane: its head (None for no report), when it began, and its bytes. Those as they came:
         # given to aiohttp after all, they must not look to it as if they had come together.
         self._head: PlainHead | None = None
@@ -118,22 +111,13 @@ class Connection(RequestHandler):
         self._hold: asyncio.TimerHandle | None = None
         # What came while a report was being synced, in the pieces in which it came.
         self._behind: list[bytes] = []
-        self._ended = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A connection whose task ends is closed, however it ends: nobody else would ever answer on it."""
-        super().connection_made(transport)
-        peer = self.peername
-        self._remote = str(peer[0]) if isinstance(peer, tuple) else None
-        if self._task_handler is not None:
-            self._task_handler.add_done_callback(lambda _: self.force_close())
 
     # --- bytes ----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Take bytes: into the fast lane, behind the report that is in it, or to aiohttp."""
         if self._lane is None:
-            self._give(data)
+            super().data_received(data)
         elif self._head is None and not self._behind:
             self._begin(self._lane, data)
         elif self._ticket is not None:
@@ -240,7 +224,7 @@ class Connection(RequestHandler):
                 if self._behind:
                     # In a turn of its own: others of this round wait for their answers.
                     self._loop.call_soon(self._take_behind)
-        return head, request_id, now - self._begun, self._remote
+        return head, request_id, now - self._begun, self.remote
 
     def _take_behind(self) -> None:
         if self._head is not None or self.transport is None:
@@ -256,20 +240,6 @@ class Connection(RequestHandler):
         if self._ended and not self._is_answering():
             # Only a piece of a request was left, and nobody will send the rest.
             self.force_close()
-
-    def parse_anew(self) -> None:
-        """A body went past the parser, which still waits for it: the next request gets a new one."""
-        self._parser = HttpRequestParser(
-            self,
-            self._loop,
-            self._read_bufsize,
-            max_line_size=self.max_line_size,
-            max_field_size=self.max_field_size,
-            max_headers=self.max_headers,
-            payload_exception=RequestPayloadError,
-            auto_decompress=False,
-            max_msg_queue_size=self._max_msg_queue_size,
-        )
 
     # --- leaving the lane -----------------------------------------------------------------------------------------
 
@@ -301,46 +271,17 @@ class Connection(RequestHandler):
     def _leave(self, pieces: list[bytes]) -> None:
         self._lane = None
         for piece in pieces:
-            self._give(piece)
-
-    def _give(self, data: bytes) -> None:
-        """Give bytes to aiohttp; where they break a body that is being received, its reader is told at once.
-
-        aiohttp keeps the error for the request after it, and the reader would wait for its timeout.
-        """
-        if self.transport is None or self.transport.is_closing():
-            # The end of the connection is known and not told yet: aiohttp would begin a request and find itself dismantled.
-            return
-        super().data_received(data)
-        request = self._current_request
-        if request is None or not self._messages or request.content.is_eof():
-            return
-        last, _ = self._messages[-1]
-        if isinstance(last, _ErrInfo) and request.content.exception() is None:
-            request.content.set_exception(RequestPayloadError(last.message))
-
-    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's never keeps a connection open
-        """The client says that nothing more comes: whole requests are answered still, and all else is over."""
-        if self.ssl_context is not None or not self._is_answering():
-            return False
-        self._ended = True
-        return True
-
-    def read_no_more(self) -> None:
-        """Do not wait for the rest of a broken body: aiohttp would meet the error once more, and tell it as one of its own."""
-        self._lingering_time = 0.0
+            super().data_received(piece)
 
     def _is_answering(self) -> bool:
         if self._head is not None:
             return self._ticket is None
-        if self._current_request is not None and not self._current_request.content.is_eof():
-            return False
-        return self._request_in_progress or bool(self._messages) or bool(self._behind)
+        return super()._is_answering() or bool(self._behind)
 
     @property
     def is_last(self) -> bool:
         """Whether nothing comes after the request that is being answered."""
-        return self._ended and not self._behind and not self._messages
+        return super().is_last and not self._behind
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone; a report that is being synced stays, as one whose answer was lost."""
@@ -353,43 +294,3 @@ class Connection(RequestHandler):
         if self._head is not None:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
-
-    # --- malformed requests ---------------------------------------------------------------------------------------
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what never reached the handler."""
-        reason = (message or str(exc) or "the request is not HTTP").splitlines()[0]
-        response: web.StreamResponse = self._tell_malformed(request, status, reason)
-        return response
-
-
-class Server(web.Server):
-    """Makes a `Connection` for each that comes."""
-
-    def __init__(self, handler: Any, *, lane: FastLane | None, tell_malformed: Any, **settings: Any) -> None:
-        super().__init__(handler)
-        self._settings = settings | {"lane": lane, "tell_malformed": tell_malformed}
-
-    def _make_request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        """Like aiohttp's, but for a target that it can parse and then cannot read: that becomes one no route has."""
-        try:
-            return super()._make_request(message, payload, protocol, writer, task)
-        except ValueError:
-            return super()._make_request(message._replace(path="", url=URL()), payload, protocol, writer, task)
-
-    def __call__(self) -> Connection:
-        """A new connection."""
-        return Connection(self, loop=self._loop, **self._settings)

@@ -6,13 +6,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
 from gateway.answers import CLOSING_STATUSES, RETRY_AFTER_S, ErrorResponse, json_response, response_for
+from gateway.connection import SERVER, Connection, Server
 from gateway.content import decoder
 from gateway.errors import GatewayError, Unanswerable
-from gateway.fastlane import SERVER, Answered, Connection, FastLane, Server
+from gateway.fastlane import Answered, FastConnection, FastLane
 from gateway.guard import Guard
 from gateway.intake import Incoming, Intake
 from gateway.largebody import LARGE_BYTES, LargeBody
@@ -119,7 +121,7 @@ class Web:
         """The protocol factory to listen with."""
         return Server(
             self.handle,
-            lane=self._lane,
+            Connection if self._lane is None else partial(FastConnection, lane=self._lane),
             tell_malformed=self._tell_malformed,
             access_log=None,
             auto_decompress=False,

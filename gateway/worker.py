@@ -11,7 +11,7 @@ from typing import Any
 import uvloop
 
 from gateway.board import Board
-from gateway.channel import Setup, messages, receive_setup, send
+from gateway.channel import Setup, messages, open_channel, receive_setup, send
 from gateway.librarylog import LibraryMessages
 from gateway.log import Log
 from gateway.metrics import Metrics
@@ -81,7 +81,7 @@ class Worker:
         if board.layout != setup.layout:
             raise RuntimeError("the processes do not agree on their board")
         loop = asyncio.get_running_loop()
-        reader, self._writer = await asyncio.open_connection(sock=channel)
+        reader, self._writer = await open_channel(channel)
         for stream in streams:
             spool.on_commit(stream, partial(from_any_thread, loop, partial(self._send, {"committed": stream.name})))
         self._receiving = Receiving(

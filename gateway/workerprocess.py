@@ -50,7 +50,7 @@ class WorkerProcess:
                 raise OSError(f"it got the pid {process.pid} of one that is not recovered yet")
             self.is_ready.clear()
             self.has_stopped.clear()
-            self._reader, self._writer = await asyncio.open_connection(sock=ours)
+            self._reader, self._writer = await channel.open_channel(ours)
         except BaseException:
             # A process that was made goes when it finds that the channel has ended.
             ours.close()

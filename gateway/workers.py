@@ -89,7 +89,10 @@ class Workers:
         """Start a worker for each list of sockets; return once all accept requests. StartError if one does not."""
         self._workers += [WorkerProcess(column, each) for column, each in enumerate(sockets, start=1)]
         try:
-            await asyncio.gather(*map(self._start, self._workers))
+            # To the end of all: none may still be about to start a process when the others are given up.
+            ends = await asyncio.gather(*map(self._start, self._workers), return_exceptions=True)
+            for failure in filter(None, ends):
+                raise failure
         except BaseException as error:
             for worker in self._workers:
                 worker.kill()

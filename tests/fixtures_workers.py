@@ -80,6 +80,15 @@ class Bench:
         writer.close()
         return int(answer.split()[1]) if answer else NO_ANSWER
 
+    async def ready(self) -> bytes:
+        """What one of them answers to whether a report would be taken."""
+        reader, writer = await asyncio.open_connection(HOST, self.port)
+        writer.write(b"GET /ready HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(WAIT_S):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
     async def put_on_both(self) -> int:
         """Have both workers receive something, and return how many reports that took."""
         for number in range(100):

@@ -16,7 +16,7 @@ LAYERS = (
         "edge",
         """
         __main__ cli arguments commands healthcheck service workers workerprocess worker channel receiving sending
-        listening web answers requesthead fastlane plainhead guard intake largebody
+        listening web answers requesthead connection fastlane plainhead guard intake largebody
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember parcels drafts"),
@@ -33,7 +33,19 @@ LAYERS = (
 )
 HEIGHT = {room: -depth for depth, (_, rooms) in enumerate(LAYERS) for room in rooms.split()}
 RECEIVING = {
-    *("worker", "channel", "receiving", "web", "answers", "requesthead", "fastlane", "plainhead", "intake", "largebody"),
+    *(
+        "worker",
+        "channel",
+        "receiving",
+        "web",
+        "answers",
+        "requesthead",
+        "connection",
+        "fastlane",
+        "plainhead",
+        "intake",
+        "largebody",
+    ),
 }
 SENDING = {"sending", "delivery", "numbering", "batching", "aggregate", "gzipmember", "parcels"} | {
     room for room in HEIGHT if room.startswith("stores")

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from gateway import disk
 from gateway.configload import load
+from gateway.connection import Connection
 from gateway.errors import Unanswerable
-from gateway.fastlane import Connection
 from gateway.intake import Intake
 from gateway.journal import Done, Journal
 from gateway.log import Log

@@ -979,6 +979,28 @@ def test_too_many_bodies_are_told_to_come_again(tmp_path: Path) -> None:
         assert gateway.kept("usage") == [report_of(SEGMENT_LIMIT), b"{}"]
 
 
+@pytest.mark.parametrize("fast_lane", [True, False])
+def test_who_does_not_read_its_answers_is_idle(tmp_path: Path, *, fast_lane: bool) -> None:
+    """A client that asks and never reads is let go after the time that an idle one has, and takes nothing with it."""
+    settings = limited(fast_lane=fast_lane, limits={"keepalive_timeout": "1s"})
+    with running(tmp_path, settings) as gateway, gateway.wire() as client:
+        client.socket.setblocking(False)
+
+        def is_let_go() -> bool:
+            try:
+                # More answers than the kernel holds for somebody.
+                return client.socket.send(head("GET /metrics", user=None) * 100) < 0
+            except BlockingIOError:
+                return False
+            except (ConnectionResetError, BrokenPipeError):
+                return True
+
+        until(is_let_go, "the connection to be ended")
+        assert gateway.put("/usage", b"1") == 204
+        assert gateway.stop() == 0
+        assert gateway.events("defect") == []
+
+
 def test_ready_tells_what_is_degraded(tmp_path: Path) -> None:
     """While a store is away `/ready` stays 200 and says which stream waits, since the spool has room; later it forgets."""
     gateway = LocalGateway(tmp_path, limited(delivery={"retry_min": "10ms", "retry_max": "50ms"}))

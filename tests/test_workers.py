@@ -174,6 +174,17 @@ async def test_one_that_cannot_go_on_is_replaced(tmp_path: Path, monkeypatch: py
         assert bench.defects == []
 
 
+@on_uvloop
+async def test_long_trouble_is_no_trouble_of_theirs(tmp_path: Path) -> None:
+    """However long it is what the delivery has to tell, the workers take it and go on."""
+    async with running(tmp_path) as bench:
+        bench.degraded.append("x" * 200_000)
+        while len(await bench.ready()) < 200_000:  # noqa: ASYNC110 (nobody is told)
+            await asyncio.sleep(0.01)
+        await bench.put_on_both()
+        assert bench.told("worker died") == []
+
+
 @pytest.mark.parametrize("delay_s", [0.0, 0.12, 0.3, 0.5])
 @on_uvloop
 async def test_a_stop_in_the_middle_of_a_replacement(tmp_path: Path, delay_s: float) -> None:

@@ -1,0 +1,170 @@
+"""A connection of aiohttp's, mended where its ways are not ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpRequestParser, RawRequestMessage
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
+from yarl import URL
+
+SERVER = "lightfile6-insights-gateway"
+
+
+class Connection(RequestHandler):
+    """One connection.
+
+    What it does otherwise: it ends when its task ends, or when its client does not read what it is answered; it answers whole
+    requests of a client that says that nothing more comes; it tells of a broken body at once; and it answers what is no
+    request in our form.
+
+    Args:
+        manager: that has made it.
+        tell_malformed: answers what is no request: the request as far as it was read, a status, and a reason.
+        settings: of aiohttp's.
+    """
+
+    def __init__(self, manager: Server, *, tell_malformed: Any, **settings: Any) -> None:
+        super().__init__(manager, **settings)
+        self._tell_malformed = tell_malformed
+        self.remote: str | None = None
+        self._ended = False
+        self._unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A connection whose task ends is closed, however it ends: nobody else would ever answer on it."""
+        super().connection_made(transport)
+        peer = self.peername
+        self.remote = str(peer[0]) if isinstance(peer, tuple) else None
+        if self._task_handler is not None:
+            self._task_handler.add_done_callback(lambda _: self.force_close())
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client is gone."""
+        self._forget_unread()
+        super().connection_lost(exc)
+
+    def read_no_more(self) -> None:
+        """Do not wait for the rest of a broken body: aiohttp would meet the error once more, and tell it as one of its own."""
+        self._lingering_time = 0.0
+
+    def parse_anew(self) -> None:
+        """A body went past the parser, which still waits for it: the next request gets a new one."""
+        self._parser = HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
+
+    # --- bytes ----------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; where they break a body that is being received, its reader is told at once.
+
+        aiohttp keeps the error for the request after it, and the reader would wait for its timeout.
+        """
+        if self.transport is None or self.transport.is_closing():
+            # The end of the connection is known and not told yet: aiohttp would begin a request and find itself dismantled.
+            return
+        super().data_received(data)
+        request = self._current_request
+        if request is None or not self._messages or request.content.is_eof():
+            return
+        last, _ = self._messages[-1]
+        if isinstance(last, _ErrInfo) and request.content.exception() is None:
+            request.content.set_exception(RequestPayloadError(last.message))
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's never keeps a connection open
+        """The client says that nothing more comes: whole requests are answered still, and all else is over."""
+        if self.ssl_context is not None or not self._is_answering():
+            return False
+        self._ended = True
+        return True
+
+    def _is_answering(self) -> bool:
+        if self._current_request is not None and not self._current_request.content.is_eof():
+            return False
+        return self._request_in_progress or bool(self._messages)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing comes after the request that is being answered."""
+        return self._ended and not self._messages
+
+    def pause_writing(self) -> None:
+        """The client does not read what it is answered; where it goes on with that, it is as idle as one that says nothing."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self._loop.call_later(self._keepalive_timeout, self._abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        self._forget_unread()
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            # A mere close would wait until all that was answered is read.
+            self.transport.abort()
+
+    # --- malformed requests ---------------------------------------------------------------------------------------
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never reached the handler."""
+        reason = (message or str(exc) or "the request is not HTTP").splitlines()[0]
+        response: web.StreamResponse = self._tell_malformed(request, status, reason)
+        return response
+
+
+class Server(web.Server):
+    """Makes connections.
+
+    Args:
+        handler: answers requests.
+        make: a connection; called with the server, the loop and the settings.
+        settings: see `Connection`.
+    """
+
+    def __init__(self, handler: Any, make: Callable[..., Connection], **settings: Any) -> None:
+        super().__init__(handler)
+        self._make = make
+        self._settings = settings
+
+    def _make_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        """Like aiohttp's, but for a target that it can parse and then cannot read: that becomes one no route has."""
+        try:
+            return super()._make_request(message, payload, protocol, writer, task)
+        except ValueError:
+            return super()._make_request(message._replace(path="", url=URL()), payload, protocol, writer, task)
+
+    def __call__(self) -> Connection:
+        """A new connection."""
+        return self._make(self, loop=self._loop, **self._settings)
