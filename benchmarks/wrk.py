@@ -14,6 +14,8 @@ from benchmarks.load import Load
 from benchmarks.settings import CannotRun, Wrong
 
 _SLACK_S = 30.0
+# A peer that stalls for seconds is slow, and has broken nothing.
+_TIMEOUT_S = 20
 # wrk takes what is set here without calling Lua for each request.
 _SAME_NAME = """\
 wrk.method = "{method}"
@@ -69,7 +71,8 @@ class Wrk:
         path = self.scratch / "wrk.lua"
         path.write_text(self._script(), "ascii")
         threads = min(len(self.cores), self.connections)
-        options = [f"-t{threads}", f"-c{self.connections}", f"-d{max(1, round(seconds))}s", "-s", str(path), url]
+        options = [f"-t{threads}", f"-c{self.connections}", f"-d{max(1, round(seconds))}s", f"--timeout={_TIMEOUT_S}s"]
+        options += ["-s", str(path), url]
         command = pinned([_program(), *options], self.cores)
         said = subprocess.run(command, check=True, capture_output=True, timeout=seconds + _SLACK_S, text=True).stdout
         return parse(said, url, self.connections)
