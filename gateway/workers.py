@@ -96,6 +96,7 @@ class Workers:
         except BaseException as error:
             for worker in self._workers:
                 worker.kill()
+            await asyncio.gather(*(worker.ended() for worker in self._workers if worker.pid))
             if isinstance(error, OSError):
                 raise StartError(
                     f"a worker process cannot be started ({error}): mend that, or set server.workers to 1"
