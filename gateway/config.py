@@ -100,7 +100,7 @@ class S3:
     )
     conditional_put: str = key("auto", choice("auto", "on", "off"), "Trust in If-None-Match; auto tries it first.")
     connect_timeout: Seconds = key(10.0, duration(0.1, HOUR), "How long a connection may take.")
-    read_timeout: Seconds = key(60.0, duration(0.1, HOUR), "How long the server may be silent.")
+    read_timeout: Seconds = key(60.0, duration(0.1, HOUR), "How long the server may say nothing, nor take any of a body.")
 
 
 @dataclass(frozen=True, slots=True)
