@@ -78,7 +78,8 @@ class Census:
     def _instants(self, stream: Stream) -> Iterator[int]:
         for name in disk.names(self._layout.directory(stream)):
             spooled = names.parse_spool_name(name)
-            if spooled is not None:
+            # A sidecar may be left of a body that was taken back; it goes at the next start.
+            if spooled is not None and spooled.kind != names.SIDECAR:
                 yield spooled.timestamp
         for name in disk.names(self._layout.aggregation(stream)):
             batch = names.parse_batch(name)

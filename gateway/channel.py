@@ -9,7 +9,7 @@ First the setup goes to the worker, behind its length. After it either end sends
 | `cut` | the first process | a stream, whose segment is to be cut |
 | `cut` | the worker | a stream, whose segment is cut |
 | `degraded` | the first process | what is wrong with the delivery, for `/ready` |
-| `stop` | the first process | true: take nothing new, and end |
+| `stop` | the first process | take nothing new, and end; for so many seconds requests in flight may go on |
 | `stopped` | the worker | true: every request has its answer |
 """
 

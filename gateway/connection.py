@@ -104,8 +104,12 @@ class Connection(RequestHandler):
     def pause_writing(self) -> None:
         """The client does not read what it is answered; where it goes on with that, it is as idle as one that says nothing."""
         super().pause_writing()
-        if self._unread is None:
-            self._unread = self._loop.call_later(self._keepalive_timeout, self._abort)
+        if self._unread is None and self.transport is not None:
+            self._wait_until_read(self.transport)
+
+    def _wait_until_read(self, transport: asyncio.Transport) -> None:
+        unread = transport.get_write_buffer_size()
+        self._unread = self._loop.call_later(self._keepalive_timeout, self._give_up, transport, unread)
 
     def resume_writing(self) -> None:
         """It reads again."""
@@ -117,10 +121,16 @@ class Connection(RequestHandler):
             self._unread.cancel()
             self._unread = None
 
-    def _abort(self) -> None:
-        if self.transport is not None:
-            # A mere close would wait until all that was answered is read.
-            self.transport.abort()
+    def _give_up(self, transport: asyncio.Transport, unread_before: int) -> None:
+        """The time of an idle connection is over; one that has read something since has it once more.
+
+        aiohttp may have closed it meanwhile, which waits until all that was answered is read.
+        """
+        self._unread = None
+        if transport.get_write_buffer_size() < unread_before:
+            self._wait_until_read(transport)
+        else:
+            transport.abort()
 
     # --- malformed requests ---------------------------------------------------------------------------------------
 

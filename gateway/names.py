@@ -66,12 +66,17 @@ def decode(encoded: str) -> str:
 
 
 def readable(text: str) -> str:
-    """Percent-encode the bytes that were not UTF-8 (surrogate escapes), and leave everything else as it is."""
+    """Percent-encode what cannot be UTF-8 (surrogates), and leave everything else as it is."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return "".join(quote(char.encode("utf-8", "surrogateescape")) if _is_escape(char) else char for char in text)
+        return "".join(quote(_bytes_of(char)) if "\ud800" <= char <= "\udfff" else char for char in text)
     return text
+
+
+def _bytes_of(surrogate: str) -> bytes:
+    """The byte that it escapes, or what it is in an encoding that would have it."""
+    return surrogate.encode("utf-8", "surrogateescape" if _is_escape(surrogate) else "surrogatepass")
 
 
 def _is_escape(char: str) -> bool:

@@ -23,6 +23,8 @@ from gateway.web import Probes, Web
 
 DRAFT_THREADS = 8
 _CLOSING_S = 0.1
+# How long requests in flight may go on after a defect: what mends it is a new process, and that waits for the end of this one.
+DEFECT_PATIENCE_S = 1.0
 
 
 class Receiving:
@@ -103,12 +105,11 @@ class Receiving:
         for each in itertools.chain(*sockets):
             self._listeners.append(await loop.create_server(self._protocols, sock=each, ssl=self._tls, backlog=LISTEN_BACKLOG))
 
-    async def stop(self) -> None:
-        """Take nothing new, and let requests in flight come to their end, for at most `shutdown.request_timeout`."""
+    async def stop(self, timeout_s: float) -> None:
+        """Take nothing new, and let requests in flight come to their end, for so long at the most."""
         self._guard.stopping = True
         for listener in self._listeners:
             listener.close()
-        timeout_s = self._config.shutdown.request_timeout
         try:
             # Before connections are closed: aiohttp reads nothing from a closing one.
             async with asyncio.timeout(timeout_s):

@@ -31,7 +31,7 @@ from gateway.librarylog import LibraryMessages
 from gateway.listening import listening_sockets
 from gateway.log import Log
 from gateway.metrics import Metrics
-from gateway.receiving import Receiving
+from gateway.receiving import DEFECT_PATIENCE_S, Receiving
 from gateway.recovery import recover
 from gateway.sending import Sending
 from gateway.spool import Spool
@@ -187,11 +187,14 @@ class Service:
 
     async def _drain(self) -> int:
         begun = time.monotonic()
-        await self._receiving.stop()
+        shutdown = self._config.shutdown
+        await self._receiving.stop(DEFECT_PATIENCE_S if self._defect else shutdown.request_timeout)
         try:
-            async with asyncio.timeout(self._config.shutdown.drain_timeout):
+            async with asyncio.timeout(shutdown.drain_timeout):
                 await self._receiving.close()
-                await self._sending.drain()
+                # After a defect nobody is to wait for a store: a new process delivers what is on the disk, and receives.
+                if not self._defect:
+                    await self._sending.drain()
         except TimeoutError:
             self._timed_out = True
             self._log.warning("drain timed out", timeout_s=self._config.shutdown.drain_timeout)

@@ -15,7 +15,7 @@ from gateway.channel import Setup, messages, open_channel, receive_setup, send
 from gateway.librarylog import LibraryMessages
 from gateway.log import Log
 from gateway.metrics import Metrics
-from gateway.receiving import Receiving
+from gateway.receiving import DEFECT_PATIENCE_S, Receiving
 from gateway.spool import Spool
 from gateway.streams import streams_of
 from gateway.tasks import from_any_thread
@@ -61,6 +61,7 @@ class Worker:
         self._log = log
         self._degraded: list[str] = []
         self._defect = False
+        self._stop_timeout_s = 0.0
         self._stop = asyncio.Event()
         self._writer: asyncio.StreamWriter
         self._receiving: Receiving
@@ -98,7 +99,7 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             obeying = tasks.create_task(self._obey(reader, spool, tasks))
             await self._stop.wait()
-            await self._receiving.stop()
+            await self._receiving.stop(self._stop_timeout_s)
             self._send({"stopped": True})
             await self._receiving.close()
             await self._writer.drain()
@@ -108,6 +109,8 @@ class Worker:
     def _failed(self) -> None:
         """Stop as if told to; the process that has started this one finds it gone, and starts another."""
         self._defect = True
+        # Until another one takes its place, new connections wait at its sockets.
+        self._stop_timeout_s = DEFECT_PATIENCE_S
         self._stop.set()
 
     async def _obey(self, reader: asyncio.StreamReader, spool: Spool, tasks: asyncio.TaskGroup) -> None:
@@ -118,6 +121,7 @@ class Worker:
             elif "degraded" in message:
                 self._degraded = message["degraded"]
             elif "stop" in message:
+                self._stop_timeout_s = message["stop"]
                 self._stop.set()
         # Nobody is left who would deliver, and another gateway may wait for the lock. Whoever got no answer yet gets none.
         os._exit(ABANDONED)

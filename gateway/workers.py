@@ -75,6 +75,7 @@ class Workers:
         self._keeping: list[asyncio.Task[None]] = []
         self._others: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
+        self._stop_timeout_s = 0.0
         self._is_miscounted = asyncio.Event()
         # Of dead processes whose names are not in order yet.
         self._unrecovered: set[int] = set()
@@ -106,14 +107,15 @@ class Workers:
         self._keeping = [watched(self._keep(worker), self._log, "workers") for worker in self._workers]
         self._others = [watched(run, self._log, "workers") for run in (self._tell_degraded(), self._count_anew())]
 
-    async def stop(self) -> None:
-        """Take nothing new, and let requests in flight come to their end."""
+    async def stop(self, timeout_s: float) -> None:
+        """Take nothing new, and let requests in flight come to their end, for so long at the most."""
+        self._stop_timeout_s = timeout_s
         self._stopping.set()
         for worker in self._workers:
             worker.close_sockets()
-            worker.send(stop=True)
+            worker.send(stop=timeout_s)
         # A worker bounds the time of its requests itself.
-        patience_s = self._config.shutdown.request_timeout + STOP_PATIENCE_S
+        patience_s = timeout_s + STOP_PATIENCE_S
         await asyncio.wait([asyncio.create_task(worker.has_stopped.wait()) for worker in self._workers], timeout=patience_s)
 
     async def close(self) -> None:
@@ -207,7 +209,7 @@ class Workers:
         worker.send(degraded=self._degraded())
         if self._stopping.is_set():
             # The stop was told to the one before.
-            worker.send(stop=True)
+            worker.send(stop=self._stop_timeout_s)
         return True
 
     async def _look_after(self, worker: WorkerProcess) -> None:

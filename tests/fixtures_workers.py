@@ -118,7 +118,7 @@ async def running(folder: Path, *, count: int = 2) -> AsyncIterator[Bench]:
         await workers.listen(sockets)
         await until(lambda: len(bench.told("worker started")) == count)
         yield bench
-        await workers.stop()
+        await workers.stop(1.0)
         await workers.close()
     finally:
         # Also after a test that failed, whose transports would be told of in other tests.

@@ -76,6 +76,11 @@ def test_readable_text_can_be_written_anywhere(text: str) -> None:
         assert readable == text
 
 
+def test_a_surrogate_that_escapes_nothing_is_readable() -> None:
+    """A text of a store may hold what no text can: half of a pair, from an escape in its JSON."""
+    assert names.readable("a\ud800b") == "a%ED%A0%80b"
+
+
 @given(texts)
 @example(" leading")
 @example("two  blanks")

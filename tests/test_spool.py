@@ -169,6 +169,7 @@ def test_a_commit_that_may_come_back_is_not_answered(bench: Bench, monkeypatch: 
         bench.report(b"1")
     assert (bench.spool.census.waiting_files(), bench.spool.census.claimable[USAGE.name].files) == (0, 0)
     assert [path.suffix for path in bench.spool.directory(SPECIMEN).iterdir()] == [".meta"]
+    assert bench.spool.census.oldest_instant(SPECIMEN) is None
 
 
 def test_a_commit_is_not_claimed_before_it_is_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ async def test_a_stop_leaves_cut_segments(tmp_path: Path) -> None:
     """After a stop all that was received stands in cut segments, no process is left, and none was told to have died."""
     async with running(tmp_path) as bench:
         await bench.put_on_both()
-        await bench.workers.stop()
+        await bench.workers.stop(1.0)
         await bench.workers.close()
         assert (bench.spool.census.open["usage"].files, bench.spool.census.claimable["usage"].files) == (0, 2)
         assert len(list(bench.spool.directory(USAGE).glob("*.jsonl"))) == 2
@@ -55,7 +55,7 @@ async def test_one_that_does_not_stop_is_ended(tmp_path: Path, monkeypatch: pyte
     async with running(tmp_path) as bench:
         await bench.put_on_both()
         os.kill(bench.pid(1), signal.SIGSTOP)
-        await bench.workers.stop()
+        await bench.workers.stop(1.0)
         await bench.workers.close()
         await bench.workers.recount()
         assert [line["exit_code"] for line in bench.told("worker died")] == [-signal.SIGKILL]
@@ -108,7 +108,7 @@ async def test_one_that_cannot_be_started_again(tmp_path: Path, monkeypatch: pyt
         assert len(os.listdir("/proc/self/fd")) <= descriptors
         assert bench.defects == []
         begun = time.monotonic()
-        await bench.workers.stop()
+        await bench.workers.stop(1.0)
         await bench.workers.close()
         assert time.monotonic() - begun < 5
 
@@ -193,7 +193,7 @@ async def test_a_stop_in_the_middle_of_a_replacement(tmp_path: Path, delay_s: fl
         await bench.dies(1, "worker recovered")
         await asyncio.sleep(delay_s)
         begun = time.monotonic()
-        await bench.workers.stop()
+        await bench.workers.stop(1.0)
         await bench.workers.close()
         assert time.monotonic() - begun < workers_room.STOP_PATIENCE_S / 2
         assert len(bench.told("worker died")) == 1

@@ -18,7 +18,7 @@ async def unless_silent(call: Coroutine[Any, Any, T], position: Callable[[], int
     Args:
         call: ends by itself once it has sent the body.
         position: how far the body was read.
-        patience_s: given up if the position has not moved for so long; it is looked at once in that time.
+        patience_s: given up if the position has not moved for so long, or twice that at the most: it is looked at once in it.
 
     Raises:
         TimeoutError: it was given up, and cancelled. What was sent may have arrived.
@@ -28,7 +28,7 @@ async def unless_silent(call: Coroutine[Any, Any, T], position: Callable[[], int
     try:
         while not (await asyncio.wait({running}, timeout=patience_s))[0]:
             if (now := position()) == before:
-                raise TimeoutError(f"nothing was taken or answered for {patience_s:g} seconds")
+                raise TimeoutError(f"nothing was taken or answered for {patience_s:g} seconds or more")
             before = now
         return running.result()
     finally:
