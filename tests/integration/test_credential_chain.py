@@ -386,11 +386,12 @@ def test_no_credentials_for_a_while(
 
     service.fault = None
     delivered(gateway, buckets, count + 2)
+    # At its end the gateway has told all.
+    assert gateway.stop() == 0
     for stream in STREAMS:
         assert len(gateway.events(f"{stream} recovered")) == 1
     # What the library says of each attempt would drown the rest.
     assert len(gateway.events("library message")) <= 1
-    assert gateway.stop() == 0
 
 
 @pytest.mark.parametrize("way", [by_container, by_instance])

@@ -110,6 +110,7 @@ def test_a_store_whose_answers_are_lost(store: OddStore, make_gateway: MakeGatew
     assert (store.lines("usage"), store.lines("error")) == ([b'{"n":1}'], [b'{"n":2}'])
     assert [kept.body for kept in store.kept("specimen").values()] == [b"a specimen"]
     assert len(store.puts()) > len(set(store.puts())) == 3, "another key was tried, or none a second time"
+    # The line of a delivery comes a moment after the file is gone; at its end the gateway has told all.
+    assert gateway.stop() == 0
     sent = [gateway.events(f"{stream} sent") for stream in STREAMS]
     assert [[event["outcome"] for event in events] for events in sent] == [["present"]] * 3
-    assert gateway.stop() == 0

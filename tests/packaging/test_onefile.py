@@ -257,11 +257,9 @@ def test_a_missing_temporary_directory(onefile: Path, place: Path) -> None:
     assert fault(run(onefile, "version", variables={"TMPDIR": f"{place}/file"})) == f"TMPDIR={place}/file is no directory"
 
 
-def test_a_temporary_directory_of_somebody_else(onefile: Path, place: Path, tmp_path: Path) -> None:
+def test_a_temporary_directory_of_somebody_else(onefile: Path, place: Path) -> None:
     """A TMPDIR that the user may not write to is one line that says what to set."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    for folder in onefile.parents:
+    for folder in (*place.parents, *onefile.parents):
         folder.chmod(folder.stat().st_mode | 0o011)
     told = fault(run(onefile, "version", user=NOBODY, variables={"TMPDIR": str(place)}))
     assert told == f"TMPDIR={place} may not be written to by this user"
