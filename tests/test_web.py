@@ -945,12 +945,13 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
 
 def test_the_log_says_why(tmp_path: Path) -> None:
     """A refusal has its code in the log; one that is not the client's fault has the reason, too, and no line has a body in it."""
-    with running(tmp_path, limited(spool={"quota": "1MiB"})) as gateway, gateway.wire() as client:
+    with running(tmp_path / "sound", limited()) as gateway, gateway.wire() as client:
         refused(client.ask(put("/usage", b'["hidden",]', "X-Request-ID: bad")), 400, "bad_request")
         line = gateway.request_line("bad")
         assert (line["status"], line["code"]) == (400, "bad_request")
         assert "reason" not in line
-        assert client.ask(put(f"/specimen?uri={A_URI}", bytes(1 << 20))).status == 204
+        assert "hidden" not in gateway.said()
+    with running(tmp_path / "full", limited(spool={"reserve": "8TiB"})) as gateway, gateway.wire() as client:
         message = refused(client.ask(put("/usage", b'"hidden"', "X-Request-ID: full")), 507, "spool_full")
         line = gateway.request_line("full")
         assert (line["status"], line["code"], line["reason"]) == (507, "spool_full", message)
