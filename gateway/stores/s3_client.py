@@ -34,8 +34,8 @@ def s3_store(config: Config, streams: int) -> S3Store:
         request_checksum_calculation=s3.checksums,
         response_checksum_validation=s3.checksums,
         s3={"addressing_style": "path" if aws.endpoint else "auto"},
-        # Twice, so that a call is given up before, and for a reason that says so.
-        connector_args={"socket_factory": partial(_socket, unsent_s=2 * s3.read_timeout)},
+        # So long that a call is given up before, and for a reason that says so.
+        connector_args={"socket_factory": partial(_socket, unsent_s=4 * s3.read_timeout)},
     )
     arguments: dict[str, Any] = {
         "region_name": aws.region,
