@@ -34,3 +34,5 @@ async def unless_silent(call: Coroutine[Any, Any, T], position: Callable[[], int
     finally:
         running.cancel()
         await asyncio.wait({running})
+        # Its error knows this frame: kept here, the two would wait for the collector of cycles, with all that was to be sent.
+        del running
