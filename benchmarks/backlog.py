@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.lines import KIB, lines
 from gateway import names
 from gateway.layout import FORMAT_VERSION
-from gateway.sidecar import Sidecar
+from gateway.sidecar import Sidecar, sidecar_of
 
 PID = 7
 SPECIMEN_BYTES = KIB
@@ -43,7 +43,7 @@ def write_specimens(spool: Path, count: int) -> None:
         sidecar = Sidecar(f"{number:032x}", f"machine-{number % 1000}", uri, names.UNKNOWN_TYPE, instant, SPECIMEN_BYTES, digest)
         path = spool / "specimen" / names.spool_name(instant, PID, names.BODY, uri)
         path.write_bytes(content)
-        path.with_suffix(f".{names.SIDECAR}").write_bytes(sidecar.to_json())
+        sidecar_of(path).write_bytes(sidecar.to_json())
     os.sync()
 
 

@@ -24,7 +24,7 @@ from gateway import disk, names
 from gateway.adopted_reports import adopt_reports
 from gateway.goedition import STRANGE, UNKNOWN_USER, Adopted, FileName, Left, is_plain_directory, is_plain_file, parse_file_name
 from gateway.metrics import ADOPTING
-from gateway.sidecar import Sidecar
+from gateway.sidecar import Sidecar, sidecar_of
 from gateway.spool import Spool
 from gateway.streams import Kind
 
@@ -123,7 +123,7 @@ def _with_sidecars(left: Left, directory: Path, found: Iterable[str]) -> dict[Pa
         body, received = _place_for(left, parsed)
         draft = left.spool.new_tmp()
         disk.write_file(draft, _sidecar(source, parsed, received).to_json())
-        disk.replace(draft, body.with_suffix(f".{names.SIDECAR}"))
+        disk.replace(draft, sidecar_of(body))
         # Of two names in one group that read the same, the first one's turn comes again.
         bodies[body] = source
     return bodies

@@ -28,7 +28,7 @@ import orjson
 from gateway.config import Config
 
 LENGTH_BYTES = 4
-# A longer message ends the channel, and with it the worker; what may be long in one is a few reasons, kept short.
+# No longer message is read, and whoever waits for one fails; what may be long in one is a few reasons, kept short.
 MAX_MESSAGE_BYTES = 1 << 20
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from gateway import disk, names
 from gateway.layout import Claimed
 from gateway.reportlines import sound_prefix
+from gateway.sidecar import is_lone, sidecar_of
 from gateway.spool import Spool
 from gateway.streams import Kind, Stream
 
@@ -119,7 +120,7 @@ class _StreamRecovery:
             path = self._directory / name
             if parsed.kind == names.OPEN_SEGMENT:
                 segments.append(path)
-            elif parsed.kind == names.SIDECAR and not os.path.lexists(path.with_suffix(f".{names.BODY}")):
+            elif parsed.kind == names.SIDECAR and is_lone(path):
                 lone_sidecars.append(path)
         for path in segments:
             with self._spool.census.change():
@@ -146,7 +147,7 @@ class _StreamRecovery:
         self.newest = max(self.newest, parsed.timestamp)
         if parsed.kind == names.SIDECAR:
             self._sidecar(path)
-        elif parsed.kind == names.BODY and not path.with_suffix(f".{names.SIDECAR}").exists():
+        elif parsed.kind == names.BODY and not sidecar_of(path).exists():
             self._quarantine(path, "its sidecar is missing")
         else:
             self._count(path)
@@ -234,7 +235,7 @@ class _StreamRecovery:
     # --- files ----------------------------------------------------------------------------------------------------
 
     def _sidecar(self, path: Path) -> None:
-        if not os.path.lexists(path.with_suffix(f".{names.BODY}")):
+        if is_lone(path):
             disk.remove(path)
             self._found.erased += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,6 +60,11 @@ _SIDECAR_FIELDS: dict[str, type] = {
 def sidecar_of(body: Path) -> Path:
     """Where the sidecar of a body stands."""
     return body.with_suffix(f".{names.SIDECAR}")
+
+
+def is_lone(sidecar: Path) -> bool:
+    """Whether there is no body that it belongs to."""
+    return not os.path.lexists(sidecar.with_suffix(f".{names.BODY}"))
 
 
 def read_sidecar(body: Path) -> Sidecar:
