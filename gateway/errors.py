@@ -95,10 +95,17 @@ class SpoolBroken(GatewayError):
 
 
 class StoreError(GatewayError):
-    """A store did not take an object; of what it said only so much is kept as a person reads."""
+    """A store did not take an object; of what it said only so much is kept as a person reads.
 
-    def __init__(self, reason: str) -> None:
+    Attributes:
+        status: of the HTTP answer, 0 if there was none.
+        code: the store's own word for the error, empty if it gave none.
+    """
+
+    def __init__(self, reason: str, *, status: int = 0, code: str = "") -> None:
         super().__init__(reason if len(reason) <= MAX_REASON_CHARACTERS else f"{reason[:MAX_REASON_CHARACTERS]} …")
+        self.status = status
+        self.code = code
 
 
 class Transient(StoreError):

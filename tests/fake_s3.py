@@ -97,6 +97,10 @@ class FakeS3:
         missing_buckets: which buckets do not exist; every other one does.
         silent: operations of which it says nothing, not even that their bodies may be sent.
         deaf: operations of which it takes no more of a body than the kernel does.
+        pretended: operations that are answered with 200, these fields and this body, and not carried out.
+        opaque_etags: whether ETags are no MD5, as of objects that a key of the account encrypts.
+        replacing: operations that ignore the condition, whatever `condition` says.
+        redirected: an address to which every request is sent with 307, empty for none.
         objects: what is kept, by bucket and key.
         uploads: those begun and neither completed nor aborted, by id.
         requests: every request that came.
@@ -110,6 +114,10 @@ class FakeS3:
         self.missing_buckets: set[str] = set()
         self.silent: set[str] = set()
         self.deaf: set[str] = set()
+        self.pretended: dict[str, tuple[dict[str, str], str]] = {}
+        self.opaque_etags = False
+        self.replacing: set[str] = set()
+        self.redirected = ""
         self.objects: dict[tuple[str, str], Kept] = {}
         self.uploads: dict[str, Upload] = {}
         self.requests: list[Request] = []
@@ -151,6 +159,11 @@ class FakeS3:
         body = await http.read()
         self.requests.append(request)
         self.on_request(request)
+        if self.redirected:
+            return web.Response(status=307, headers={"Location": self.redirected + http.path_qs})
+        if request.operation in self.pretended:
+            fields, text = self.pretended[request.operation]
+            return web.Response(headers=fields, text=text, content_type="text/html")
         waiting = self._next.get(request.operation)
         fault = waiting.popleft() if waiting else self._always.get(request.operation)
         try:
@@ -159,6 +172,7 @@ class FakeS3:
             return _error(error.status, error.code)
         if fault is None:
             assert answer is not None
+            answer.headers["x-amz-request-id"] = secrets.token_hex(8)
             return answer
         if fault.status:
             return _error(200 if fault.inside else fault.status, fault.code)
@@ -173,7 +187,7 @@ class FakeS3:
         match request.operation:
             case "PutObject":
                 self._keep(request, Kept(body, request.headers))
-                return web.Response(headers={"ETag": _etag(body)})
+                return web.Response(headers={"ETag": self._shown(_etag(body))})
             case "HeadObject":
                 return self._head(request)
             case "CreateMultipartUpload":
@@ -194,7 +208,8 @@ class FakeS3:
         if "if-none-match" in request.headers:
             if self.condition == "unknown":
                 raise S3Error(501, "NotImplemented")
-            if self.condition == "honoured" and (request.bucket, request.key) in self.objects:
+            honoured = self.condition == "honoured" and request.operation not in self.replacing
+            if honoured and (request.bucket, request.key) in self.objects:
                 raise S3Error(412, "PreconditionFailed")
         self.objects[request.bucket, request.key] = kept
 
@@ -204,7 +219,8 @@ class FakeS3:
             raise S3Error(404, "NoSuchKey")
         given = {} if self.forgets_metadata else kept.headers
         answered = {name: value for name, value in given.items() if name.startswith(META)}
-        return web.Response(headers=answered | {"Content-Type": kept.headers.get("content-type", "")})
+        # Without the body, as everything that answers a HEAD, and with its length.
+        return web.Response(body=kept.body, headers=answered | {"Content-Type": kept.headers.get("content-type", "")})
 
     def _complete(self, request: Request, upload_id: str, listed: str) -> web.Response:
         upload = self._upload(upload_id)
@@ -214,7 +230,13 @@ class FakeS3:
             raise S3Error(400, "InvalidPart")
         self._keep(request, Kept(b"".join(upload.parts[number] for number in numbers), upload.headers))
         del self.uploads[upload_id]
-        return _xml("<CompleteMultipartUploadResult><ETag>&quot;whole&quot;</ETag></CompleteMultipartUploadResult>")
+        parts = b"".join(bytes.fromhex(tag) for tag in tags)
+        etag = f"{hashlib.md5(parts, usedforsecurity=False).hexdigest()}-{len(tags)}"
+        shown = self._shown(f"&quot;{etag}&quot;")
+        return _xml(f"<CompleteMultipartUploadResult><ETag>{shown}</ETag></CompleteMultipartUploadResult>")
+
+    def _shown(self, etag: str) -> str:
+        return '"opaque"' if self.opaque_etags else etag
 
     def _upload(self, upload_id: str) -> Upload:
         return self.uploads[self._id(upload_id)]

@@ -20,7 +20,13 @@ LAYERS = (
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember parcels drafts"),
-    ("stores", "stores stores.local stores.s3 stores.s3_client stores.s3_errors stores.silence stores.file_slice"),
+    (
+        "stores",
+        """
+        stores stores.local stores.s3 stores.s3_uploads stores.s3_calls stores.s3_client stores.s3_session stores.s3_evidence
+        stores.s3_errors stores.silence stores.file_slice
+        """,
+    ),
     ("disk", "recovery adoption adopted_reports goedition journal spool census quarantine layout sidecar tallies unsettled disk"),
     (
         "ground",

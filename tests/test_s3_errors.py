@@ -21,7 +21,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from gateway.errors import ObjectRefused, Refused, StoreError, Transient
-from gateway.stores.s3_errors import code_of, explain, status_of
+from gateway.stores.s3_errors import MEANINGS, explain
 
 
 def answered(status: int, code: str, message: str = "", operation: str = "PutObject") -> ClientError:
@@ -56,8 +56,17 @@ def answered(status: int, code: str, message: str = "", operation: str = "PutObj
         (403, "InvalidAccessKeyId", Refused),
         (403, "SignatureDoesNotMatch", Refused),
         (403, "RequestTimeTooSkewed", Refused),
-        (301, "PermanentRedirect", Refused),
-        (307, "TemporaryRedirect", Refused),
+        (407, "", Refused),
+        (501, "NotImplemented", Refused),
+        (501, "", Refused),
+        (405, "MethodNotAllowed", Refused),
+        (400, "InvalidRequest", Refused),
+        (400, "InvalidEncryptionAlgorithmError", Refused),
+        (403, "QuotaExceeded", Refused),
+        (400, "InvalidPart", ObjectRefused),
+        (400, "EntityTooSmall", ObjectRefused),
+        (400, "SomethingNew", ObjectRefused),
+        (418, "", ObjectRefused),
         (400, "AuthorizationHeaderMalformed", Refused),
         (400, "ExpiredToken", Refused),
         (400, "InvalidToken", Refused),
@@ -139,7 +148,7 @@ def test_who_gives_no_credentials_says_nothing_of_the_object(
     explained = explain(error, "putting a/b")
     assert type(explained) is kind
     assert str(explained) == f"putting a/b: no AWS credentials: {operation} was answered {status} {code} why"
-    assert status_of(error) == 0
+    assert explained.status == 0
 
 
 def test_a_parameter_that_cannot_be_sent_is_the_objects_own() -> None:
@@ -161,8 +170,27 @@ def test_a_defect_stays_a_defect(error: Exception) -> None:
     assert raised.value is error
 
 
-def test_what_is_no_answer_has_no_status() -> None:
+def test_an_error_says_what_the_store_answered() -> None:
     """Status and code are there only where the store answered."""
-    assert (status_of(answered(404, "NoSuchKey")), code_of(answered(404, "NoSuchKey"))) == (404, "NoSuchKey")
-    assert (status_of(OSError()), code_of(OSError())) == (0, "")
-    assert (status_of(ClientError({}, "PutObject")), code_of(ClientError({}, "PutObject"))) == (0, "")
+    explained = explain(answered(404, "NoSuchKey"), "putting a/b")
+    assert (explained.status, explained.code) == (404, "NoSuchKey")
+    for error in (OSError(5, "Input/output error"), ClientError({}, "PutObject")):
+        explained = explain(error, "putting a/b")
+        assert (explained.status, explained.code) == (0, "")
+
+
+def test_a_code_decides_and_not_its_status() -> None:
+    """Each code of the table means one thing whatever the status that it comes with."""
+    for code, kind in MEANINGS.items():
+        for status in (200, 307, 400, 403, 404, 409, 500, 501):
+            assert type(explain(answered(status, code), "putting a/b")) is kind, (status, code)
+
+
+def test_a_redirect_names_its_address() -> None:
+    """A redirect that was not followed says where to, and which settings decide that."""
+    error = answered(307, "TemporaryRedirect", "elsewhere")
+    error.response["ResponseMetadata"]["HTTPHeaders"] = {"location": "https://b.s3.eu-west-1.amazonaws.com/a"}
+    explained = explain(error, "putting a/b")
+    assert type(explained) is Refused
+    assert "redirected to https://b.s3.eu-west-1.amazonaws.com/a" in str(explained)
+    assert "aws.region" in str(explained)

@@ -15,7 +15,20 @@ from typing import Any
 
 import psutil
 import pytest
-from fake_s3 import CONFLICT, DROPPED, ERROR_INSIDE, FORBIDDEN, LOST, NO_SUCH_UPLOAD, SLOW_DOWN, FakeS3, Fault, Request, fake_s3
+from fake_s3 import (
+    CONFLICT,
+    DROPPED,
+    ERROR_INSIDE,
+    FORBIDDEN,
+    LOST,
+    NO_SUCH_UPLOAD,
+    SLOW_DOWN,
+    FakeS3,
+    Fault,
+    Kept,
+    Request,
+    fake_s3,
+)
 from fixtures_spool import WAIT_S, Crashing, PowerCut, Trace
 from integration.buckets import Buckets
 from integration.minio import free_port
@@ -442,15 +455,16 @@ async def test_numbered_keys_need_metadata(fake: FakeS3, s3: Keeper) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"), [(SLOW_DOWN, Transient), (DROPPED, Transient), (FORBIDDEN, None)], ids=["busy", "dropped", "forbidden"]
+    ("fault", "kind"), [(SLOW_DOWN, Transient), (DROPPED, Transient), (FORBIDDEN, Refused)], ids=["busy", "dropped", "forbidden"]
 )
-async def test_a_proof_that_cannot_be_looked_at(fault: Fault, kind: type[StoreError] | None, fake: FakeS3, s3: Keeper) -> None:
-    """A look that fails is made again by the next call; who may not look goes on, and is told when a key is taken."""
+async def test_a_proof_that_cannot_be_looked_at(fault: Fault, kind: type[StoreError], fake: FakeS3, s3: Keeper) -> None:
+    """A look that fails is made again by the next call, and what fails for want of a permission says so at the start."""
     fake.fail_always("HeadObject", fault)
-    if kind is not None:
-        with pytest.raises(kind):
-            await s3.store.honours_condition(BUCKET, "")
-        fake.fail_always("HeadObject", None)
+    with pytest.raises(kind) as raised:
+        await s3.store.honours_condition(BUCKET, "")
+    assert type(raised.value) is kind
+    assert ("s3:GetObject" in str(raised.value)) == (kind is Refused)
+    fake.fail_always("HeadObject", None)
     assert await s3.store.honours_condition(BUCKET, "")
 
 
@@ -464,13 +478,24 @@ async def test_a_proof_that_stands_already_is_enough(fake: FakeS3) -> None:
 
 
 @pytest.mark.parametrize(("setting", "honoured"), [("on", True), ("off", False)])
-async def test_the_setting_needs_no_proof(setting: str, honoured: bool, fake: FakeS3) -> None:
-    """An operator who says whether the store honours the condition is believed."""
+async def test_the_setting_decides_what_is_sent(setting: str, honoured: bool, fake: FakeS3) -> None:
+    """An operator who says how the store takes the condition is believed; that it keeps what it is given is proved."""
     keeper = fake_keeper(fake, conditional_put=setting)
     assert await keeper.store.honours_condition(BUCKET, "") is honoured
-    assert fake.requests == []
+    assert fake.operations() == (["PutObject", "PutObject", "HeadObject"] if honoured else ["PutObject"])
+    fake.requests.clear()
     await keeper.store.put(object_of(keeper, b"data"))
     assert [request.headers.get("if-none-match") for request in fake.requests] == ["*" if honoured else None]
+    await keeper.store.close()
+
+
+@pytest.mark.parametrize("condition", ["ignored", "unknown"])
+async def test_the_condition_cannot_be_demanded_in_vain(condition: str, fake: FakeS3) -> None:
+    """With `conditional_put: on` a store that replaces all the same is refused, and not trusted with keys that collide."""
+    fake.condition = condition
+    keeper = fake_keeper(fake, conditional_put="on")
+    with pytest.raises(Refused, match=r"s3\.conditional_put is on"):
+        await keeper.store.honours_condition(BUCKET, "")
     await keeper.store.close()
 
 
@@ -593,6 +618,193 @@ async def test_a_head_that_fails_decides_nothing(fake: FakeS3, s3: Keeper) -> No
         with pytest.raises(Transient):
             await s3.store.put(target)
     assert await s3.store.put(target) is Outcome.PRESENT
+
+
+# --- S3: a success that proves nothing ---------------------------------------------------------------------------
+
+# What proxies in maintenance, static servers and captive portals say to everything.
+PRETENDED = {
+    "empty": ({}, ""),
+    "a page": ({}, "<html><body>Under maintenance</body></html>"),
+    "an ETag": ({"ETag": '"5f3e-60a1"', "Last-Modified": "Mon, 30 Nov 2026 00:00:00 GMT"}, ""),
+    "an MD5 of something": ({"ETag": '"0cc175b9c0f1b6a831c399e269772661"'}, ""),
+}
+
+
+@pytest.mark.parametrize("said", PRETENDED.values(), ids=PRETENDED)
+@pytest.mark.parametrize("operation", ["PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"])
+async def test_yes_is_no_proof(
+    operation: str, said: tuple[dict[str, str], str], fake: FakeS3, s3: Keeper, tmp_path: Path
+) -> None:
+    """Whichever request is answered with 200 and not carried out, the object is not taken for stored, and is put again."""
+    size = 500 if operation == "PutObject" else 2500
+    target = object_of(s3, file_of(tmp_path, data_of(size)))
+    fake.pretended[operation] = said
+    for _ in range(2):
+        with pytest.raises(StoreError) as raised:
+            await s3.store.put(target)
+        assert not isinstance(raised.value, Refused) or isinstance(raised.value, ObjectRefused)
+        assert fake.objects == {}
+    fake.pretended.clear()
+    assert await s3.store.put(target) is Outcome.STORED
+    assert (s3.read(KEY)[0], s3.unfinished(), notes(tmp_path)) == (data_of(size), [], [])
+
+
+@pytest.mark.parametrize("said", PRETENDED.values(), ids=PRETENDED)
+async def test_an_abort_that_is_not_done_stays_noted(
+    said: tuple[dict[str, str], str], fake: FakeS3, s3: Keeper, tmp_path: Path
+) -> None:
+    """Parts are not forgotten because something said yes to their removal."""
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    fake.pretended["AbortMultipartUpload"] = said
+    fake.fail("UploadPart", SLOW_DOWN)
+    with pytest.raises(Transient):
+        await s3.store.put(target)
+    assert len(notes(tmp_path)) == 1
+    fake.pretended.clear()
+    assert await s3.store.put(target) is Outcome.STORED
+    assert (s3.unfinished(), notes(tmp_path)) == ([], [])
+
+
+@pytest.mark.parametrize("said", PRETENDED.values(), ids=PRETENDED)
+@pytest.mark.parametrize("setting", ["auto", "on", "off"])
+async def test_a_host_that_takes_everything_is_no_store(setting: str, said: tuple[dict[str, str], str], fake: FakeS3) -> None:
+    """The proof at the start does not hold where every request is answered with 200."""
+    keeper = fake_keeper(fake, conditional_put=setting)
+    for operation in ("PutObject", "HeadObject", "GET"):
+        fake.pretended[operation] = said
+    with pytest.raises(Transient, match="something else has given it"):
+        await keeper.store.honours_condition(BUCKET, "")
+    fake.pretended.clear()
+    assert await keeper.store.honours_condition(BUCKET, "") is (setting != "off")
+    await keeper.store.close()
+
+
+@pytest.mark.parametrize("said", PRETENDED.values(), ids=PRETENDED)
+async def test_a_look_that_shows_no_store_is_no_strangers_object(
+    said: tuple[dict[str, str], str], fake: FakeS3, s3: Keeper
+) -> None:
+    """A key is another's only where the store says so: else a proxy's 200 would use up number after number."""
+    target = object_of(s3, b"data")
+    fake.pretended["HeadObject"] = said
+    with pytest.raises(Transient, match="something else has given it"):
+        await s3.store.is_free(target)
+    fake.objects[BUCKET, KEY] = Kept(b"stranger", {})
+    with pytest.raises(Transient, match="something else has given it"):
+        await s3.store.put(target)
+    fake.pretended.clear()
+    assert await s3.store.put(target) is Outcome.TAKEN
+    assert not await s3.store.is_free(target)
+
+
+@pytest.mark.parametrize("size", [0, 500, 2500])
+async def test_an_opaque_etag_is_looked_behind(size: int, fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """Where the answer proves nothing the object is looked at, and is stored if it is there with its id and size."""
+    fake.opaque_etags = True
+    target = object_of(s3, file_of(tmp_path, data_of(size)))
+    assert await s3.store.put(target) is Outcome.STORED
+    assert fake.operations()[-1] == "HeadObject"
+    fake.objects.clear()
+    fake.fail_always("HeadObject", FORBIDDEN)
+    with pytest.raises(Refused, match="s3:GetObject"):
+        await s3.store.put(target)
+
+
+async def test_an_etag_that_is_the_md5_needs_no_look(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """A store that gives no checksum back and an ETag that is the MD5 is not asked twice."""
+    assert await s3.store.put(object_of(s3, b"data")) is Outcome.STORED
+    assert await s3.store.put(object_of(s3, file_of(tmp_path, data_of(2500)), key="large")) is Outcome.STORED
+    assert "HeadObject" not in fake.operations()
+
+
+async def test_our_object_with_another_size_is_told(fake: FakeS3, s3: Keeper) -> None:
+    """An object under our id that is shorter than what was put is neither ours nor free: a person has to look."""
+    target = object_of(s3, b"data")
+    await s3.store.put(target)
+    kept = fake.objects[BUCKET, KEY]
+    fake.objects[BUCKET, KEY] = Kept(kept.body[:-1], kept.headers)
+    assert not await s3.store.holds(target)
+    with pytest.raises(ObjectRefused, match="size 3 for 4"):
+        await s3.store.put(target)
+
+
+@pytest.mark.parametrize(("setting", "algorithm"), [("when_supported", "CRC32"), ("when_required", None)])
+async def test_every_step_of_an_upload_agrees_on_its_checksums(
+    setting: str, algorithm: str | None, fake: FakeS3, tmp_path: Path
+) -> None:
+    """Create names the algorithm that the parts use and Complete lists, or none of the three has any."""
+    keeper = fake_keeper(fake, checksums=setting)
+    await keeper.store.put(object_of(keeper, file_of(tmp_path, data_of(2500))))
+    await keeper.store.close()
+    created = [request for request in fake.requests if request.operation == "CreateMultipartUpload"]
+    parts = [request for request in fake.requests if request.operation == "UploadPart"]
+    assert [request.headers.get("x-amz-checksum-algorithm") for request in created] == [algorithm]
+    assert [("x-amz-checksum-crc32" in request.headers) for request in parts] == [algorithm is not None] * 3
+
+
+async def test_a_store_whose_complete_replaces_is_found_out(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """Before the first upload in parts it is tried whether Complete, too, refuses to replace; what was tried is gone again."""
+    assert await s3.store.honours_condition(BUCKET, "p/")
+    fake.replacing = {"CompleteMultipartUpload"}
+    target = object_of(s3, file_of(tmp_path, data_of(2500)), key="p/large")
+    with pytest.raises(Transient, match="replaces what it finds"):
+        await s3.store.put(target)
+    assert not await s3.store.honours_condition(BUCKET, "p/")
+    assert await s3.store.put(target) is Outcome.STORED
+    assert {key for _, key in fake.objects} == {"p/large", f"p/{PROOF_KEY}"}
+    assert (s3.unfinished(), notes(tmp_path)) == ([], [])
+
+
+async def test_complete_is_tried_out_once(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """Where Complete refuses to replace, the first upload finds that out, and no later one asks again."""
+    assert await s3.store.honours_condition(BUCKET, "p/")
+    for number in range(2):
+        target = object_of(s3, file_of(tmp_path, data_of(2500), f"{number}"), key=f"p/{number}")
+        assert await s3.store.put(target) is Outcome.STORED
+    assert fake.operations().count("CreateMultipartUpload") == 3
+    assert (s3.unfinished(), notes(tmp_path)) == ([], [])
+
+
+async def test_501_speaks_of_the_condition_only_if_it_helps_to_leave_it_out(fake: FakeS3) -> None:
+    """A store that answers 501 to an encryption it has not is refused, and not taken for one that knows no condition."""
+    keeper = fake_keeper(fake, server_side_encryption="AES256")
+    fake.fail_always("PutObject", Fault(501, "NotImplemented"))
+    with pytest.raises(Refused, match="NotImplemented") as raised:
+        await keeper.store.honours_condition(BUCKET, "")
+    assert type(raised.value) is Refused
+    with pytest.raises(Refused, match="NotImplemented"):
+        await keeper.store.put(object_of(keeper, b"data"))
+    await keeper.store.close()
+
+
+async def test_a_redirect_is_not_followed(fake: FakeS3, s3: Keeper) -> None:
+    """A redirect is an error that names its address: followed without its signature it would end in a 403 elsewhere."""
+    with fake_s3() as other:
+        fake.redirected = other.endpoint
+        for asked in (s3.store.put, s3.store.holds):
+            with pytest.raises(Refused, match=f"307.*redirected to {other.endpoint}"):
+                await asked(object_of(s3, b"data"))
+        assert other.requests == []
+
+
+async def test_keys_that_were_renewed_are_found(fake: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a refusal of its keys the client looks for them anew where they come from."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    credentials = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    credentials.write_text("[default]\naws_access_key_id = old\naws_secret_access_key = s\n")
+    store = s3_store(settings(fake.endpoint, FAKE_PART, access="", secret=""), 1)
+    keeper = Keeper(store, BUCKET, lambda _: (b"", {}, ""), list, FAKE_PART)
+    fake.fail("PutObject", Fault(403, "InvalidAccessKeyId"))
+    with pytest.raises(Refused, match="InvalidAccessKeyId"):
+        await store.put(object_of(keeper, b"data"))
+    credentials.write_text("[default]\naws_access_key_id = new\naws_secret_access_key = s\n")
+    assert await store.put(object_of(keeper, b"data")) is Outcome.STORED
+    used = [request.headers["authorization"].partition("Credential=")[2].partition("/")[0] for request in fake.requests]
+    assert used == ["old", "new"]
+    await store.close()
 
 
 # --- S3: uploads in parts ----------------------------------------------------------------------------------------
@@ -735,7 +947,7 @@ async def test_a_note_that_cannot_be_written_keeps_the_upload_from_staying(
 
 async def test_parts_are_never_too_many(fake: FakeS3, s3: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that would need more parts than S3 allows is sent in larger ones."""
-    monkeypatch.setattr("gateway.stores.s3.MAX_PARTS", 4)
+    monkeypatch.setattr("gateway.stores.s3_uploads.MAX_PARTS", 4)
     assert await s3.store.put(object_of(s3, file_of(tmp_path, data_of(9999)))) is Outcome.STORED
     assert fake.operations().count("UploadPart") == 4
     assert s3.read(KEY)[0] == data_of(9999)

@@ -67,7 +67,8 @@ class Store(Protocol):
     async def honours_condition(self, bucket: str, prefix: str) -> bool:
         """Whether a put to a taken key is refused by the store itself, and the object there can be known again.
 
-        Proved once for each bucket. Where it is not so, keys that can collide must not be used.
+        Proved once for each bucket and prefix, along with whatever else a small object needs. Where it is not so, keys that
+        can collide must not be used. To be asked before the first put.
         """
         ...
 

@@ -50,7 +50,8 @@ class LocalStore:
     async def holds(self, target: Object) -> bool:
         """See `Store.holds`."""
         found = self._found(self._metadata_path(target))
-        return found is not None and target.is_held_as(found) and self._path(target).exists()
+        path = self._path(target)
+        return found is not None and target.is_held_as(found) and path.exists() and path.stat().st_size == target.size
 
     async def is_free(self, target: Object) -> bool:
         """See `Store.is_free`."""
@@ -86,10 +87,15 @@ class LocalStore:
         elif target.differences(found):
             raise ObjectRefused(f"{path} is this object with other content ({', '.join(target.differences(found))})")
         if os.path.lexists(path):
+            if (size := path.stat().st_size) != target.size:
+                raise ObjectRefused(f"{path} is this object with other content (size {size} for {target.size})")
             # A crash may have come between the link and the sync.
             disk.sync_directory(path.parent)
             return Outcome.PRESENT
         self._link_object(target, path)
+        if (size := path.stat().st_size) != target.size:
+            # A share that says yes to everything.
+            raise OSError(f"{path} was linked, and has {size} bytes for {target.size}")
         return Outcome.STORED
 
     def _claim_key(self, target: Object, metadata_path: Path) -> bool:

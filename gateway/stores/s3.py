@@ -1,7 +1,8 @@
 """A store in S3, or in what speaks its language.
 
 An object below the part size is one PUT, a larger one is sent in parts from the file. Both carry `If-None-Match: *`, so that
-the store itself refuses to replace; what stands at a taken key is asked with HEAD.
+the store itself refuses to replace; what stands at a taken key is asked with HEAD. Nothing counts as stored because no error
+came: see `s3_evidence.py`.
 """
 
 from __future__ import annotations
@@ -14,17 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-from botocore.exceptions import ClientError, NoCredentialsError
-
-from gateway import disk, names
 from gateway.errors import ObjectRefused, Refused, StoreError, Transient
 from gateway.stores import Object, Outcome
 from gateway.stores.file_slice import body_of
-from gateway.stores.s3_errors import code_of, explain, status_of
-from gateway.stores.silence import unless_silent
+from gateway.stores.s3_calls import Calls
+from gateway.stores.s3_evidence import Body, Sight, body_to_send, is_kept, sight_of
+from gateway.stores.s3_uploads import DOES_NOT_KNOW, Uploads
 
-MAX_PARTS = 10_000
 # A name that Athena, Hive and Spark pass over, as they do with every name that begins with a dot.
 PROOF_KEY = ".lightfile6-insights-gateway-proof"
 PROOF = {"proof": "1"}
@@ -36,13 +33,15 @@ class S3Options:
 
     Attributes:
         part_size: bytes from which an object is sent in parts of that size.
-        conditional_put: `auto` proves it, `on` and `off` trust the operator.
+        conditional_put: `auto` proves it, `on` demands it, `off` does without.
+        checksums: whether bodies carry a checksum.
         patience_s: how long the store may neither take anything of a body nor answer.
         extra: arguments of PutObject and CreateMultipartUpload for storage class and encryption.
     """
 
     part_size: int
     conditional_put: str
+    checksums: bool
     patience_s: float
     extra: dict[str, str]
 
@@ -51,85 +50,99 @@ class S3Store:
     """Keeps objects in S3.
 
     Args:
-        connect: makes the client's context manager; called once, at the first use.
+        connect: makes a client's context manager.
         options: see `S3Options`.
     """
 
     def __init__(self, connect: Callable[[], Any], options: S3Options) -> None:
-        self._connect = connect
         self._options = options
-        self._exits = contextlib.AsyncExitStack()
-        self._connecting = asyncio.Lock()
-        self._client: Any = None
-        self._proved: dict[str, bool] = {}
-        self._proving: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-
-    async def connect(self) -> Any:
-        """The client, made at the first call; making it takes some 70 ms and no network. StoreError if it cannot be made."""
-        async with self._connecting:
-            if self._client is None:
-                try:
-                    self._client = await self._exits.enter_async_context(self._connect())
-                except Exception as error:
-                    raise explain(error, "preparing to talk to S3") from error
-        return self._client
+        self._calls = Calls(connect, options.patience_s)
+        self._uploads = Uploads(self._calls, checksums=options.checksums)
+        # By bucket and prefix, since a policy may treat one prefix of a bucket unlike another.
+        self._proved: dict[tuple[str, str], bool] = {}
+        self._proving: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        # Buckets in which CompleteMultipartUpload was seen to honour the condition, and those that honour none.
+        self._complete_proved: set[str] = set()
+        self._unconditional: set[str] = set()
 
     async def close(self) -> None:
         """Close the connections."""
-        self._client = None
-        exits, self._exits = self._exits, contextlib.AsyncExitStack()
-        await exits.aclose()
+        await self._calls.close()
 
-    async def _explained(self, error: Exception, doing: str) -> StoreError:
-        """What an error means. A client that found no credentials never looks for them again, so it is given up."""
-        if isinstance(error, NoCredentialsError):
-            await self.close()
-        return explain(error, doing)
-
-    # --- does the store honour If-None-Match, and know its objects again ---------------------------------------------
+    # --- does the store keep what it is given, honour If-None-Match, and know its objects again ---------------------
 
     async def honours_condition(self, bucket: str, prefix: str) -> bool:
-        """See `Store.honours_condition`. The proof puts one small object of the gateway's own twice."""
-        if self._options.conditional_put != "auto":
-            return self._options.conditional_put == "on"
-        known = self._proved.get(bucket)
+        """See `Store.honours_condition`. The proof puts one small object of the gateway's own twice, and looks at it."""
+        if bucket in self._unconditional:
+            return False
+        known = self._proved.get((bucket, prefix))
         if known is None:
-            # A lock for each bucket: one that hangs must not hold up the others.
-            async with self._proving[bucket]:
-                known = self._proved.get(bucket)
+            # A lock for each: one that hangs must not hold up the others.
+            async with self._proving[bucket, prefix]:
+                known = self._proved.get((bucket, prefix))
                 if known is None:
-                    known = self._proved[bucket] = await self._prove(bucket, prefix + PROOF_KEY)
+                    known = self._proved[bucket, prefix] = await self._prove(_proof_object(bucket, prefix))
+                    if not known:
+                        self._unconditional.add(bucket)
         return known
 
-    async def _prove(self, bucket: str, key: str) -> bool:
+    async def prove_parts(self, bucket: str, prefix: str, note: Path) -> None:
+        """Try the steps of an upload in parts, as the first large object does; what is made is removed again.
+
+        Args:
+            bucket: proved by `honours_condition` before.
+            prefix: likewise.
+            note: a name for a file, in a directory that is there; what a failure leaves in the store stands in it.
+
+        Raises:
+            StoreError: a step does not work.
+        """
+        proof = _proof_object(bucket, prefix)
+        conditional = self._is_conditional(proof)
+        if not await self._uploads.try_out(proof, note, self._described(proof), conditional=conditional):
+            if self._options.conditional_put == "on":
+                raise Refused(_REPLACES_ALL_THE_SAME.format(bucket))
+            self._unconditional.add(bucket)
+        self._complete_proved.add(bucket)
+
+    async def _prove(self, proof: Object) -> bool:
         """The second put at the latest finds the key taken; a store that takes it again does not honour the condition."""
-        client = await self.connect()
+        doing = f"proving bucket {proof.bucket}"
+        if self._options.conditional_put == "off":
+            await self._put_proof(proof, doing, conditional=False)
+            return False
+        honoured = await self._is_refused_when_taken(proof, doing)
+        if honoured:
+            sight = await self._look(proof)
+            if sight is None:
+                raise Transient(f"{doing}: the proof {proof.key} was there and is gone")
+            # Without its metadata an object whose answer was lost would be taken for a stranger's, and be put once more.
+            honoured = sight.metadata == PROOF
+            if not honoured and not sight.is_own:
+                raise Transient(_not_a_store(doing))
+        if not honoured and self._options.conditional_put == "on":
+            raise Refused(_REPLACES_ALL_THE_SAME.format(proof.bucket))
+        return honoured
+
+    async def _is_refused_when_taken(self, proof: Object, doing: str) -> bool:
         for _ in range(2):
             try:
-                put = client.put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*", Metadata=PROOF, **self._options.extra)
-                await unless_silent(put, lambda: 0, self._options.patience_s)
-            except Exception as error:
-                if status_of(error) == 412:
-                    return await self._gives_metadata_back(bucket, key)
-                if status_of(error) == 501:
-                    # "Not implemented" is said of the condition: the header is all that is special in this request.
-                    return False
-                raise await self._explained(error, f"proving If-None-Match in bucket {bucket}") from error
+                await self._put_proof(proof, doing, conditional=True)
+            except StoreError as error:
+                if error.status == 412:
+                    return True
+                if error.status not in DOES_NOT_KNOW:
+                    raise
+                # Said of the condition only if the same put is taken without it: else of encryption, say.
+                await self._put_proof(proof, doing, conditional=False)
+                return False
         return False
 
-    async def _gives_metadata_back(self, bucket: str, key: str) -> bool:
-        """Without its metadata an object whose answer was lost would be taken for a stranger's, and be put once more."""
-        client = await self.connect()
-        try:
-            answer = await client.head_object(Bucket=bucket, Key=key)
-        except Exception as error:
-            if status_of(error) == 403:
-                # Who may not look hears of it when a key is taken, and nothing is put a second time then.
-                return True
-            if status_of(error) == 404:
-                raise Transient(f"the proof in bucket {bucket} was there and is gone") from error
-            raise await self._explained(error, f"looking at the proof in bucket {bucket}") from error
-        return {name.lower(): value for name, value in answer.get("Metadata", {}).items()} == PROOF
+    async def _put_proof(self, proof: Object, doing: str, *, conditional: bool) -> None:
+        body = await asyncio.to_thread(body_to_send, b"", 0, 0)
+        answer = await self._send(proof, body, doing, conditional=conditional)
+        if not await asyncio.to_thread(is_kept, answer, body):
+            await self._must_be_there(proof, doing)
 
     # --- put --------------------------------------------------------------------------------------------------------
 
@@ -140,23 +153,28 @@ class S3Store:
         return await self._put_in_parts(target, target.source)
 
     async def _put_whole(self, target: Object) -> Outcome:
-        client = await self.connect()
-        with body_of(target.source, 0, target.size) as body:
-            try:
-                put = client.put_object(
-                    Body=body, ContentLength=target.size, **self._condition(target), **self._described(target)
-                )
-                await unless_silent(put, body.tell, self._options.patience_s)
-            except Exception as error:
-                if status_of(error) == 412:
-                    return await self._whose(target)
-                raise await self._explained(error, f"putting {target.key}") from error
+        doing = f"putting {target.key}"
+        body = await asyncio.to_thread(body_to_send, target.source, 0, target.size)
+        try:
+            answer = await self._send(target, body, doing, conditional=self._is_conditional(target))
+        except StoreError as error:
+            if error.status == 412:
+                return await self._whose(target)
+            raise
+        if not await asyncio.to_thread(is_kept, answer, body):
+            await self._must_be_there(target, doing)
         return Outcome.STORED
 
-    def _condition(self, target: Object) -> dict[str, str]:
-        """Nothing where the store is known not to honour it: some answer 501 to the header, and keys cannot collide there."""
-        ignored = self._options.conditional_put == "off" or self._proved.get(target.bucket) is False
-        return {} if ignored else {"IfNoneMatch": "*"}
+    async def _send(self, target: Object, body: Body, doing: str, *, conditional: bool) -> dict[str, Any]:
+        checksum = {"ChecksumCRC32": body.checksum()} if self._options.checksums else {}
+        condition = {"IfNoneMatch": "*"} if conditional else {}
+        with body_of(target.source, 0, target.size) as source:
+            arguments = {"ContentLength": target.size, **checksum, **condition, **self._described(target)}
+            return await self._calls.call("put_object", doing, arguments, source)
+
+    def _is_conditional(self, target: Object) -> bool:
+        """Not where the store is known not to honour it: some answer 501 to the header, and keys cannot collide there."""
+        return self._options.conditional_put != "off" and target.bucket not in self._unconditional
 
     def _described(self, target: Object) -> dict[str, Any]:
         return {
@@ -167,132 +185,50 @@ class S3Store:
             **self._options.extra,
         }
 
-    # --- who has the key --------------------------------------------------------------------------------------------
-
-    async def _whose(self, target: Object) -> Outcome:
-        """The key is taken: by this very object (an answer was lost), or by another."""
-        found = await self._head(target)
-        if found is None:
-            # Refused as taken and yet not there: deleted meanwhile, or an earlier put of ours still runs. The same key.
-            raise Transient(f"{target.key} was taken and is gone")
-        if not target.is_held_as(found):
-            return Outcome.TAKEN
-        if differing := target.differences(found):
-            raise ObjectRefused(f"{target.key} is this object with other content ({', '.join(differing)})")
-        return Outcome.PRESENT
-
-    async def holds(self, target: Object) -> bool:
-        """See `Store.holds`."""
-        found = await self._head(target)
-        return found is not None and target.is_held_as(found)
-
-    async def is_free(self, target: Object) -> bool:
-        """See `Store.is_free`."""
-        try:
-            return await self._head(target) is None
-        except Refused:
-            # Without s3:ListBucket S3 says 403 of what is missing, too.
-            return True
-
-    async def _head(self, target: Object) -> dict[str, str] | None:
-        client = await self.connect()
-        try:
-            answer = await client.head_object(Bucket=target.bucket, Key=target.key)
-        except Exception as error:
-            if status_of(error) == 404:
-                return None
-            if status_of(error) == 403:
-                raise Refused(
-                    f"{target.key} is taken and cannot be looked at, so it is not known whether it is ours: "
-                    "the role needs s3:GetObject (and s3:ListBucket, to be told what is missing)"
-                ) from error
-            raise await self._explained(error, f"looking at {target.key}") from error
-        return {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
-
     # --- in parts ---------------------------------------------------------------------------------------------------
 
     async def _put_in_parts(self, target: Object, source: Path) -> Outcome:
-        note = source.with_name(f"{source.name}.{names.UPLOAD_NOTE}")
+        note = self._uploads.note_of(source)
         if note.exists():
             # An earlier process or attempt got as far as this, and its last call may have succeeded unheard.
-            if await self._holds_if_it_may_look(target):
-                await self._abandon(note)
+            is_there = await self._holds_if_it_may_look(target)
+            await self._uploads.abandon(note)
+            if is_there:
                 return await self._whose(target)
-            await self._abandon(note)
-        upload_id = await self._begin(target, note)
+        await self._prove_complete(target, note)
+        described, conditional = self._described(target), self._is_conditional(target)
         try:
-            outcome = await self._complete(target, upload_id, await self._send_parts(target, source, upload_id))
-        except Exception as error:
-            if await self._finished_unheard(target, error):
-                await self._abandon(note)
+            is_proved = await self._uploads.put(target, source, self._options.part_size, note, described, conditional=conditional)
+        except StoreError as error:
+            if error.status == 412:
+                return await self._whose(target)
+            if error.code == "NoSuchUpload" and await self.holds(target):
+                # It was completed by an earlier call whose answer was lost.
                 return Outcome.PRESENT
-            # What cannot be aborted now is aborted by the next attempt, which finds the note.
-            with contextlib.suppress(StoreError):
-                await self._abandon(note)
-            raise error if isinstance(error, StoreError) else explain(error, f"putting {target.key}") from error
-        if outcome is Outcome.STORED:
-            await asyncio.to_thread(_forget, note)
-        else:
-            await self._abandon(note)
-        return outcome
-
-    async def _begin(self, target: Object, note: Path) -> str:
-        """Begin an upload in parts. Its id is on disk before the first part is sent, so that no crash leaves parts behind."""
-        client = await self.connect()
-        try:
-            answer = await client.create_multipart_upload(**self._described(target))
-        except Exception as error:
-            raise await self._explained(error, f"beginning the upload of {target.key}") from error
-        upload_id: str = answer["UploadId"]
-        noted = {"bucket": target.bucket, "key": target.key, "upload_id": upload_id}
-        try:
-            await asyncio.to_thread(_write_note, note, orjson.dumps(noted))
-        except OSError as error:
-            with contextlib.suppress(StoreError):
-                await self._abort(noted)
-            raise Transient(f"the upload of {target.key} cannot be noted on disk: {error}") from error
-        return upload_id
-
-    async def _send_parts(self, target: Object, source: Path, upload_id: str) -> list[dict[str, Any]]:
-        client = await self.connect()
-        part_size = max(self._options.part_size, -(-target.size // MAX_PARTS))
-        parts = []
-        for number, start in enumerate(range(0, target.size, part_size), 1):
-            size = min(part_size, target.size - start)
-            with body_of(source, start, size) as body:
-                sending = client.upload_part(
-                    Bucket=target.bucket,
-                    Key=target.key,
-                    UploadId=upload_id,
-                    PartNumber=number,
-                    Body=body,
-                    ContentLength=size,
-                )
-                answer = await unless_silent(sending, body.tell, self._options.patience_s)
-            checksums = {name: value for name, value in answer.items() if name in _PART_CHECKSUMS}
-            parts.append({"PartNumber": number, "ETag": answer["ETag"], **checksums})
-        return parts
-
-    async def _complete(self, target: Object, upload_id: str, parts: list[dict[str, Any]]) -> Outcome:
-        """Make the parts one object. A 200 that carries an error in its body is raised by botocore as the error it is."""
-        client = await self.connect()
-        try:
-            await client.complete_multipart_upload(
-                Bucket=target.bucket,
-                Key=target.key,
-                UploadId=upload_id,
-                MultipartUpload={"Parts": parts},
-                **self._condition(target),
-            )
-        except ClientError as error:
-            if status_of(error) == 412:
-                return await self._whose(target)
             raise
+        if not is_proved:
+            await self._look_behind_complete(target, note)
         return Outcome.STORED
 
-    async def _finished_unheard(self, target: Object, error: Exception) -> bool:
-        """An upload that is no longer there was completed, by an earlier call whose answer was lost, or aborted."""
-        return code_of(error) == "NoSuchUpload" and await self.holds(target)
+    async def _look_behind_complete(self, target: Object, note: Path) -> None:
+        try:
+            await self._must_be_there(target, f"putting {target.key}")
+        except StoreError:
+            # It may not have been completed: then its parts are still there.
+            with contextlib.suppress(StoreError):
+                await self._uploads.abandon(note)
+            raise
+        await self._uploads.forget(note)
+
+    async def _prove_complete(self, target: Object, note: Path) -> None:
+        """Before the first upload to a bucket: a store may refuse to replace by PutObject, and replace by Complete."""
+        proved = [prefix for bucket, prefix in self._proved if bucket == target.bucket and target.key.startswith(prefix)]
+        if not proved or not self._is_conditional(target) or target.bucket in self._complete_proved:
+            return
+        await self.prove_parts(target.bucket, proved[0], note)
+        if target.bucket in self._unconditional:
+            # Under a key with its own id, from the next attempt on.
+            raise Transient(f"putting {target.key}: in bucket {target.bucket} an upload in parts replaces what it finds")
 
     async def _holds_if_it_may_look(self, target: Object) -> bool:
         try:
@@ -300,39 +236,88 @@ class S3Store:
         except Refused:
             return False
 
-    async def _abandon(self, note: Path) -> None:
-        """Abort the upload that a note tells of, then remove the note."""
-        noted = await asyncio.to_thread(_read_note, note)
-        if noted is not None:
-            await self._abort(noted)
-        await asyncio.to_thread(_forget, note)
+    # --- who has the key --------------------------------------------------------------------------------------------
 
-    async def _abort(self, noted: dict[str, str]) -> None:
-        client = await self.connect()
+    async def _must_be_there(self, target: Object, doing: str) -> None:
+        """After a success that proves nothing: return only if this very object is at its key."""
+        sight = await self._look(target)
+        if sight is None:
+            raise Transient(f"{doing}: was answered as stored, and it is not there")
+        if target.is_held_as(sight.metadata) and sight.size == target.size:
+            return
+        if not sight.is_own:
+            raise Transient(_not_a_store(doing))
+        if sight.size != target.size or target.identity in sight.metadata:
+            raise Transient(f"{doing}: was answered as stored, and another object is there")
+        raise Refused(
+            f"{doing}: was answered as stored, without a checksum or an ETag that is its MD5, and a look shows no metadata: "
+            "the store has to give one of these back"
+        )
+
+    async def _whose(self, target: Object) -> Outcome:
+        """The key is taken: by this very object (an answer was lost), or by another."""
+        sight = await self._look(target)
+        if sight is None:
+            # Refused as taken and yet not there: deleted meanwhile, or an earlier put of ours still runs. The same key.
+            raise Transient(f"{target.key} was taken and is gone")
+        if not target.is_held_as(sight.metadata):
+            _must_be_own(sight, target)
+            return Outcome.TAKEN
+        differing = target.differences(sight.metadata)
+        if sight.size != target.size:
+            differing.append(f"size {sight.size} for {target.size}")
+        if differing:
+            raise ObjectRefused(f"{target.key} is this object with other content ({', '.join(differing)})")
+        return Outcome.PRESENT
+
+    async def holds(self, target: Object) -> bool:
+        """See `Store.holds`."""
+        sight = await self._look(target)
+        return sight is not None and target.is_held_as(sight.metadata) and sight.size == target.size
+
+    async def is_free(self, target: Object) -> bool:
+        """See `Store.is_free`."""
         try:
-            await client.abort_multipart_upload(Bucket=noted["bucket"], Key=noted["key"], UploadId=noted["upload_id"])
-        except Exception as error:
-            if status_of(error) != 404:
-                raise explain(error, f"aborting an upload of {noted['key']}") from error
+            sight = await self._look(target)
+        except Refused:
+            # Without s3:ListBucket S3 says 403 of what is missing, too.
+            return True
+        if sight is not None and not target.is_held_as(sight.metadata):
+            _must_be_own(sight, target)
+        return sight is None
+
+    async def _look(self, target: Object) -> Sight | None:
+        try:
+            place = {"Bucket": target.bucket, "Key": target.key}
+            answer = await self._calls.call("head_object", f"looking at {target.key}", place)
+        except StoreError as error:
+            if error.status == 404:
+                return None
+            if error.status == 403:
+                raise Refused(
+                    f"{target.key} cannot be looked at, so it is not known whether it is there: "
+                    "the role needs s3:GetObject (and s3:ListBucket, to be told what is missing)",
+                    status=403,
+                    code=error.code,
+                ) from error
+            raise
+        return sight_of(answer)
 
 
-_PART_CHECKSUMS = frozenset({"ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256"})
+_REPLACES_ALL_THE_SAME = (
+    "s3.conditional_put is on, and bucket {} does not refuse to replace an object, or gives no metadata back: set it to auto"
+)
 
 
-def _write_note(note: Path, data: bytes) -> None:
-    disk.write_file(note, data)
-    disk.sync_directory(note.parent)
+def _proof_object(bucket: str, prefix: str) -> Object:
+    return Object(bucket, prefix + PROOF_KEY, b"", 0, "application/octet-stream", PROOF, "proof")
 
 
-def _read_note(note: Path) -> dict[str, str] | None:
-    """What a note says; None if a crash tore it, and then only the bucket's lifecycle rule knows of the upload."""
-    try:
-        noted = orjson.loads(note.read_bytes())
-        return {name: str(noted[name]) for name in ("bucket", "key", "upload_id")}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
+def _must_be_own(sight: Sight, target: Object) -> None:
+    """A key is a stranger's only if the store itself says so: a proxy that says 200 to every HEAD has no objects."""
+    if not sight.is_own:
+        raise Transient(_not_a_store(f"looking at {target.key}"))
 
 
-def _forget(note: Path) -> None:
-    disk.remove(note)
-    disk.sync_directory(note.parent)
+def _not_a_store(doing: str) -> str:
+    return f"{doing}: the answer has no field that S3 gives, so that something else has given it: a proxy, or another server"

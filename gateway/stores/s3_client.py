@@ -14,6 +14,7 @@ from gateway.config import Config
 from gateway.errors import ConfigError, Refused
 from gateway.stores.s3 import S3Options, S3Store
 from gateway.stores.s3_errors import explain
+from gateway.stores.s3_session import SessionWithoutRedirects, no_region
 from gateway.tls import ca_bundle, check_bundle
 
 
@@ -36,6 +37,7 @@ def s3_store(config: Config, streams: int) -> S3Store:
         s3={"addressing_style": "path" if aws.endpoint else "auto"},
         # So long that a call is given up before, and for a reason that says so.
         connector_args={"socket_factory": partial(_socket, unsent_s=4 * s3.read_timeout)},
+        http_session_cls=SessionWithoutRedirects,
     )
     arguments: dict[str, Any] = {
         "region_name": aws.region,
@@ -68,6 +70,7 @@ def _session(trusted: str | None) -> Any:
         Refused: the AWS profile names a file of authorities that cannot be used; the client library would not say which.
     """
     session = aiobotocore.session.get_session()
+    session.register("before-call.s3.HeadBucket", no_region)
     # A profile of AWS may name a file of its own.
     named = session.get_config_variable("ca_bundle")
     if not named:
@@ -88,7 +91,13 @@ def _options(config: Config) -> S3Options:
         "SSEKMSKeyId": s3.kms_key_id,
     }
     given = {name: value for name, value in extra.items() if value}
-    return S3Options(s3.part_size, s3.conditional_put, s3.read_timeout, given)
+    return S3Options(
+        part_size=s3.part_size,
+        conditional_put=s3.conditional_put,
+        checksums=s3.checksums == "when_supported",
+        patience_s=s3.read_timeout,
+        extra=given,
+    )
 
 
 async def has_credentials(config: Config) -> bool:

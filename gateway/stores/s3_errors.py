@@ -1,8 +1,13 @@
-"""What an error of S3 means for the one who waits to send: try again, ask a person, or give up on this object alone."""
+"""What an error of S3 means for delivery: try again, ask a person, or put off this object alone.
+
+One table says what each code means that S3 documents for the calls made here. A status decides only where no code is known.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from json import JSONDecodeError
+from typing import Any, Final
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -22,33 +27,94 @@ from botocore.parsers import ResponseParserError
 
 from gateway.errors import ObjectRefused, Refused, StoreError, Transient
 
-# Statuses of the 4xx range that say "not now".
-_BUSY_STATUSES = frozenset({408, 409, 412, 425, 429})
-# Codes that come with status 400 and are nobody's fault but the network's.
-_BUSY_CODES = frozenset(
-    {
-        "RequestTimeout",
-        "IncompleteBody",
-        "BadDigest",
-        "XAmzContentSHA256Mismatch",
-        "XAmzContentChecksumMismatch",
-        "SlowDown",
-    }
+# Not now: the same request may succeed later.
+_TRANSIENT_CODES: Final = (
+    "BadDigest",
+    "Busy",
+    "ConditionalRequestConflict",
+    "IncompleteBody",
+    "InternalError",
+    "NoSuchKey",
+    # The upload is begun anew.
+    "NoSuchUpload",
+    "OperationAborted",
+    "PreconditionFailed",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "TooManyRequests",
+    "XAmzContentChecksumMismatch",
+    "XAmzContentSHA256Mismatch",
 )
-# Codes that come with status 400 and concern every object alike.
-_REFUSED_CODES = frozenset(
-    {
-        "AuthorizationHeaderMalformed",
-        "ExpiredToken",
-        "IllegalLocationConstraintException",
-        "InvalidBucketName",
-        "InvalidToken",
-        "InvalidStorageClass",
-        "TokenRefreshRequired",
-    }
+# The bucket, its policy, the account or a setting: whatever is put is refused until a person changes something.
+_REFUSED_CODES: Final = (
+    "AccessDenied",
+    "AccountProblem",
+    "AllAccessDisabled",
+    "AuthorizationHeaderMalformed",
+    "CredentialsNotSupported",
+    "ExpiredToken",
+    "IllegalLocationConstraintException",
+    "InvalidAccessKeyId",
+    "InvalidBucketName",
+    "InvalidBucketState",
+    "InvalidEncryptionAlgorithmError",
+    "InvalidLocationConstraint",
+    "InvalidObjectState",
+    "InvalidPayer",
+    "InvalidRegion",
+    # A header that the bucket demands, or does not take: object lock without a checksum, for one.
+    "InvalidRequest",
+    "InvalidSecurity",
+    "InvalidStorageClass",
+    "InvalidToken",
+    "MethodNotAllowed",
+    "MissingContentLength",
+    "MissingSecurityElement",
+    "MissingSecurityHeader",
+    "NoSuchBucket",
+    "NotImplemented",
+    "NotSignedUp",
+    "ObjectLockConfigurationNotFoundError",
+    "PermanentRedirect",
+    "QuotaExceeded",
+    "Redirect",
+    "RequestTimeTooSkewed",
+    "ServerSideEncryptionConfigurationNotFoundError",
+    "SignatureDoesNotMatch",
+    "TemporaryRedirect",
+    "TokenRefreshRequired",
+    "XMinioAdminBucketQuotaExceeded",
 )
-# A 404 that is not about the bucket is about an upload or an object that went away meanwhile.
-_GONE_CODES = frozenset({"NoSuchUpload", "NoSuchKey"})
+# This object: others of the stream may be taken. Where they are not, delivery finds that out.
+_OBJECT_CODES: Final = (
+    "EntityTooLarge",
+    "EntityTooSmall",
+    "InvalidArgument",
+    "InvalidDigest",
+    "InvalidPart",
+    "InvalidPartOrder",
+    "InvalidTag",
+    "InvalidURI",
+    "KeyTooLongError",
+    "MalformedXML",
+    "MaxMessageLengthExceeded",
+    "MetadataTooLarge",
+    "RequestHeaderSectionTooLarge",
+)
+MEANINGS: Final[Mapping[str, type[StoreError]]] = {
+    **dict.fromkeys(_TRANSIENT_CODES, Transient),
+    **dict.fromkeys(_REFUSED_CODES, Refused),
+    **dict.fromkeys(_OBJECT_CODES, ObjectRefused),
+}
+# For an answer without a code of the table, such as a proxy gives; 5xx are transient, what else is below 500 is the object's.
+_REFUSED_STATUSES: Final = frozenset({300, 301, 302, 303, 305, 307, 308, 401, 403, 404, 405, 407, 411, 501})
+_TRANSIENT_STATUSES: Final = frozenset({408, 409, 412, 423, 425, 429})
+# Codes after which the credentials are looked for anew: they may have been replaced where they come from.
+STALE_CREDENTIALS: Final = frozenset(
+    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired"}
+)
+
 _WITHOUT_CREDENTIALS = (
     CredentialRetrievalError,
     InvalidConfigError,
@@ -70,37 +136,16 @@ _CREDENTIAL_CALLS = frozenset(
 _CREDENTIALS_BUSY = frozenset({"IDPCommunicationError", "RequestLimitExceeded", "Throttling", "ThrottlingException"})
 
 
-def status_of(error: Exception) -> int:
-    """The HTTP status that S3 answered an error with, 0 if none."""
-    if not isinstance(error, ClientError) or error.operation_name in _CREDENTIAL_CALLS:
-        return 0
-    return _status(error)
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def code_of(error: Exception) -> str:
-    """S3's code of an error, empty if there is none."""
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
-
-
 def explain(error: Exception, doing: str) -> StoreError:
     """The store error that an exception of the client library means.
 
+    Its status and code are those of S3's answer; what gives credentials has its say in the text alone.
     An exception that means none of them is a defect of ours, and stays what it is.
     """
     if isinstance(error, StoreError):
         return error
     if isinstance(error, ClientError):
-        status, code = _status(error), code_of(error)
-        message = error.response.get("Error", {}).get("Message", "")
-        if error.operation_name in _CREDENTIAL_CALLS:
-            is_busy = status >= 500 or status in _BUSY_STATUSES or code in _CREDENTIALS_BUSY
-            said = f"{doing}: no AWS credentials: {error.operation_name} was answered {status} {code} {message}"
-            return (Transient if is_busy else Refused)(said.rstrip())
-        return _kind(status, code)(f"{doing}: {status} {code} {message}".rstrip())
+        return _answered(error, doing)
     if isinstance(error, ParamValidationError):
         return ObjectRefused(f"{doing}: {error}")
     if isinstance(error, _WITHOUT_CREDENTIALS) or _is_expired_already(error):
@@ -110,14 +155,42 @@ def explain(error: Exception, doing: str) -> StoreError:
     raise error
 
 
+def _answered(error: ClientError, doing: str) -> StoreError:
+    metadata = error.response.get("ResponseMetadata", {})
+    status = int(metadata.get("HTTPStatusCode", 0))
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    message = error.response.get("Error", {}).get("Message", "")
+    if error.operation_name in _CREDENTIAL_CALLS:
+        is_busy = status >= 500 or status in _TRANSIENT_STATUSES or code in _CREDENTIALS_BUSY
+        said = f"{doing}: no AWS credentials: {error.operation_name} was answered {status} {code} {message}"
+        return (Transient if is_busy else Refused)(said.rstrip())
+    said = f"{doing}: {status} {code} {message}".rstrip()
+    if 300 <= status < 400:
+        said += _redirected(metadata)
+    return kind_of(status, code)(said, status=status, code=code)
+
+
+def _redirected(metadata: Mapping[str, Any]) -> str:
+    headers = metadata.get("HTTPHeaders", {})
+    place = headers.get("location") or "an address that it does not name"
+    region = headers.get("x-amz-bucket-region")
+    known = f" (the bucket is in {region})" if region else ""
+    return f": redirected to {place}{known}; a request is signed for one address: correct aws.region or aws.endpoint"
+
+
 def _is_expired_already(error: Exception) -> bool:
     """Whether credentials were given that had expired when they came, as to a machine whose clock is ahead."""
     return isinstance(error, RuntimeError) and "credentials are still expired" in str(error)
 
 
-def _kind(status: int, code: str) -> type[StoreError]:
-    if code in _BUSY_CODES or code in _GONE_CODES or status in _BUSY_STATUSES or status >= 500:
-        return Transient
-    if code in _REFUSED_CODES or code.startswith("KMS.") or status in (301, 307, 401, 403, 404):
+def kind_of(status: int, code: str) -> type[StoreError]:
+    """What an answer means."""
+    if code.startswith("KMS."):
         return Refused
-    return ObjectRefused if status in (400, 405, 411, 413, 414) else Transient
+    if (known := MEANINGS.get(code)) is not None:
+        return known
+    if status in _REFUSED_STATUSES:
+        return Refused
+    if status in _TRANSIENT_STATUSES or status >= 500 or status < 300:
+        return Transient
+    return ObjectRefused

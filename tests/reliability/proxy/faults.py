@@ -128,6 +128,19 @@ async def forgotten(exchange: Exchange) -> None:
     await exchange.answer(re.sub(rb"(?i)\r\nx-amz-meta-[^\r]*", b"", await exchange.forward()))
 
 
+def pretended(*fields: str) -> Fault:
+    """Something before the store says 200 with these fields, and the store never sees the request."""
+    page = b"<html><body>We are back soon.</body></html>"
+
+    async def fault(exchange: Exchange) -> None:
+        await exchange.body()
+        has_body = exchange.request.operation != "HeadObject"
+        head = "\r\n".join(["HTTP/1.1 200 OK", "Content-Type: text/html", *fields, f"Content-Length: {len(page)}"])
+        await exchange.answer(head.encode() + END + page * has_body)
+
+    return fault
+
+
 def at_random(source: random.Random, chance: float, choice: Callable[[Request], Sequence[Fault]]) -> Fault:
     """One of the faults that the request may meet, with this probability."""
 

@@ -24,6 +24,7 @@ from reliability.proxy.faults import (
     deaf,
     forgotten,
     late,
+    pretended,
     silent,
     skewed,
     spilled,
@@ -190,6 +191,8 @@ def _row(name: str, fault: str, *variants: Variant, hows: Sequence[str] = HOWS) 
 
 
 _PUTS = ("PutObject", "CompleteMultipartUpload")
+_PARTS = ("CreateMultipartUpload", "UploadPart")
+_WITH_ETAG = pretended('ETag: "5f3e-60a1"')
 _BUSY_KEY = late(BUSY, conflicts=3)
 _LOST_UNCONDITIONAL = unconditional(lost=True)
 
@@ -282,6 +285,21 @@ ROWS: tuple[Row, ...] = (
         *(_forgetting(said, fault) for said, fault in LOST.items() if said != "no answer"),
         # One that does so only after it was proved would have to change its ways, which no proof foresees.
         hows=("start",),
+    ),
+    _row(
+        "says-yes",
+        "200 to a request that is not carried out: to everything, and to each operation",
+        outage("200 to everything", pretended()),
+        outage("200 with an ETag to everything", pretended('ETag: "5f3e-60a1"')),
+        *(first_ones(f"200 to {operation}", pretended(), operation, times=2) for operation in (*_PUTS, *_PARTS)),
+        # A part that was not kept is missed by Complete.
+        *(
+            first_ones(f"200 with an ETag to {operation}", _WITH_ETAG, operation, kinds=("transient", "object"), times=2)
+            for operation in (*_PUTS, *_PARTS)
+        ),
+        always("to a look", (broken(done=True), _PUTS, 2), (pretended(), ("HeadObject",), 2)),
+        always("to an abort", (BUSY, ("UploadPart",), 1), (pretended(), ("AbortMultipartUpload",), 1)),
+        hows=("calm", "kill"),
     ),
     Row("store-mixed", GROUP, "each request meets a random fault with probability 0.3, with kills in between", _mixed),
 )
