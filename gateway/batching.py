@@ -90,6 +90,7 @@ class Batcher:
         self._failures = Repeated(log, "aggregation failed", "aggregation recovered")
         self._busy = asyncio.Lock()
         self._stopping = False
+        self._is_defective = False
 
     def stop(self) -> None:
         """Have `run` return after the step it is at; a step is never left in the middle of a thread's work."""
@@ -167,8 +168,12 @@ class Batcher:
             self._failures.failed(stream=self._stream.name, reason=str(error))
             return False
         except Exception as error:  # noqa: BLE001 (a defect of ours must not end the aggregation for good)
-            self._log.error("defect", where=f"aggregation of {self._stream.name}", reason=repr(error))
+            if not self._is_defective:
+                # Where it begins: each further attempt would meet it again.
+                self._log.error("defect", where=f"aggregation of {self._stream.name}", reason=repr(error))
+            self._is_defective = True
             return False
+        self._is_defective = False
         self._failures.ended(stream=self._stream.name)
         return True
 

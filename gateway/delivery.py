@@ -35,6 +35,10 @@ DRAIN_REFUSALS = 3
 DRAIN_PAUSE_S = 1.0
 # Past so many things that are refused one by one, the refusal is the stream's.
 MAX_HELD = 1000
+# So are so many different things that are refused alike while none is taken: the bucket refuses them, or a setting does.
+ALIKE_REFUSALS = 3
+# Codes that are remembered for that; a store that makes up its codes is not refused by any one of them.
+MAX_CODES = 100
 
 
 @dataclass(slots=True)
@@ -86,6 +90,8 @@ class Lane:
         self._queue: deque[Path] = deque()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._held: dict[str, _Held] = {}
+        # By code: which things were refused with it since the last one that was taken, at most `ALIKE_REFUSALS` of them.
+        self._alike: dict[str, set[str]] = {}
         self._numbering = Numbering(store, stream)
         self._look_again = True
         self._greeted = False
@@ -93,6 +99,7 @@ class Lane:
         self._failed_at = -math.inf
         self._resume_at = -math.inf
         self._last_error: StoreError | None = None
+        self._is_defective = False
         self._told = Repeated(log, f"{stream.name} failed", f"{stream.name} recovered")
         self._draining = False
         self._gave_up = False
@@ -220,7 +227,10 @@ class Lane:
             self._wake.set()
 
     def _tell_defect(self, error: Exception) -> None:
-        self._log.error("defect", where=f"delivery of {self._stream.name}", reason=repr(error))
+        """Log it where it begins: each retry would meet it again."""
+        if not self._is_defective:
+            self._log.error("defect", where=f"delivery of {self._stream.name}", reason=repr(error))
+        self._is_defective = True
 
     async def _attempt(self, path: Path, identity: str) -> None:
         begun = self._monotonic()
@@ -233,13 +243,17 @@ class Lane:
             delivered = parcel.object()
             await asyncio.to_thread(self._spool.retire, self._stream, parcel.path)
             self._succeeded(identity)
+            self._alike.clear()
             self._tell(delivered, parcel.items, self._monotonic() - begun, outcome)
         except FileNotFoundError:
             # Retired, or renumbered, after it was listed: it is listed again if it is still there.
             self._held.pop(identity, None)
             self._look_again = True
         except ObjectRefused as error:
-            self._hold(parcel.path if parcel else path, identity, error)
+            if self._is_refused_alike(identity, error):
+                self._later(parcel.path if parcel else path, identity, _of_the_stream(error), begun)
+            else:
+                self._hold(parcel.path if parcel else path, identity, error)
         except (StoreError, OSError) as error:
             self._later(parcel.path if parcel else path, identity, error, begun)
         except Exception as error:  # noqa: BLE001 (a defect of ours must hold up neither the thing nor its stream for ever)
@@ -264,6 +278,7 @@ class Lane:
         self._summaries.forget(identity)
         self._held.pop(identity, None)
         self._failures = 0
+        self._is_defective = False
         self._resume_at = -math.inf
         self._last_error = None
         self._metrics.refusing.labels(self._stream.name).set(0)
@@ -308,6 +323,16 @@ class Lane:
             # A person has to change something, and waiting for that would only hold up the stop.
             self._gave_up = True
 
+    def _is_refused_alike(self, identity: str, error: ObjectRefused) -> bool:
+        """Whether different things are refused with the same code, and none is taken."""
+        code = error.code or str(error.status)
+        if code not in self._alike and len(self._alike) >= MAX_CODES:
+            return False
+        alike = self._alike.setdefault(code, set())
+        if len(alike) < ALIKE_REFUSALS:
+            alike.add(identity)
+        return len(alike) >= ALIKE_REFUSALS
+
     def _hold(self, path: Path, identity: str, error: ObjectRefused) -> None:
         """The store takes others and not this one: it waits by itself, and the stream goes on."""
         if len(self._held) >= MAX_HELD and identity not in self._held:
@@ -318,3 +343,9 @@ class Lane:
         self._held[identity] = _Held(path, due_at, failures)
         self._metrics.retries.labels(self._stream.name, "object").inc()
         self._log.error(f"{self._stream.name} failed", kind="object", reason=str(error), path=path.name, failures=failures)
+
+
+def _of_the_stream(error: ObjectRefused) -> Refused:
+    """What is said of one thing, and is so of all of them."""
+    said = f"{error} (so were {ALIKE_REFUSALS} different ones and none was taken: the bucket refuses them, or a setting does)"
+    return Refused(said, status=error.status, code=error.code)

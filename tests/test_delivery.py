@@ -565,11 +565,49 @@ async def test_what_is_held_by_itself_is_bounded(start: Start, bench: Bench, mon
     monkeypatch.setattr(delivery, "MAX_HELD", 2)
     for number in range(5):
         bench.file(b"%d" % number)
-    store = ScriptedStore(*[ObjectRefused("a 400")] * 100)
+    store = ScriptedStore(*[ObjectRefused("a 400", code=f"Code{number}") for number in range(100)])
     lane = start(store, SPECIMEN, parallel=1, retry=RetryPolicy(HOURS_S, HOURS_S, HOURS_S))
     await until(lambda: lane.trouble == "a 400")
     assert len(lane._held) == 2
     assert len(store.puts) == 3
+
+
+async def test_what_is_refused_alike_is_refused_for_the_stream(start: Start, bench: Bench) -> None:
+    """When three different things are refused with one code and none is taken, the stream is: told once, and tried one by one."""
+    for number in range(8):
+        bench.file(b"%d" % number)
+    store = ScriptedStore(*[ObjectRefused("a 400", status=400, code="InvalidArgument")] * 100)
+    now = [0.0]
+    lane = start(store, SPECIMEN, parallel=1, retry=RetryPolicy(10.0, 10.0, 10.0), monotonic=lambda: now[0])
+    await until(lambda: lane.trouble is not None)
+    assert lane.trouble is not None
+    assert lane.trouble.startswith("a 400 (so were 3 different ones and none was taken")
+    assert bench.metric("store_refusing", stream="specimen") == 1
+    for attempts in range(4, 8):
+        now[0] += 10.1
+        lane.wake()
+        await store.tried(attempts)
+        await until(lambda: not lane._running)
+    told = bench.told("specimen failed")
+    assert [line["kind"] for line in told] == ["object", "object", "refused"]
+    assert bench.metric("delivery_retries_total", stream="specimen", kind="refused") == 5
+
+
+async def test_what_is_taken_between_refusals_keeps_them_apart(start: Start, bench: Bench) -> None:
+    """As long as others are taken, what is refused concerns each thing alone."""
+    bodies = [bench.file(b"%d" % number) for number in range(8)]
+
+    def put(target: Object) -> Outcome:
+        if target.source in bodies[::2]:
+            raise ObjectRefused("a 400", status=400, code="InvalidArgument")
+        return STORED
+
+    store = ScriptedStore(*[put] * 100)
+    lane = start(store, SPECIMEN, parallel=1, retry=RetryPolicy(HOURS_S, HOURS_S, HOURS_S))
+    await until(lambda: not any(path.exists() for path in bodies[1::2]))
+    await until(lambda: not lane._running)
+    assert lane.trouble is None
+    assert [path.exists() for path in bodies] == [True, False] * 4
 
 
 # --- what cannot be read -----------------------------------------------------------------------------------------
