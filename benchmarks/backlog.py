@@ -41,7 +41,7 @@ def write_specimens(spool: Path, count: int) -> None:
         instant = begin + number * SPECIMEN_AGE_NS
         uri = f"https://example.com/files/{number:06d}.bin"
         sidecar = Sidecar(f"{number:032x}", f"machine-{number % 1000}", uri, names.UNKNOWN_TYPE, instant, SPECIMEN_BYTES, digest)
-        path = spool / "specimen" / names.spool_name(instant, PID, names.BODY, uri)
+        path = spool / "specimen" / names.spool_name(instant, instant, PID, names.BODY, uri)
         path.write_bytes(content)
         sidecar_of(path).write_bytes(sidecar.to_json())
     os.sync()
@@ -56,6 +56,7 @@ def write_reports(spool: Path, count: int) -> None:
         raise ValueError(f"{count} reports do not fill segments of {SEGMENT_REPORTS}")
     begin = time.time_ns() - segments * SEGMENT_AGE_NS
     for number in range(segments):
-        name = names.spool_name(begin + number * SEGMENT_AGE_NS, PID, names.CUT_SEGMENT)
+        instant = begin + number * SEGMENT_AGE_NS
+        name = names.spool_name(instant, instant, PID, names.CUT_SEGMENT)
         (spool / "usage" / name).write_bytes(content)
     os.sync()

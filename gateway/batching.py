@@ -7,20 +7,24 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Protocol
 
 from gateway import aggregate, disk
+from gateway.errors import is_full
 from gateway.layout import Claimed
 from gateway.log import Log
 from gateway.repeated import Repeated
 from gateway.spool import Spool
-from gateway.streams import Stream
+from gateway.streams import Kind, Stream
 
 # How many archives' summaries are kept for the delivery; what is older is read from the archive again.
 KEPT_SUMMARIES = 1000
 FAILURE_PAUSE_S = 5.0
 SEAL_PAUSE_S = 1.0
 LOOK_PAUSE_S = 1.0
+# What an archive may have above its lines, where they cannot be compressed, and its directory.
+ARCHIVE_OVERHEAD_BYTES = 64 * 1024
 
 
 class Summaries:
@@ -125,8 +129,8 @@ class Batcher:
         await self._spool.cut(self._stream)
         async with self._busy:
             stuck = await self._resume_claimed()
-            while claimed := await asyncio.to_thread(self._claim):
-                await self._aggregate(claimed, is_new=True)
+            while await self._batch_next():
+                continue
             if stuck is not None:
                 raise stuck
 
@@ -146,10 +150,8 @@ class Batcher:
     async def _batch_full_ones(self) -> None:
         async with self._busy:
             while self._is_enough():
-                claimed = await asyncio.to_thread(self._claim)
-                if claimed is None:
+                if not await self._batch_next():
                     break
-                await self._aggregate(claimed, is_new=True)
             else:
                 return
         # What is counted stands behind a commit that is not durable yet, which tells when it is; or someone took files
@@ -193,8 +195,29 @@ class Batcher:
     def _is_enough(self) -> bool:
         return self._spool.census.claimable[self._stream.name].bytes >= self._max_batch_bytes
 
-    def _claim(self) -> Claimed | None:
-        return self._spool.claim(self._stream, self._max_batch_bytes, self._host)
+    async def _batch_next(self) -> bool:
+        """Seal the oldest of what waits; false if nothing does.
+
+        A batch is no larger than the room that is left for its archive. Where that is not enough for one file, or not even for a
+        directory, the file is sealed as it is: what was acknowledged can always leave.
+        """
+        room = await asyncio.to_thread(self._room)
+        try:
+            claimed = await asyncio.to_thread(self._spool.claim, self._stream, min(self._max_batch_bytes, room), self._host)
+        except OSError as error:
+            oldest = await asyncio.to_thread(self._spool.oldest_claimable, self._stream) if is_full(error) else None
+            if oldest is None:
+                raise
+            await self._seal_unpacked([oldest])
+            return True
+        if claimed is not None:
+            await self._aggregate(claimed, is_new=True)
+        return claimed is not None
+
+    def _room(self) -> int:
+        """Bytes that an archive may take: other streams may make one at the same time."""
+        streams = sum(stream.kind is Kind.REPORTS for stream in self._spool.streams)
+        return max(0, disk.free_bytes(self._spool.root) // streams - ARCHIVE_OVERHEAD_BYTES)
 
     async def _resume_claimed(self) -> OSError | None:
         """Finish the batches that a crash or a failure left between claim and seal.
@@ -211,16 +234,39 @@ class Batcher:
         return stuck
 
     async def _aggregate(self, claimed: Claimed, *, is_new: bool) -> None:
+        sources = await asyncio.to_thread(claimed.sources)
+        room = await asyncio.to_thread(self._room)
+        if sum(path.stat().st_size for path in sources) > room and not await asyncio.to_thread(self._is_sealed, claimed):
+            await self._give_up_archive(claimed, sources)
+            return
         try:
             summary = await asyncio.to_thread(self._aggregate_and_seal, claimed)
             if summary is not None:
                 self._summaries.keep(str(claimed.batch), summary)
-        except OSError:
+        except OSError as error:
+            if is_full(error) and not await asyncio.to_thread(self._is_sealed, claimed):
+                # Somebody else has taken the room.
+                await self._give_up_archive(claimed, await asyncio.to_thread(claimed.sources))
+                return
             if not claimed.directory.exists():
                 # Sealed all the same, its sources gone: no later look at what is claimed will find it.
                 self._on_sealed(str(claimed.batch), is_new=False)
             raise
         self._on_sealed(str(claimed.batch), is_new=is_new)
+
+    def _is_sealed(self, claimed: Claimed) -> bool:
+        return self._spool.sealed_as(self._stream, claimed.batch) is not None
+
+    async def _give_up_archive(self, claimed: Claimed, sources: list[Path]) -> None:
+        """Seal each source as it is, since there is no room for them once more; a crash leaves some of them claimed."""
+        await self._seal_unpacked(sources)
+        await asyncio.to_thread(self._spool.remove_sources, claimed)
+
+    async def _seal_unpacked(self, sources: list[Path]) -> None:
+        for path in sources:
+            batch = await asyncio.to_thread(self._spool.seal_unpacked, self._stream, path, self._host)
+            self._log.info("sealed unpacked", stream=self._stream.name, batch=str(batch), reason="no room for an archive")
+            self._on_sealed(str(batch), is_new=True)
 
     def _aggregate_and_seal(self, claimed: Claimed) -> aggregate.Summary | None:
         if self._spool.sealed_as(self._stream, claimed.batch) is not None:

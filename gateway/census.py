@@ -80,7 +80,7 @@ class Census:
             spooled = names.parse_spool_name(name)
             # A sidecar may be left of a body that was taken back; it goes at the next start.
             if spooled is not None and spooled.kind != names.SIDECAR:
-                yield spooled.timestamp
+                yield spooled.received_ns
         for name in disk.names(self._layout.aggregation(stream)):
             batch = names.parse_batch(name)
             if batch is not None:

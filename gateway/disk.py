@@ -116,9 +116,15 @@ def write_file(path: Path, data: bytes) -> None:
 
     A file that could not be written whole is removed again, so that a full disk leaves no stump behind.
     """
+    write_chunks(path, [data])
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+    """Like `write_file`, of what comes in chunks."""
     descriptor = create(path)
     try:
-        write_all(descriptor, [data])
+        for chunk in chunks:
+            write_all(descriptor, [chunk])
         sync(descriptor)
     except BaseException:
         path.unlink()
@@ -136,6 +142,16 @@ def place(source: Path, target: Path) -> None:
     if os.path.lexists(target):
         raise FileExistsError(f"{target} is already there")
     os.rename(source, target)
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Write over the beginning of a file in place, and sync it: for a few bytes that are written as one."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, data, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def replace(source: Path, target: Path) -> None:
@@ -163,16 +179,7 @@ def remove_directory(path: Path) -> None:
 
 def copy_part(source: Path, target: Path, start: int, size: int) -> None:
     """Copy `size` bytes from `start` into a new file and sync it; its name is not durable yet."""
-    descriptor = create(target)
-    try:
-        for chunk in read_chunks(source, size, start):
-            write_all(descriptor, [chunk])
-        sync(descriptor)
-    except BaseException:
-        target.unlink()
-        raise
-    finally:
-        os.close(descriptor)
+    write_chunks(target, read_chunks(source, size, start))
 
 
 def read_chunks(path: Path, size: int | None = None, start: int = 0) -> Iterator[bytes]:

@@ -135,13 +135,13 @@ class ReportDraft:
         if self._file is None:
             self._file = _File(self._spool)
         self._file.write(self._folder.finish())
-        instant = self._spool.timestamps.next()
+        received = self._spool.timestamps.now()
         if envelope:
-            parts = envelope_parts(user, instant)
+            parts = envelope_parts(user, received)
             check_enveloped(self._file.size, self._folder.lines, parts, stream.max_body_bytes)
             self._file = self._enveloped(self._file, parts)
         self._file.finish()
-        self._spool.commit_report(stream, self._file.path, instant, user)
+        self._spool.commit_report(stream, self._file.path, received, user)
         self._file.committed()
         self._file = None
 
@@ -211,7 +211,7 @@ class FileDraft:
                 user=user,
                 uri=uri,
                 type=names.content_type(claimed_type, self._first_bytes),
-                received=self._spool.timestamps.next(),
+                received=self._spool.timestamps.now(),
                 size=self._file.size,
                 sha256=self._hash.hexdigest(),
             )
@@ -240,9 +240,9 @@ def _take_all(pieces: Iterable[Piece], take: Callable[[Piece], None]) -> None:
         raise refusal(error) from error
 
 
-def envelope_parts(user: str, instant: int) -> tuple[bytes, bytes]:
+def envelope_parts(user: str, received: int) -> tuple[bytes, bytes]:
     """What stands before and after a report in its envelope."""
-    return f'{{"user":{json.dumps(user)},"received_at":"{names.iso(instant)}","report":'.encode("ascii"), b"}"
+    return f'{{"user":{json.dumps(user)},"received_at":"{names.iso(received)}","report":'.encode("ascii"), b"}"
 
 
 def check_enveloped(size: int, reports: int, parts: tuple[bytes, bytes], max_bytes: int) -> None:

@@ -120,8 +120,13 @@ class ObjectRefused(Refused):
     """The store says no to this one object; others of the stream are not concerned."""
 
 
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or somebody's share of it, has no room; also for one more name."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def refusal(error: OSError) -> GatewayError:
     """What a failed write to the spool means to the client."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return SpoolFull("the disk has no room")
     return SpoolBroken(f"the disk did not keep it ({error.strerror or error})")

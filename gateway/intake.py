@@ -169,14 +169,13 @@ class Intake:
         self._append(stream, user, len(body), [document_line(body)], done)
 
     def _append(self, stream: Stream, user: str, size: int, lines: list[bytes], done: Done) -> None:
-        # One instant decides the segment, the key and `received_at`. Nothing is awaited between here and the append, so
-        # that instants increase along the segment.
-        instant = self._spool.timestamps.next()
+        # One instant decides the segment, the hour of the key and `received_at`.
+        received = self._spool.timestamps.now()
         if self._envelope:
-            prefix, suffix = parts = envelope_parts(user, instant)
+            prefix, suffix = parts = envelope_parts(user, received)
             check_enveloped(size, len(lines), parts, stream.max_body_bytes)
             lines = [prefix + line[:-1] + suffix + b"\n" for line in lines]
-        self._journals[stream.name].append(instant, lines[0] if len(lines) == 1 else b"".join(lines), done)
+        self._journals[stream.name].append(received, lines[0] if len(lines) == 1 else b"".join(lines), done)
 
     # --- files ----------------------------------------------------------------------------------------------------
 

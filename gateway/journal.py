@@ -47,7 +47,7 @@ class SegmentLimits:
     pending_bytes: int
 
 
-# The instant, the lines and who is told; a plain tuple because one is made for each report.
+# When it was received, the lines and who is told; a plain tuple because one is made for each report.
 _Entry = tuple[int, bytes, Done]
 
 
@@ -55,7 +55,8 @@ _Entry = tuple[int, bytes, Done]
 class _Segment:
     path: Path
     descriptor: int
-    hour: str
+    # Of receipt, in hours since the epoch.
+    hour: int
     opened_at: float
     written: int = 0
     synced: int = 0
@@ -125,11 +126,11 @@ class Journal:
 
     # --- the event loop's side ------------------------------------------------------------------------------------
 
-    def append(self, instant: int, data: bytes, done: Done) -> None:
+    def append(self, received: int, data: bytes, done: Done) -> None:
         """Have whole lines written; `done` is called once they are synced, or with the error that kept them out.
 
         Args:
-            instant: nanoseconds since the epoch, later than that of every earlier call.
+            received: nanoseconds since the epoch, by the clock.
             data: lines, each ended by LF; all of them go into one segment, side by side.
             done: called in the event loop's thread.
 
@@ -144,7 +145,7 @@ class Journal:
         if self._pending_bytes and self._pending_bytes + len(data) > self._limits.pending_bytes:
             raise Overloaded("too many reports wait to be written")
         self._pending_bytes += len(data)
-        self._appended.append((instant, data, done))
+        self._appended.append((received, data, done))
         if not self._is_gathering and not self._is_writing:
             self._begin_to_gather()
 
@@ -289,20 +290,20 @@ class Journal:
         )
 
     def _rounds(self, entries: list[_Entry]) -> None:
-        """Write what was gathered: one round, or one for each hour where the hour turns among the entries."""
+        """Write what was gathered: one round, or one for each hour where the hour turns, or the clock was stepped, among them."""
         while entries:
-            hour = names.hour_of(entries[0][0])
-            # Instants increase, so a round of one hour is known by its last entry.
-            count = len(entries)
-            if names.hour_of(entries[-1][0]) != hour:
-                count = sum(1 for instant, _, _ in entries if names.hour_of(instant) == hour)
-            self._round(hour, entries[:count])
-            entries = entries[count:]
+            hour = entries[0][0] // names.HOUR_NS
+            begin, end = hour * names.HOUR_NS, (hour + 1) * names.HOUR_NS
+            # A clock that steps back may bring an hour again; those of one are written together, and the others after them.
+            of_hour = [entry for entry in entries if begin <= entry[0] < end]
+            others = [entry for entry in entries if not begin <= entry[0] < end] if len(of_hour) < len(entries) else []
+            self._round(hour, of_hour)
+            entries = others
             if self.fault is not None and entries:
                 self._answer_soon(entries, self.fault)
                 return
 
-    def _round(self, hour: str, entries: list[_Entry]) -> None:
+    def _round(self, hour: int, entries: list[_Entry]) -> None:
         begun = self._monotonic()
         self._failed_sync = False
         try:
@@ -323,11 +324,11 @@ class Journal:
         if self._is_due():
             self._try_to_cut()
 
-    def _segment_of(self, hour: str, instant: int) -> _Segment:
+    def _segment_of(self, hour: int, received: int) -> _Segment:
         if self._segment is not None and self._segment.hour != hour:
             self._cut()
         if self._segment is None:
-            name = names.spool_name(instant, self._spool.pid, names.OPEN_SEGMENT)
+            name = names.spool_name(self._spool.timestamps.next(), received, self._spool.pid, names.OPEN_SEGMENT)
             path = self._spool.directory(self._stream) / name
             self._segment = _Segment(path, disk.create(path), hour, self._monotonic())
             self._spool.census.open[self._stream.name].add(1, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from gateway import disk, names
 from gateway.errors import StartError
 from gateway.streams import Kind, Stream
 
-FORMAT_VERSION = 1
+# 2: the names of received data hold the time beside their order, and a sealed batch may be one file that is not packed.
+FORMAT_VERSION = 2
 # How many of the oldest files one claim or one look for work picks: the memory it needs, whatever the backlog.
 PICKED_FILES = 10_000
 # What waits for a batch.
@@ -122,18 +124,30 @@ class Layout:
             if stream.kind is Kind.REPORTS:
                 disk.make_directory(self.aggregation(stream))
                 disk.make_directory(self.uploading(stream))
-        if self.format_version() is None:
-            draft = self.tmp / "FORMAT"
-            # A start that crashed here has left it.
-            disk.remove(draft)
-            disk.write_file(draft, f"{FORMAT_VERSION}\n".encode("ascii"))
-            disk.place(draft, self.root / "FORMAT")
+        if self.format_version() != FORMAT_VERSION:
+            self._write_format()
         # Always: an earlier start may have been killed between a name and its sync. Without FORMAT, after a power cut, the
         # spool would be taken for the Go edition's, and what was acknowledged be put aside.
         disk.sync_directory(self.root)
         # A parent that may not be read is one in which somebody else has made the root.
         with contextlib.suppress(PermissionError):
             disk.sync_directory(self.root.parent)
+
+    def _write_format(self) -> None:
+        """Say which version gives names from now on. What earlier ones gave is read as well, so that nothing else is changed."""
+        path, data = self.root / "FORMAT", f"{FORMAT_VERSION}\n".encode("ascii")
+        draft = self.tmp / "FORMAT"
+        # A start that crashed here has left it.
+        disk.remove(draft)
+        try:
+            disk.write_file(draft, data)
+        except OSError as error:
+            if not path.exists() or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # On a full disk what waits must be able to leave: a byte is changed in place.
+            disk.overwrite(path, data)
+            return
+        (disk.replace if path.exists() else disk.place)(draft, path)
 
     @property
     def lock_descriptor(self) -> int:

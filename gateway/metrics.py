@@ -73,9 +73,11 @@ class Metrics:
             per_stream,
         )
 
-    def watch(self, waiting: Callable[[], Iterable[Waiting]], free_bytes: Callable[[], int]) -> None:
+    def watch(
+        self, waiting: Callable[[], Iterable[Waiting]], free_bytes: Callable[[], int], ahead_s: Callable[[], float]
+    ) -> None:
         """Have the state of the spool asked at each scrape."""
-        self.registry.register(SpoolCollector(waiting, free_bytes))
+        self.registry.register(SpoolCollector(waiting, free_bytes, ahead_s))
 
     def render(self) -> bytes:
         """The Prometheus text format."""
@@ -97,9 +99,12 @@ class Waiting:
 class SpoolCollector(Collector):
     """Gauges that are read from the spool when they are asked for."""
 
-    def __init__(self, waiting: Callable[[], Iterable[Waiting]], free_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, waiting: Callable[[], Iterable[Waiting]], free_bytes: Callable[[], int], ahead_s: Callable[[], float]
+    ) -> None:
         self._waiting = waiting
         self._free_bytes = free_bytes
+        self._ahead_s = ahead_s
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """The families, without asking the spool for their values."""
@@ -107,12 +112,13 @@ class SpoolCollector(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The families with the values of now."""
-        files, size, age, free = families = self._families()
+        files, size, age, free, ahead = families = self._families()
         for waiting in self._waiting():
             files.add_metric([waiting.stream], waiting.files)
             size.add_metric([waiting.stream], waiting.bytes)
             age.add_metric([waiting.stream], waiting.age_s)
         free.add_metric([], self._free_bytes())
+        ahead.add_metric([], self._ahead_s())
         return families
 
     def _families(self) -> tuple[GaugeMetricFamily, ...]:
@@ -125,4 +131,8 @@ class SpoolCollector(Collector):
                 labels=["stream"],
             ),
             GaugeMetricFamily(PREFIX + "spool_free_bytes", "Bytes free on the file system of the spool."),
+            GaugeMetricFamily(
+                PREFIX + "names_ahead_seconds",
+                "How far the order of names in the spool is ahead of the clock, which was stepped back; times stay true.",
+            ),
         )

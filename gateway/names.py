@@ -27,8 +27,9 @@ UPLOAD_NOTE = "upload"
 
 _CUT_MARK = "~"
 _HASH_CHARACTERS = 32
-_SPOOLED = re.compile(r"([0-9]{19})\.(0|[1-9][0-9]*)\.(?:([^.]+)\.)?(jsonl\.open|jsonl|json|body|meta)")
-_SEALED = re.compile(r"(\d{10})\.([^.]+)\.([0-9a-f]{32})\.(\d+)\.jsonl\.gz")
+# Names of format 1 lack the second number.
+_SPOOLED = re.compile(r"([0-9]{19})\.(?:([0-9]{19})\.)?(0|[1-9][0-9]*)\.(?:([^.]+)\.)?(jsonl\.open|jsonl|json|body|meta)")
+_SEALED = re.compile(r"(\d{10})\.([^.]+)\.([0-9a-f]{32})\.(\d+)\.jsonl(?:\.gz)?")
 _BATCH = re.compile(r"(\d{10})\.([^.]+)\.([0-9a-f]{32})")
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
 
@@ -141,24 +142,39 @@ def iso(instant_ns: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SpoolName:
-    """The parts of the name of a spooled file: `<timestamp>.<pid>[.<label>].<kind>`."""
+    """The parts of the name of a spooled file: `<order>.<received>.<pid>[.<label>].<kind>`.
 
-    timestamp: int
+    Attributes:
+        order: by which names sort, above that of every earlier one; no time of day.
+        pid: of the process that gave the name.
+        label: a user or a uri, encoded; may be empty.
+        kind: what it is.
+        received: when, in nanoseconds since the epoch, by the clock; None in a name of format 1, where the order says it.
+    """
+
+    order: int
     pid: int
     label: str
     kind: str
+    received: int | None = None
 
     def __str__(self) -> str:
+        received = "" if self.received is None else f".{self.received:019d}"
         label = f".{self.label}" if self.label else ""
-        return f"{self.timestamp:019d}.{self.pid}{label}.{self.kind}"
+        return f"{self.order:019d}{received}.{self.pid}{label}.{self.kind}"
+
+    @property
+    def received_ns(self) -> int:
+        """When it was received, in nanoseconds since the epoch."""
+        return self.order if self.received is None else self.received
 
 
-def spool_name(timestamp: int, pid: int, kind: str, text: str = "") -> str:
+def spool_name(order: int, received: int, pid: int, kind: str, text: str = "") -> str:
     """Name a spooled file; `text` (a user, a uri) is encoded and cut so that the whole fits a directory entry."""
-    bare = str(SpoolName(timestamp, pid, "", kind))
+    bare = str(SpoolName(order, pid, "", kind, received))
     # The name of the upload note is the longest that stands beside a file.
     room = MAX_NAME_BYTES - len(bare) - 1 - len(UPLOAD_NOTE) - 1
-    return str(SpoolName(timestamp, pid, encode(text, room), kind))
+    return str(SpoolName(order, pid, encode(text, room), kind, received))
 
 
 def parse_spool_name(name: str) -> SpoolName | None:
@@ -166,8 +182,8 @@ def parse_spool_name(name: str) -> SpoolName | None:
     match = _SPOOLED.fullmatch(name)
     if match is None:
         return None
-    timestamp, pid, label, kind = match.groups()
-    return SpoolName(int(timestamp), int(pid), label or "", kind)
+    order, received, pid, label, kind = match.groups()
+    return SpoolName(int(order), int(pid), label or "", kind, None if received is None else int(received))
 
 
 # --- batches -----------------------------------------------------------------------------------------------------
@@ -190,9 +206,12 @@ class Batch:
     def __str__(self) -> str:
         return f"{self.hour}.{self.host}.{self.unique}"
 
-    def sealed(self, number: int) -> str:
-        """The name of the sealed file that is to be tried under key number `number`; 0 asks for the key with the id."""
-        return f"{self}.{number}.jsonl.gz"
+    def sealed(self, number: int, *, packed: bool = True) -> str:
+        """The name of the sealed file that is to be tried under key number `number`; 0 asks for the key with the id.
+
+        One that is not packed is compressed while it is sent: see `Spool.seal_unpacked`.
+        """
+        return f"{self}.{number}.jsonl{'.gz' if packed else ''}"
 
 
 def new_batch(hour: str, host: str, random_bytes: bytes) -> Batch:
@@ -210,6 +229,11 @@ def parse_sealed(name: str) -> tuple[Batch, int] | None:
     """Return the batch and the number of the key to be tried from a sealed file's name, or None."""
     match = _SEALED.fullmatch(name)
     return (Batch(*match.groups()[:3]), int(match[4])) if match else None
+
+
+def is_packed(sealed: str) -> bool:
+    """Whether a sealed file is an archive already."""
+    return sealed.endswith(".gz")
 
 
 def identity_of(name: str) -> str:
@@ -282,14 +306,17 @@ def content_type(claimed: str, first_bytes: bytes) -> str:
     return UNKNOWN_TYPE
 
 
-def file_key(prefix: str, *, user: str, uri: str, media_type: str, received_ns: int, again: str) -> str:
-    """`<prefix><user>/YYYY/MM/DD/<name>.<timestamp>[.<again>].<ext>`, at most 1,024 bytes."""
+def file_key(prefix: str, *, user: str, uri: str, media_type: str, received_ns: int, order: int, again: str) -> str:
+    """`<prefix><user>/YYYY/MM/DD/<name>.<order>[.<again>].<ext>`, at most 1,024 bytes.
+
+    The day is that of receipt. The order is that of the name in the spool, which no other file of a gateway has.
+    """
     day = f"{datetime.fromtimestamp(received_ns // NANOSECONDS, UTC):%Y/%m/%d}"
     name, extension = _name_and_extension(uri)
     extension = extension or _extension_of(media_type)
     middle = f".{again}" if again else ""
     owner = encode(user, _MAX_KEY_USER_BYTES)
-    return f"{prefix}{owner}/{day}/{encode(name, _MAX_KEY_NAME_BYTES)}.{received_ns:019d}{middle}.{extension}"
+    return f"{prefix}{owner}/{day}/{encode(name, _MAX_KEY_NAME_BYTES)}.{order:019d}{middle}.{extension}"
 
 
 def _extension_of(media_type: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway import aggregate, names
+from gateway.packing import Packed
 from gateway.sidecar import Sidecar, read_sidecar
 from gateway.spool import Spool
 from gateway.stores import Object
@@ -47,17 +48,20 @@ class Parcel(Protocol):
 
 
 class SealedBatch:
-    """The archive of a batch."""
+    """The archive of a batch, or the file that becomes one while it is sent."""
 
     keeps_number = True
 
-    def __init__(self, spool: Spool, stream: Stream, path: Path, summary: aggregate.Summary) -> None:
+    def __init__(
+        self, spool: Spool, stream: Stream, path: Path, summary: aggregate.Summary, packed: Packed | None = None
+    ) -> None:
         parsed = names.parse_sealed(path.name)
         assert parsed is not None  # the spool hands out sealed files only
         self._spool = spool
         self._stream = stream
         self._summary = summary
         self.path = path
+        self._packed = packed
         self.batch, self.number = parsed
         self.items = summary.lines
 
@@ -66,8 +70,8 @@ class SealedBatch:
         return Object(
             bucket=self._stream.bucket,
             key=names.batch_key(self._stream.prefix, self.batch, self.number if number is None else number),
-            source=self.path,
-            size=self.path.stat().st_size,
+            source=self._packed or self.path,
+            size=self.path.stat().st_size if self._packed is None else self._packed.size,
             content_type=GZIP,
             metadata={
                 "stream": self._stream.name,
@@ -85,6 +89,8 @@ class SealedBatch:
     def renumber(self, number: int) -> None:
         """See `Parcel.renumber`: the sealed file is renamed before the attempt."""
         self.path = self._spool.renumber(self.path, number)
+        if self._packed is not None:
+            self._packed.path = self.path
         self.number = number
 
 
@@ -101,6 +107,9 @@ class ReceivedFile:
     def __init__(self, stream: Stream, path: Path, sidecar: Sidecar) -> None:
         self._stream = stream
         self._sidecar = sidecar
+        spooled = names.parse_spool_name(path.name)
+        assert spooled is not None  # the spool hands out bodies only
+        self._order = spooled.order
         self.path = path
         self.number = 1
 
@@ -146,6 +155,7 @@ class ReceivedFile:
             uri=sidecar.uri,
             media_type=sidecar.type,
             received_ns=sidecar.received,
+            order=self._order,
             again={0: sidecar.id, 1: ""}.get(number, str(number)),
         )
 
@@ -181,6 +191,9 @@ def open_parcel(spool: Spool, stream: Stream, path: Path, summary: aggregate.Sum
         FileNotFoundError: it is gone: retired meanwhile.
     """
     if stream.kind is Kind.REPORTS:
+        if not names.is_packed(path.name):
+            packed = Packed(path)
+            return SealedBatch(spool, stream, path, packed.summary, packed)
         try:
             return SealedBatch(spool, stream, path, summary or aggregate.summarize(path))
         except aggregate.Unreadable as error:

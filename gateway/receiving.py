@@ -66,7 +66,7 @@ class Receiving:
             if stream.kind is Kind.REPORTS
         }
         spool.writers.update(self._journals)
-        metrics.watch(spool.census.of_each_stream, lambda: free_bytes(spool.root))
+        metrics.watch(spool.census.of_each_stream, lambda: free_bytes(spool.root), spool.timestamps.ahead_s)
         self._guard = Guard(
             spool,
             Room(

@@ -17,7 +17,6 @@ Every step can be repeated: a crash during recovery is followed by a recovery.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +38,7 @@ class Found:
     batches_sealed: int = 0
     waiting_files: int = 0
     quarantined: int = 0
-    # How far the newest spooled name is ahead of the clock: until then new reports are dated after it, in its hour.
+    # How far the order of the newest spooled name is ahead of the clock, which was stepped back since.
     ahead_s: int = 0
 
 
@@ -57,7 +56,7 @@ def recover(spool: Spool) -> Found:
         recovery.run()
         newest = max(newest, recovery.newest)
     spool.timestamps.start_above(newest)
-    found.ahead_s = max(0, newest - time.time_ns()) // names.NANOSECONDS
+    found.ahead_s = int(spool.timestamps.ahead_s())
     found.waiting_files = sum(tally.files for tally in spool.census.waiting.values())
     return found
 
@@ -116,7 +115,7 @@ class _StreamRecovery:
             parsed = names.parse_spool_name(name)
             if parsed is None or parsed.pid != pid:
                 continue
-            self.newest = max(self.newest, parsed.timestamp)
+            self.newest = max(self.newest, parsed.order)
             path = self._directory / name
             if parsed.kind == names.OPEN_SEGMENT:
                 segments.append(path)
@@ -144,7 +143,7 @@ class _StreamRecovery:
         if parsed is None or not self._belongs(parsed.kind):
             self._quarantine(path, "not a name that this program gives")
             return
-        self.newest = max(self.newest, parsed.timestamp)
+        self.newest = max(self.newest, parsed.order)
         if parsed.kind == names.SIDECAR:
             self._sidecar(path)
         elif parsed.kind == names.BODY and not sidecar_of(path).exists():
@@ -206,7 +205,7 @@ class _StreamRecovery:
             claimed = Claimed(self._stream, batch, directory / name)
             sources = claimed.sources()
             for path in sources:
-                self.newest = max(self.newest, _timestamp(path.name))
+                self.newest = max(self.newest, _order(path.name))
             if not sources or self._spool.sealed_as(self._stream, batch) is not None:
                 self._remove_sources(claimed, sources)
             else:
@@ -249,6 +248,6 @@ class _StreamRecovery:
         self._found.quarantined += 1
 
 
-def _timestamp(name: str) -> int:
+def _order(name: str) -> int:
     parsed = names.parse_spool_name(name)
-    return parsed.timestamp if parsed else 0
+    return parsed.order if parsed else 0

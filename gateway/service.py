@@ -24,6 +24,7 @@ from typing import Any
 
 from gateway.adoption import adopt, needs_adoption
 from gateway.board import Board
+from gateway.clockwatch import ClockWatch
 from gateway.config import Config
 from gateway.configprint import describe
 from gateway.errors import StartError
@@ -38,6 +39,7 @@ from gateway.spool import Spool
 from gateway.stores.local import LocalStore
 from gateway.stores.s3_client import s3_store
 from gateway.streams import streams_of
+from gateway.tasks import watched
 from gateway.timestamps import Timestamps
 from gateway.tls import server_context
 from gateway.version import current
@@ -113,7 +115,9 @@ class Service:
             self._watch_signals()
             await self._listen()
             self._sending.start()
+            watching = watched(ClockWatch(self._log).run(), self._log, "clock")
             await self._stop.wait()
+            watching.cancel()
             return await self._drain()
         finally:
             if not self._timed_out:

@@ -3,17 +3,23 @@
     cache_dir/
         .lock   FORMAT   tmp/   quarantine/
         <report stream>/
-            <timestamp>.<pid>.jsonl.open      written by a journal
-            <timestamp>.<pid>.jsonl           a cut segment
-            <timestamp>.<pid>.<user>.json     a whole large report
+            <name>.jsonl.open                 written by a journal
+            <name>.jsonl                      a cut segment
+            <name>.<user>.json                a whole large report
             aggregation/<batch>/              claimed
             uploading/<batch>.<n>.jsonl.gz    sealed
+            uploading/<batch>.<n>.jsonl       sealed where the disk had no room for an archive; compressed while it is sent
         <file stream>/
-            <timestamp>.<pid>.<uri>.meta      the sidecar, in place first
-            <timestamp>.<pid>.<uri>.body      the file; its rename is the commit
+            <name>.<uri>.meta                 the sidecar, in place first
+            <name>.<uri>.body                 the file; its rename is the commit
+
+`<name>` is `<order>.<received>.<pid>`: a number by which names sort and never collide, and the time by the clock, which may have
+been stepped back.
 
     receive ──commit──▶ waiting ──claim──▶ aggregation ──seal──▶ uploading ──deliver, retire──▶ (gone)
                                                                      ▲
+                        waiting, claimed ──seal unpacked──▶ uploading      where there is no room for an archive
+
     receive ──commit──▶ waiting body + sidecar ───────deliver, retire┴────────────────────────▶ (gone)
 
     anything that cannot be read ──quarantine──▶ quarantine/
@@ -103,30 +109,31 @@ class Spool(Layout):
         """A fresh name for something that nobody was promised; what is left of it is erased at the next start."""
         return self.tmp / f"{self.timestamps.next()}.{self.pid}"
 
-    def commit_report(self, stream: Stream, source: Path, instant: int, user: str) -> None:
-        """Commit a whole report, or many lines, from a synced file under `tmp/`.
+    def commit_report(self, stream: Stream, source: Path, received: int, user: str) -> Path:
+        """Commit a whole report, or many lines, from a synced file under `tmp/`, and return where it is.
 
         A crash before the directory is synced leaves the file or not; nobody has been answered yet.
         """
-        size = source.stat().st_size
-        target = self.directory(stream) / names.spool_name(instant, self.pid, names.WHOLE_REPORT, user)
-        with self._unseen(stream, instant, lambda: self.now_claimable(stream, size)):
+        size, order = source.stat().st_size, self.timestamps.next()
+        target = self.directory(stream) / names.spool_name(order, received, self.pid, names.WHOLE_REPORT, user)
+        with self._unseen(stream, order, lambda: self.now_claimable(stream, size)):
             disk.place(source, target)
             self._acknowledgeable(stream, target, size)
+        return target
 
     def now_claimable(self, stream: Stream, size: int) -> None:
         """Count a file that a claim may take from now on, and tell whoever claims."""
         self.census.claimable[stream.name].add(1, size)
         self.committed(stream)
 
-    def commit_file(self, stream: Stream, source: Path, sidecar: Sidecar) -> None:
-        """Commit a synced file under `tmp/` with its sidecar.
+    def commit_file(self, stream: Stream, source: Path, sidecar: Sidecar) -> Path:
+        """Commit a synced file under `tmp/` with its sidecar, and return where the file is.
 
         The sidecar is in place and durable before the body's rename, so a crash between them leaves a lone sidecar
         (never acknowledged, erased at start) and never a body that nobody can name.
         """
-        directory = self.directory(stream)
-        body = directory / names.spool_name(sidecar.received, self.pid, names.BODY, sidecar.uri)
+        directory, order = self.directory(stream), self.timestamps.next()
+        body = directory / names.spool_name(order, sidecar.received, self.pid, names.BODY, sidecar.uri)
         meta = sidecar_of(body)
         draft = self.new_tmp()
         disk.write_file(draft, sidecar.to_json())
@@ -134,7 +141,7 @@ class Spool(Layout):
             disk.place(draft, meta)
         finally:
             disk.remove(draft)
-        with self._unseen(stream, sidecar.received, lambda: self.committed(stream)):
+        with self._unseen(stream, order, lambda: self.committed(stream)):
             try:
                 disk.sync_directory(directory)
                 disk.place(source, body)
@@ -142,9 +149,10 @@ class Spool(Layout):
             except OSError:
                 disk.remove(meta)
                 raise
+        return body
 
     @contextlib.contextmanager
-    def _unseen(self, stream: Stream, instant: int, when_it_stays: Callable[[], None]) -> Iterator[None]:
+    def _unseen(self, stream: Stream, order: int, when_it_stays: Callable[[], None]) -> Iterator[None]:
         """Keep a name from being claimed or delivered before it is durable: until then it may have to be taken back.
 
         It also stays, for all that is known, where nobody can be answered, and then goes the way of the others.
@@ -152,7 +160,7 @@ class Spool(Layout):
         stays = False
         unsettled = self._unsettled[stream.name]
         with self.census.change():
-            unsettled.begin(instant)
+            unsettled.begin(order)
             try:
                 yield
                 stays = True
@@ -160,7 +168,7 @@ class Spool(Layout):
                 stays = error.stays
                 raise
             finally:
-                unsettled.end(instant)
+                unsettled.end(order)
                 if stays:
                     when_it_stays()
                 else:
@@ -243,8 +251,7 @@ class Spool(Layout):
 
         def is_unsettled(spooled: names.SpoolName) -> bool:
             return any(
-                column[0] == spooled.pid and unsettled.holds(spooled.timestamp, at)
-                for at, column in enumerate(self._pids.columns)
+                column[0] == spooled.pid and unsettled.holds(spooled.order, at) for at, column in enumerate(self._pids.columns)
             )
 
         return is_unsettled
@@ -255,7 +262,9 @@ class Spool(Layout):
         first_hour = ""
         room = max_bytes
         for name in oldest(self.directory(stream), CLAIMABLE, self._is_unsettled(stream)):
-            hour = names.hour_of(int(name.partition(".")[0]))
+            spooled = names.parse_spool_name(name)
+            assert spooled is not None  # others are not picked
+            hour = names.hour_of(spooled.received_ns)
             path = self.directory(stream) / name
             size = path.stat().st_size
             if picked and (hour != first_hour or size > room):
@@ -278,6 +287,31 @@ class Spool(Layout):
             self.census.waiting[claimed.stream.name].add(1, size)
         self.remove_sources(claimed)
         return target
+
+    def seal_unpacked(self, stream: Stream, source: Path, host: str) -> names.Batch:
+        """Make a sealed batch of one waiting or claimed file by a rename alone, and return it.
+
+        For a disk that has no room for an archive, nor perhaps for a directory: what waits can leave all the same. A crash leaves
+        the file under one of the two names.
+        """
+        spooled = names.parse_spool_name(source.name)
+        assert spooled is not None  # others are not claimed
+        batch = names.new_batch(names.hour_of(spooled.received_ns), host, os.urandom(16))
+        is_waiting = source.parent == self.directory(stream)
+        size = source.stat().st_size
+        with self.census.change():
+            disk.place(source, self.uploading(stream) / batch.sealed(1, packed=False))
+            if is_waiting:
+                self.census.claimable[stream.name].add(-1, -size)
+        # Both: what came back to its old place after it was delivered would be delivered twice.
+        disk.sync_directory(self.uploading(stream))
+        disk.sync_directory(source.parent)
+        return batch
+
+    def oldest_claimable(self, stream: Stream) -> Path | None:
+        """The file that a claim would begin with, if there is one."""
+        picked = oldest(self.directory(stream), CLAIMABLE, self._is_unsettled(stream))
+        return self.directory(stream) / picked[0] if picked else None
 
     def remove_sources(self, claimed: Claimed) -> None:
         """Remove the sources of a sealed batch, durably: what came back after the delivery would be delivered twice."""
@@ -317,7 +351,7 @@ class Spool(Layout):
         """Have a sealed file tried under another number, durably: a retry begins where this attempt stands."""
         parsed = names.parse_sealed(sealed.name)
         assert parsed is not None  # only sealed files are given here
-        target = sealed.with_name(parsed[0].sealed(number))
+        target = sealed.with_name(parsed[0].sealed(number, packed=names.is_packed(sealed.name)))
         with self.census.change():
             disk.place(sealed, target)
         disk.sync_directory(sealed.parent)

@@ -10,32 +10,32 @@ from gateway.board import Board
 class Unsettled:
     """Names of one stream.
 
-    Each process tells the instant of its earliest such name, and nobody takes what it has given since.
+    Each process writes down the order of its first such name, and nobody takes what it has given since.
     """
 
     def __init__(self, board: Board, name: str) -> None:
         # 0 where there is none.
-        self._earliest = board.integers(name, 1)
-        self._instants: set[int] = set()
+        self._first = board.integers(name, 1)
+        self._orders: set[int] = set()
         self._lock = threading.Lock()
 
-    def begin(self, instant: int) -> None:
-        """A name of this instant will be given."""
+    def begin(self, order: int) -> None:
+        """A name of this order will be given."""
         with self._lock:
-            self._instants.add(instant)
-            self._earliest.mine[0] = min(self._instants)
+            self._orders.add(order)
+            self._first.mine[0] = min(self._orders)
 
-    def end(self, instant: int) -> None:
+    def end(self, order: int) -> None:
         """It is durable, or gone again."""
         with self._lock:
-            self._instants.discard(instant)
-            self._earliest.mine[0] = min(self._instants, default=0)
+            self._orders.discard(order)
+            self._first.mine[0] = min(self._orders, default=0)
 
-    def holds(self, instant: int, column: int) -> bool:
-        """Whether a name of this instant, given by the process of this column, may be one of them."""
-        earliest = self._earliest.columns[column][0]
-        return 0 < earliest <= instant
+    def holds(self, order: int, column: int) -> bool:
+        """Whether a name of this order, given by the process of this column, may be one of them."""
+        first = self._first.columns[column][0]
+        return 0 < first <= order
 
     def forget(self, column: int) -> None:
         """The process of a column is gone, and its names were looked after."""
-        self._earliest.columns[column][0] = 0
+        self._first.columns[column][0] = 0

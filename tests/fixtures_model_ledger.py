@@ -127,10 +127,11 @@ def _spooled(folder: Path, stream: Stream, stored: set[str]) -> Iterator[bytes]:
         return
     for path in [*folder.glob("*.jsonl.open"), *folder.glob("*.jsonl"), *folder.glob("*.json")]:
         yield from _sound(path.read_bytes())
-    sealed = {parsed[0]: path for path in (folder / "uploading").glob("*.gz") if (parsed := names.parse_sealed(path.name))}
+    sealed = {parsed[0]: path for path in (folder / "uploading").iterdir() if (parsed := names.parse_sealed(path.name))}
     for batch, path in sealed.items():
         if batch.unique not in stored:
-            yield from _sound(gzip.decompress(path.read_bytes()))
+            data = path.read_bytes()
+            yield from _sound(gzip.decompress(data) if names.is_packed(path.name) else data)
     for claimed in (folder / "aggregation").iterdir():
         if names.parse_batch(claimed.name) not in sealed:
             for path in claimed.iterdir():
@@ -152,4 +153,4 @@ def instants(root: Path, streams: Iterable[Stream]) -> list[int]:
     """Give the instant in the name of each thing that waits or is claimed, one for a file and its sidecar."""
     paths = [path for stream in streams for path in (root / stream.name).rglob("*") if path.is_file()]
     spooled = [names.parse_spool_name(path.name) for path in paths]
-    return sorted(name.timestamp for name in spooled if name is not None and name.kind != names.SIDECAR)
+    return sorted(name.order for name in spooled if name is not None and name.kind != names.SIDECAR)

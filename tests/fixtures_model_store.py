@@ -7,13 +7,14 @@ import gzip
 import hashlib
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 
 from fixtures_model_fate import Fate
 from fixtures_spool import PowerCut
 
+from gateway import disk
 from gateway.errors import ObjectRefused, Refused, Transient
 from gateway.stores import Object, Outcome
+from gateway.stores.file_slice import body_of
 
 
 class Fault(Enum):
@@ -128,7 +129,8 @@ class ModelStore:
 
 
 def _bytes_of(target: Object) -> bytes:
-    return target.source.read_bytes() if isinstance(target.source, Path) else target.source
+    with body_of(target.source, 0, target.size) as body:
+        return b"".join(iter(lambda: body.read(disk.COPY_CHUNK_BYTES), b""))
 
 
 def _on_its_own(target: Object) -> Object:

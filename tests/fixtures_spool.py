@@ -81,19 +81,17 @@ class Bench:
 
     def reports(self, lines: list[bytes], stream: Stream = USAGE, user: str = "machine-1") -> Path:
         """Commit many lines in a file of their own, and give that file."""
-        draft, instant = self.spool.new_tmp(), self.spool.timestamps.next()
+        draft = self.spool.new_tmp()
         disk.write_file(draft, b"".join(line + b"\n" for line in lines))
-        self.spool.commit_report(stream, draft, instant, user)
-        return self.spool.directory(stream) / names.spool_name(instant, self.spool.pid, names.WHOLE_REPORT, user)
+        return self.spool.commit_report(stream, draft, self.spool.timestamps.now(), user)
 
     def file(self, data: bytes, *, uri: str = "file:///a/b.png", user: str = "machine-1") -> Path:
         """Commit a specimen, and give its body."""
         draft = self.spool.new_tmp()
         disk.write_file(draft, data)
-        received = self.spool.timestamps.next()
-        sidecar = Sidecar(f"{received:032x}", user, uri, "image/png", received, len(data), "0" * 64)
-        self.spool.commit_file(SPECIMEN, draft, sidecar)
-        return self.spool.directory(SPECIMEN) / names.spool_name(received, self.spool.pid, names.BODY, uri)
+        received = self.spool.timestamps.now()
+        sidecar = Sidecar(f"{self.spool.timestamps.next():032x}", user, uri, "image/png", received, len(data), "0" * 64)
+        return self.spool.commit_file(SPECIMEN, draft, sidecar)
 
     def seal(self, *lines: bytes, stream: Stream = USAGE) -> Path:
         """Commit, claim, aggregate and seal one batch of these lines, and give the sealed file."""

@@ -61,8 +61,8 @@ def adopted(folder: Path, files: Mapping[str, bytes | None]) -> tuple[Adopted, d
 def test_a_flat_file_becomes_lines(tmp_path: Path, body: bytes, stored: bytes) -> None:
     """One document or many are committed under their own instant, pid and user, and the source is gone."""
     found, reasons = adopted(tmp_path, {f"usage/{flat(1)}": body, f"error/aggregation/{flat(2)}": body})
-    assert waiting(tmp_path / "spool") == {f"{GO_NS + 1}.1.alice.json": stored}
-    assert waiting(tmp_path / "spool", "error") == {f"{GO_NS + 2}.1.alice.json": stored}
+    assert waiting(tmp_path / "spool") == {f"{GO_NS + 1}.{GO_NS + 1}.1.alice.json": stored}
+    assert waiting(tmp_path / "spool", "error") == {f"{GO_NS + 2}.{GO_NS + 2}.1.alice.json": stored}
     assert found == Adopted(reports=2 * stored.count(b"\n"))
     assert reasons == {}
     assert not (tmp_path / "spool" / "adopting").exists()
@@ -85,7 +85,7 @@ def test_a_user_is_only_a_label(tmp_path: Path, user: str) -> None:
     (name,) = waiting(tmp_path / "spool")
     spooled = names.parse_spool_name(name)
     assert spooled is not None
-    assert (spooled.timestamp, spooled.pid, spooled.kind) == (GO_NS + 1, 1, names.WHOLE_REPORT)
+    assert (spooled.order, spooled.pid, spooled.kind) == (GO_NS + 1, 1, names.WHOLE_REPORT)
     assert names.decode(spooled.label) == user
 
 
@@ -99,7 +99,7 @@ def test_an_impossible_instant_or_pid_is_replaced(tmp_path: Path, name: str) -> 
     spooled = names.parse_spool_name(stored)
     assert spooled is not None
     assert data == A + b"\n"
-    assert (START_NS <= spooled.timestamp < START_NS + 100, spooled.pid) == (True, PID)
+    assert (START_NS <= spooled.order < START_NS + 100, spooled.pid) == (True, PID)
 
 
 def test_one_name_in_two_directories_is_two_reports(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_an_archive_beside_its_sources_is_delivered_once(tmp_path: Path) -> None
 def test_an_archive_without_sources_is_delivered(tmp_path: Path) -> None:
     """What is found nowhere else goes out under the archive's instant, however it was printed, and the archive goes."""
     found, reasons = adopted(tmp_path, {f"usage/uploading/{archive(9)}": zipped(A, PRETTY, A, b"", B + b"\n")})
-    assert waiting(tmp_path / "spool") == {f"{GO_NS + 9}.{PID}.unknown.json": b"\n".join([A, FOLDED, A, B, b""])}
+    assert waiting(tmp_path / "spool") == {f"{GO_NS + 9}.{GO_NS + 9}.{PID}.unknown.json": b"\n".join([A, FOLDED, A, B, b""])}
     assert found == Adopted(reports=4)
     assert (reasons, quarantined(tmp_path / "spool")) == ({}, {})
 

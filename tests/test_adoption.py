@@ -185,7 +185,7 @@ def test_a_file_keeps_what_its_name_says(tmp_path: Path, name: str, fraction_ns:
     with starting(tmp_path) as start:
         start.run()
     ((body, (sidecar, data)),) = files(tmp_path / "spool").items()
-    assert body == names.spool_name(GO_NS + fraction_ns, pid, names.BODY, uri)
+    assert body == names.spool_name(GO_NS + fraction_ns, GO_NS + fraction_ns, pid, names.BODY, uri)
     assert (sidecar.uri, sidecar.user, sidecar.type) == (uri, "unknown", "image/png")
     assert (sidecar.received, sidecar.size, data) == (GO_NS + fraction_ns, len(PNG), PNG)
     assert sidecar.sha256 == hashlib.sha256(PNG).hexdigest()

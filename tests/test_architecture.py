@@ -19,7 +19,7 @@ LAYERS = (
         listening web answers requesthead connection fastlane plainhead guard intake largebody
         """,
     ),
-    ("work", "delivery numbering batching aggregate gzipmember parcels drafts"),
+    ("work", "delivery numbering batching aggregate gzipmember packing parcels drafts"),
     (
         "stores",
         """
@@ -33,7 +33,7 @@ LAYERS = (
         """
         names timestamps streams routes units retry errors metrics series board tls version
         config configdraft configfile configload configprint
-        log events repeated logline librarylog tasks rarebytes jsontext jsongrammar reportlines documents content
+        log clockwatch events repeated logline librarylog tasks rarebytes jsontext jsongrammar reportlines documents content
         """,
     ),
 )
@@ -53,7 +53,7 @@ RECEIVING = {
         "largebody",
     ),
 }
-SENDING = {"sending", "delivery", "numbering", "batching", "aggregate", "gzipmember", "parcels"} | {
+SENDING = {"sending", "delivery", "numbering", "batching", "aggregate", "gzipmember", "packing", "parcels"} | {
     room for room in HEIGHT if room.startswith("stores")
 }
 

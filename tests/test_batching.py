@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import gzip
+import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
-from fixtures_spool import HOST, USAGE, WAIT_S, Bench, open_bench, soon, tree, until
+from fixtures_spool import HOST, USAGE, WAIT_S, Bench, batch_and_deliver, open_bench, soon, tree, until
 
 from gateway import aggregate, batching, disk, names
 from gateway.aggregate import Summary
 from gateway.batching import Batcher, Summaries
+from gateway.stores.local import LocalStore
 
 MANY = 1 << 30
 HOURS = 3600.0
@@ -258,12 +261,12 @@ async def test_a_claimed_batch_is_finished_at_the_start(start: Open, bench: Benc
 
 
 async def test_an_aggregation_that_failed_is_begun_again(start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is full during the aggregation leaves the batch claimed, and the next round seals it whole."""
+    """A disk that fails during the aggregation leaves the batch claimed, and the next round seals it whole."""
     line = start()
     bench.report(b"1")
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "write_all", failing(1, disk.write_all, errno.ENOSPC))
-        with pytest.raises(OSError, match="No space"):
+        patch.setattr(disk, "write_all", failing(1, disk.write_all))
+        with pytest.raises(OSError, match="Input"):
             await line.everything()
     (claimed,) = bench.spool.claimed(USAGE)
     assert list(bench.spool.tmp.iterdir()) == []
@@ -271,6 +274,91 @@ async def test_an_aggregation_that_failed_is_begun_again(start: Open, bench: Ben
     await line.everything()
     assert line.archives() == [b"1\n", b"2\n"]
     assert str(claimed.batch) in line.sealed
+
+
+# --- a disk without room for an archive ---------------------------------------------------------------------------
+
+
+def sealed(bench: Bench) -> dict[str, bytes]:
+    """Give the sealed files of any kind by what their names end in, with their lines."""
+    found: dict[str, bytes] = {}
+    for path in bench.spool.uploading(USAGE).iterdir():
+        data = path.read_bytes()
+        found[path.name.partition(".1.")[2] + str(len(found))] = gzip.decompress(data) if path.name.endswith(".gz") else data
+    return found
+
+
+async def test_a_batch_is_no_larger_than_the_room_for_its_archive(
+    start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of much that waits so much is made an object of as fits the disk once more, beside what another stream does."""
+    for number in range(6):
+        bench.report(b"%d" % number * 10_000)
+    room = 2 * (25_000 + batching.ARCHIVE_OVERHEAD_BYTES)
+    monkeypatch.setattr(disk, "free_bytes", lambda _: room)
+    line = start()
+    await line.everything()
+    assert [len(lines.splitlines()) for lines in line.archives()] == [2, 2, 2]
+
+
+async def test_what_does_not_fit_once_more_is_sealed_as_it_is(start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full to the last byte lets every file go, each as an object of its own; nothing is counted twice."""
+    for number in range(3):
+        bench.report(b"%d" % number * 10_000)
+    before = bench.spool.census.waiting[USAGE.name].files, bench.spool.census.waiting[USAGE.name].bytes
+    monkeypatch.setattr(disk, "free_bytes", lambda _: 0)
+    line = start()
+    await line.everything()
+    assert sorted(sealed(bench).values()) == [b"%d" % number * 10_000 + b"\n" for number in range(3)]
+    assert all(path.name.endswith(".1.jsonl") for path in bench.spool.uploading(USAGE).iterdir())
+    assert list(bench.spool.aggregation(USAGE).iterdir()) == []
+    assert (bench.spool.census.waiting[USAGE.name].files, bench.spool.census.waiting[USAGE.name].bytes) == before
+    assert bench.spool.census.claimable[USAGE.name].files == 0
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_batch_that_was_claimed_before_the_disk_was_full_goes_too(
+    code: int, start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier run claimed whole is let go file by file, whether the room is known to be gone or found to be."""
+    line = start()
+    for number in range(3):
+        bench.report(b"%d" % number)
+    assert bench.spool.claim(USAGE, MANY, HOST) is not None
+    monkeypatch.setattr(disk, "write_all", failing(1000, disk.write_all, code))
+    await line.everything()
+    assert sorted(sealed(bench).values()) == [b"0\n", b"1\n", b"2\n"]
+    assert list(bench.spool.aggregation(USAGE).iterdir()) == []
+    assert list(bench.spool.tmp.iterdir()) == []
+
+
+async def test_a_disk_without_room_for_a_name_lets_go(start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even the directory of a batch can be made, its first file is renamed to where it is sent from."""
+    bench.report(b"1")
+    monkeypatch.setattr(disk, "make_directory", failing(1000, disk.make_directory, errno.ENOSPC))
+    line = start()
+    await line.everything()
+    assert list(sealed(bench).values()) == [b"1\n"]
+
+
+async def test_what_is_sealed_as_it_is_arrives_packed(
+    start: Open, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the store it is an archive like any other, with the number and the hash of its lines."""
+    bench.reports([b"%d" % number for number in range(1000)])
+    line = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "free_bytes", lambda _: 0)
+        await line.everything()
+    batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
+    assert tree(bench.spool.root) == {}
+    (path,) = (path for path in (tmp_path / "objects" / USAGE.bucket).rglob("*") if path.is_file())
+    assert path.name.endswith(".jsonl.gz")
+    lines = b"".join(b"%d\n" % number for number in range(1000))
+    assert gzip.decompress(path.read_bytes()) == lines
+    metadata = next((tmp_path / "objects" / ".metadata").rglob("*.json"))
+    found = orjson.loads(metadata.read_bytes())
+    assert (found["lines"], found["sha256"]) == ("1000", hashlib.sha256(lines).hexdigest())
 
 
 async def test_a_batch_that_is_stuck_holds_up_no_other(start: Open, bench: Bench) -> None:
@@ -328,7 +416,7 @@ async def test_a_seal_that_failed_is_finished(start: Open, bench: Bench, monkeyp
 async def test_a_failure_is_told_and_tried_again_soon(start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a failed round the next one comes long before the interval is over, and its success is told."""
     monkeypatch.setattr(batching, "FAILURE_PAUSE_S", 0.01)
-    monkeypatch.setattr(disk, "write_all", failing(3, disk.write_all, errno.ENOSPC))
+    monkeypatch.setattr(disk, "write_all", failing(3, disk.write_all))
     line = start(max_batch_bytes=2)
     draft = bench.spool.new_tmp()
     draft.write_bytes(b"1\n")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures_spool import HOUR, SPECIMEN, USAGE, Bench, batch_and_deliver, claim, open_bench, seal_claimed, tree
+from fixtures_spool import HOUR, SPECIMEN, START_NS, USAGE, Bench, batch_and_deliver, claim, open_bench, seal_claimed, tree
 
 from gateway import names
 from gateway.stores.local import LocalStore
@@ -22,9 +22,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def test_the_oldest_instant_is_that_of_the_oldest_thing(bench: Bench) -> None:
     """The age of what waits is that of the oldest file, and of a batch that of its hour."""
     assert bench.spool.census.oldest_instant(USAGE) is None
-    path = bench.report(b"1")
+    bench.clock.now_ns += 5
+    bench.report(b"1")
+    # After the clock was set back.
+    bench.clock.now_ns -= 3
     bench.report(b"2")
-    assert bench.spool.census.oldest_instant(USAGE) == int(path.name.partition(".")[0])
+    assert bench.spool.census.oldest_instant(USAGE) == START_NS + 2
     claimed = claim(bench)
     assert bench.spool.census.oldest_instant(USAGE) == names.instant_of(HOUR)
     seal_claimed(bench, claimed)

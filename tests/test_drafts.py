@@ -190,7 +190,7 @@ def test_a_file_is_kept_with_its_sidecar(encoding: str, size: int, bench: Bench)
     assert path.read_bytes() == body
     assert (sidecar.size, sidecar.sha256) == (len(body), hashlib.sha256(body).hexdigest())
     assert (sidecar.type, sidecar.user, sidecar.uri, sidecar.id) == ("image/png", "u", "a.b", "1" * 32)
-    assert names.parse_spool_name(path.name) == names.SpoolName(sidecar.received, PID, "a%2Eb", "body")
+    assert names.parse_spool_name(path.name) == names.SpoolName(START_NS + 1, PID, "a%2Eb", "body", sidecar.received)
     assert tmp_files(bench) == []
     assert bench.spool.census.used_bytes() == len(body)
 

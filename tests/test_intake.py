@@ -17,7 +17,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from aiohttp.web import RequestPayloadError
-from fixtures_spool import SPECIMEN, USAGE, WAIT_S, Bench, open_bench, soon
+from fixtures_spool import SPECIMEN, START_NS, USAGE, WAIT_S, Bench, open_bench, soon
 
 from gateway import disk, intake, names
 from gateway.content import decoder
@@ -187,14 +187,17 @@ async def test_many_reports_are_taken_as_one(limit: int, make_door: Callable[...
     assert len(door.kept()) == 1002
 
 
-async def test_instants_increase_along_a_segment(make_door: Callable[..., Door]) -> None:
-    """Of reports that come together the one that stands first in the segment has the earlier instant."""
+async def test_a_report_says_when_it_came(make_door: Callable[..., Door]) -> None:
+    """The instant in an envelope is that of the clock, also after that was stepped back."""
     door = make_door(envelope=True)
     reports = [b'{"n":%d}' % number for number in range(100)]
-    await asyncio.gather(*(door.reports(report, length=len(report)) for report in reports))
+    for report in reports:
+        door.bench.clock.now_ns -= names.NANOSECONDS
+        await door.reports(report, length=len(report))
     lines = [json.loads(line) for line in door.kept()]
-    instants = [line["received_at"] for line in lines]
-    assert instants == sorted(set(instants))
+    assert [line["received_at"] for line in lines] == [
+        names.iso(START_NS - (line["report"]["n"] + 1) * names.NANOSECONDS) for line in lines
+    ]
     assert sorted(line["report"]["n"] for line in lines) == list(range(100))
     assert {line["user"] for line in lines} == {"alice"}
 

@@ -17,6 +17,7 @@ from fixtures_spool import HOUR, NEXT_HOUR, USAGE, WAIT_S, Bench, Trace, open_be
 from gateway import disk, journal, names
 from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, Unanswerable
 from gateway.journal import Journal, SegmentLimits
+from gateway.layout import FORMAT_VERSION
 
 HUGE = 1 << 30
 MINUTE_NS = 60 * names.NANOSECONDS
@@ -597,7 +598,7 @@ async def test_the_old_file_is_let_go_only_when_the_new_one_is_open(start: Start
         with pytest.raises(SpoolBroken):
             await desk.commit(b"failed")
         await desk.journal.cut()
-    assert desk.bench.spool.format_version() == 1, "another file was cut off"
+    assert desk.bench.spool.format_version() == FORMAT_VERSION, "another file was cut off"
     for descriptor in stolen:
         with contextlib.suppress(OSError):
             os.close(descriptor)

@@ -17,6 +17,7 @@ from gateway.parcels import ReceivedFile
 from gateway.requesthead import uri_of
 from gateway.sidecar import Sidecar
 from gateway.stores.local import LocalStore
+from gateway.timestamps import Timestamps
 
 marks = st.sampled_from([b"/", b"//", b".", b"..", b"\\", b"%2F", b"%00", b"~", b"?", b"#", b"http://", b"a.png", b"\xc3", b"\0"])
 anything = st.lists(marks | st.binary(max_size=8), max_size=12).map(b"".join)
@@ -39,7 +40,7 @@ def sidecar(user: bytes, uri: bytes, claimed: bytes, first_bytes: bytes, identit
 
 def keys(note: Sidecar, number: int) -> list[str]:
     """Give the key of the file under a number, and that of what stands beside it."""
-    parcel = ReceivedFile(replace(SPECIMEN, prefix="p/"), Path("1.7.body"), note)
+    parcel = ReceivedFile(replace(SPECIMEN, prefix="p/"), Path(names.spool_name(START_NS, START_NS, 7, names.BODY, "a")), note)
     parcel.renumber(number)
     companion = parcel.companion()
     return [parcel.object().key, *([companion.key] if companion else [])]
@@ -84,13 +85,17 @@ def test_two_files_of_one_key_are_both_kept(user: bytes, uri: bytes, claimed: by
         with open_bench(folder, level="error") as bench:
             for pid, note in enumerate(notes, start=7):
                 bench.spool.pid = pid
+                # Another process, at the same tick.
+                bench.spool.timestamps = Timestamps(bench.clock)
                 draft = bench.spool.new_tmp()
                 disk.write_file(draft, b"%d  " % pid)
-                bench.spool.commit_file(SPECIMEN, draft, note)
+                spooled = names.parse_spool_name(bench.spool.commit_file(SPECIMEN, draft, note).name)
+                assert spooled is not None
+                order = spooled.order
             batch_and_deliver(bench.spool, LocalStore(folder / "objects"))
         stored = {str(path.relative_to(folder / "objects" / SPECIMEN.bucket)) for path in _files(folder / "objects")}
     expected = {
-        names.file_key("", user=note.user, uri=note.uri, media_type=note.type, received_ns=START_NS, again=again)
+        names.file_key("", user=note.user, uri=note.uri, media_type=note.type, received_ns=START_NS, order=order, again=again)
         for note, again in zip(notes, ("", "2"), strict=True)
     }
     assert stored == expected

@@ -25,7 +25,7 @@ STREAM_METRICS = (
 def metrics() -> Metrics:
     """Give metrics that watch a spool with one file of 7 bytes and 3 seconds in it."""
     made = Metrics()
-    made.watch(lambda: [Waiting("usage", 1, 7, 3.0), Waiting("error", 0, 0, 0.0)], lambda: 1000)
+    made.watch(lambda: [Waiting("usage", 1, 7, 3.0), Waiting("error", 0, 0, 0.0)], lambda: 1000, lambda: 0.0)
     return made
 
 
@@ -72,7 +72,7 @@ def test_watching_asks_the_spool_nothing() -> None:
     def not_yet() -> list[Waiting]:
         raise AssertionError("asked before a scrape")
 
-    Metrics().watch(not_yet, lambda: 0)
+    Metrics().watch(not_yet, lambda: 0, lambda: 0.0)
 
 
 def test_two_gateways_count_apart() -> None:

@@ -154,14 +154,14 @@ def test_a_number_is_written_in_one_way(name: str) -> None:
     assert names.parse_spool_name(name) is None
 
 
-@given(instants, pids, kinds, long_texts)
-def test_spool_names_are_read_back(instant: int, pid: int, kind: str, text: str) -> None:
+@given(instants, instants, pids, kinds, long_texts)
+def test_spool_names_are_read_back(order: int, received: int, pid: int, kind: str, text: str) -> None:
     """A spooled file's name fits a directory with the longest suffix beside it, and all its parts are found again."""
-    name = names.spool_name(instant, pid, kind, text)
+    name = names.spool_name(order, received, pid, kind, text)
     assert len(name.encode()) + len(f".{names.UPLOAD_NOTE}") <= names.MAX_NAME_BYTES
     parsed = names.parse_spool_name(name)
     assert parsed is not None
-    assert (parsed.timestamp, parsed.pid, parsed.kind) == (instant, pid, kind)
+    assert (parsed.order, parsed.received_ns, parsed.pid, parsed.kind) == (order, received, pid, kind)
     assert str(parsed) == name
     if len(names.encode(text)) < 100:
         assert names.decode(parsed.label) == text
@@ -171,7 +171,21 @@ def test_spool_names_are_read_back(instant: int, pid: int, kind: str, text: str)
 def test_spool_names_sort_by_age(one: int, other: int, label: str, other_label: str) -> None:
     """Whatever clients sent, the older file has the lesser name."""
     assume(one < other)
-    assert names.spool_name(one, 7, "json", label) < names.spool_name(other, 7, "json", other_label)
+    assert names.spool_name(one, other, 7, "json", label) < names.spool_name(other, one, 7, "json", other_label)
+
+
+@pytest.mark.parametrize("label", ["", ".alice", ".1795269540000000009"])
+def test_names_of_format_1_are_read(label: str) -> None:
+    """A name that an earlier version gave says by its order when the file was received."""
+    parsed = names.parse_spool_name(f"1795269540000000007.7{label}.json")
+    assert parsed is not None
+    assert (parsed.order, parsed.received_ns, parsed.pid, parsed.label) == (
+        1795269540000000007,
+        1795269540000000007,
+        7,
+        label[1:],
+    )
+    assert str(parsed) == f"1795269540000000007.7{label}.json"
 
 
 @given(texts)
@@ -229,20 +243,24 @@ def test_batch_keys_differ(hour: str, host: str, numbers: set[int], unique: byte
 # --- files (specimens) -------------------------------------------------------------------------------------------
 
 RECEIVED = 1_795_269_540_000_000_007
+# After a clock that was stepped back by a day and more.
+ORDER = RECEIVED + 90_000_000_000_000
 DAY = "2026/11/21"
 
 
 def key(uri: str, media_type: str = "image/png", user: str = "u", again: str = "") -> str:
     """Give the key of a file under no prefix, without what is the same in every one."""
-    whole = names.file_key("", user=user, uri=uri, media_type=media_type, received_ns=RECEIVED, again=again)
-    return whole.replace(f"{DAY}/", "").replace(str(RECEIVED), "T")
+    whole = names.file_key("", user=user, uri=uri, media_type=media_type, received_ns=RECEIVED, order=ORDER, again=again)
+    return whole.replace(f"{DAY}/", "").replace(str(ORDER), "T")
 
 
 @given(long_texts, long_texts, st.sampled_from(["", "2", "ab" * 16]))
 @example("日" * 4000, "日" * 4000 + ".jpeg", "ab" * 16)
 def test_file_keys_fit_a_store(user: str, uri: str, again: str) -> None:
     """A key is ASCII of at most 1,024 bytes with its companion's suffix, and no part of it climbs a directory."""
-    made = names.file_key("p" * 511 + "/", user=user, uri=uri, media_type="image/png", received_ns=RECEIVED, again=again)
+    made = names.file_key(
+        "p" * 511 + "/", user=user, uri=uri, media_type="image/png", received_ns=RECEIVED, order=ORDER, again=again
+    )
     assert len(f"{made}.meta.json".encode("ascii")) <= names.MAX_KEY_BYTES
     owner, *date, name = made.removeprefix("p" * 511 + "/").split("/")
     assert "/".join(date) == DAY

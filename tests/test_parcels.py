@@ -14,7 +14,7 @@ from fixtures_spool import HOUR, SPECIMEN, START_NS, USAGE, Bench, open_bench
 from gateway import disk, names
 from gateway.aggregate import Summary
 from gateway.parcels import ReceivedFile, SealedBatch, Unreadable, open_parcel
-from gateway.sidecar import Sidecar
+from gateway.sidecar import Sidecar, read_sidecar
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ SIDECAR = Sidecar("ab" * 16, "machine-1", "file:///a/b.png", "image/png", START_
 
 def received(tmp_path: Path, user: str = "machine-1", uri: str = "a.png") -> ReceivedFile:
     """Give a file that was received from this user under this uri."""
-    return ReceivedFile(replace(SPECIMEN, prefix="p/"), tmp_path / "1.7.body", replace(SIDECAR, user=user, uri=uri))
+    path = tmp_path / names.spool_name(START_NS, START_NS, 7, names.BODY, "a")
+    return ReceivedFile(replace(SPECIMEN, prefix="p/"), path, replace(SIDECAR, user=user, uri=uri))
 
 
 def test_a_batch_says_what_is_in_it(bench: Bench) -> None:
@@ -93,14 +94,15 @@ def test_a_file_says_what_it_is(bench: Bench) -> None:
     """The object of a file has its type, its size and in its metadata all of its sidecar."""
     body = bench.file(b"\x89PNG", uri="file:///a/日.png", user="u/1")
     made = open_parcel(bench.spool, SPECIMEN, body, None).object()
-    timestamp = body.name.partition(".")[0]
-    assert made.key == f"{SPECIMEN.prefix}u%2F1/2026/11/21/%E6%97%A5.{timestamp}.png"
+    spooled = names.parse_spool_name(body.name)
+    assert spooled is not None
+    assert made.key == f"{SPECIMEN.prefix}u%2F1/2026/11/21/%E6%97%A5.{spooled.order}.png"
     assert (made.bucket, made.source, made.size, made.content_type) == (SPECIMEN.bucket, body, 4, "image/png")
     assert made.metadata["user"] == "u/1"
     assert made.metadata["uri"] == "file:///a/%E6%97%A5.png"
     assert made.metadata["encoded"] == "uri"
-    assert made.metadata["received"] == names.iso(int(timestamp))
-    assert made.is_held_as({"id": f"{int(timestamp):032x}"})
+    assert made.metadata["received"] == names.iso(START_NS)
+    assert made.is_held_as({"id": read_sidecar(body).id})
 
 
 def test_a_file_that_fits_has_no_companion(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from fixtures_spool import (
     tree,
 )
 
+from gateway.layout import FORMAT_VERSION
 from gateway.names import Batch
 from gateway.recovery import Found
 from gateway.sidecar import Sidecar
@@ -260,7 +261,7 @@ def test_a_draft_of_a_start_that_crashed_is_in_nobodys_way(tmp_path: Path) -> No
     plant(tmp_path / "spool", {f"tmp/{START_NS}.7": b"1", f"tmp/{START_NS + 1}.7": b"1"})
     with open_bench(tmp_path) as bench:
         assert tree(bench.spool.root) == {}
-        assert bench.spool.format_version() == 1
+        assert bench.spool.format_version() == FORMAT_VERSION
 
 
 def test_new_names_come_after_the_spooled_ones(tmp_path: Path) -> None:

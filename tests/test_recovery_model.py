@@ -124,7 +124,7 @@ class GatewayModel(RuleBasedStateMachine):
         user: str = "u",
         uri: str = "",
     ) -> None:
-        hour = names.hour_of(max(self.clock.now_ns, self.process.spool.timestamps._last + 1))
+        hour = names.hour_of(self.clock.now_ns)
         for content in contents:
             self.ledger.sent(content, hour)
         length = len(body) if known else None
@@ -221,7 +221,7 @@ class GatewayModel(RuleBasedStateMachine):
             assert self.store.wrongs == []
             assert self.ledger.misplaced(STREAMS, self.store) == []
             # Only the torn end of a segment may have been set aside.
-            torn = re.compile(r"quarantine/(usage|error)\.\d+\.7\.jsonl\.open\.rest(\.\d+)?")
+            torn = re.compile(r"quarantine/(usage|error)\.\d+\.\d+\.7\.jsonl\.open\.rest(\.\d+)?")
             assert [name for name in tree(self.root) if not torn.fullmatch(name)] == []
 
     def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ from gateway import disk, layout, names
 from gateway.errors import Transient, Unanswerable
 from gateway.sidecar import Sidecar
 from gateway.stores.local import LocalStore
+from gateway.timestamps import Timestamps
 
 MINUTE_NS = 60 * names.NANOSECONDS
 MANY = 1 << 30
@@ -100,16 +101,24 @@ def test_a_files_sidecar_is_durable_before_its_body(bench: Bench, monkeypatch: p
 
 
 def test_a_commit_never_replaces(bench: Bench) -> None:
-    """Of two commits that claim one name the second fails, and the first keeps its bytes."""
+    """Of two commits that claim one name, at one tick of two clocks, the second fails, and the first keeps its bytes."""
     drafts = [bench.spool.new_tmp() for _ in range(2)]
     for number, draft in enumerate(drafts):
         disk.write_file(draft, b"%d\n" % number)
+
+    def again() -> None:
+        bench.spool.timestamps = Timestamps(lambda: START_NS + 1000)
+
+    again()
     bench.spool.commit_report(USAGE, drafts[0], START_NS, "u")
+    again()
     with pytest.raises(FileExistsError):
         bench.spool.commit_report(USAGE, drafts[1], START_NS, "u")
     sidecar = Sidecar("ab" * 16, "u", "a", "image/png", START_NS, 2, "cd" * 32)
     disk.write_file(bench.spool.tmp / "first", b"0\n")
+    again()
     bench.spool.commit_file(SPECIMEN, bench.spool.tmp / "first", sidecar)
+    again()
     with pytest.raises(FileExistsError):
         bench.spool.commit_file(SPECIMEN, drafts[1], sidecar)
     committed = {name: data for name, data in tree(bench.spool.root).items() if name.endswith((".json", ".body"))}

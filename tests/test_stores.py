@@ -246,7 +246,7 @@ async def test_any_key_can_be_stored(keeper: Keeper) -> None:
     for user in ("alice", "../..", "日本" * 500):
         for at, uri in enumerate(("../../etc/passwd", "長い" * 2000, "a b+c&d=e?f#g%2F.png", "u" * 4000, "", "/")):
             received = 1_795_269_540 * 10**9 + at
-            key = names.file_key("p/", user=user, uri=uri, media_type="image/png", received_ns=received, again="")
+            key = names.file_key("p/", user=user, uri=uri, media_type="image/png", received_ns=received, order=received, again="")
             target = object_of(keeper, uri.encode(), key=key)
             assert await keeper.store.put(target) is Outcome.STORED
             assert keeper.read(key)[0] == uri.encode()
@@ -933,16 +933,36 @@ async def test_a_note_that_cannot_be_written_keeps_the_upload_from_staying(
 ) -> None:
     """An upload that cannot be noted is aborted before a part of it is sent."""
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
 
     target = object_of(s3, file_of(tmp_path, data_of(2500)))
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "write_file", full)
+        patch.setattr(disk, "write_file", broken)
         with pytest.raises(Transient, match="noted"):
             await s3.store.put(target)
     assert fake.operations() == ["CreateMultipartUpload", "AbortMultipartUpload"]
     assert s3.unfinished() == []
+
+
+@pytest.mark.parametrize("fault", [None, SLOW_DOWN])
+async def test_on_a_full_disk_an_upload_goes_on_without_its_note(
+    fault: Fault | None, fake: FakeS3, s3: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits on a full disk can leave; an upload that fails there is aborted though no note names it."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    monkeypatch.setattr(disk, "write_file", full)
+    if fault is not None:
+        fake.fail("UploadPart", fault)
+        with pytest.raises(Transient):
+            await s3.store.put(target)
+        assert s3.unfinished() == []
+    assert await s3.store.put(target) is Outcome.STORED
+    assert (s3.read(KEY)[0], s3.unfinished()) == (data_of(2500), [])
 
 
 async def test_parts_are_never_too_many(fake: FakeS3, s3: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

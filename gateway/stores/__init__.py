@@ -5,6 +5,7 @@ One suite of tests holds every store to it: `tests/test_stores.py`.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +24,17 @@ class Outcome(Enum):
     """Another object has the key; nothing was changed."""
 
 
+class Readable(Protocol):
+    """What can be read again and again, and gives the same bytes each time."""
+
+    def open(self) -> io.IOBase:
+        """A reader at the beginning, which can be closed, and go back."""
+        ...
+
+
+Source = Path | bytes | Readable
+
+
 @dataclass(frozen=True, slots=True)
 class Object:
     """What is to be stored.
@@ -30,7 +42,7 @@ class Object:
     Attributes:
         bucket: a name.
         key: at most 1,024 bytes of ASCII.
-        source: a file that nobody changes any more, or the bytes themselves.
+        source: a file that nobody changes any more, the bytes themselves, or what gives them as they are read.
         size: of the source, in bytes.
         content_type: media type.
         metadata: ASCII names in lower case and ASCII values, at most 2 KB in all.
@@ -39,7 +51,7 @@ class Object:
 
     bucket: str
     key: str
-    source: Path | bytes
+    source: Source
     size: int
     content_type: str
     metadata: Mapping[str, str]

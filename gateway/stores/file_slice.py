@@ -6,6 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from gateway.stores import Source
+
 
 class FileSlice(io.RawIOBase):
     """A part of a file that reads, seeks and ends like a file of its own, so that no part is ever held in memory."""
@@ -45,6 +47,8 @@ class FileSlice(io.RawIOBase):
         super().close()
 
 
-def body_of(source: Path | bytes, start: int, size: int) -> io.IOBase:
-    """Open the body of a request: bytes whole, of a file the part that begins at `start`."""
-    return io.BytesIO(source) if isinstance(source, bytes) else FileSlice(source, start, size)
+def body_of(source: Source, start: int, size: int) -> io.IOBase:
+    """Open the body of a request: of a file the part that begins at `start`, all else whole."""
+    if isinstance(source, Path):
+        return FileSlice(source, start, size)
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open()

@@ -22,6 +22,7 @@ import orjson
 from gateway import disk
 from gateway.errors import ObjectRefused, Transient
 from gateway.stores import Object, Outcome
+from gateway.stores.file_slice import body_of
 
 # Of another gateway that shares the directory; whatever is being written or was just linked has changed since.
 _ABANDONED_S = 3600.0
@@ -113,10 +114,11 @@ class LocalStore:
     def _link_object(self, target: Object, path: Path) -> None:
         draft = self._drafts() / f"{os.getpid()}.{os.urandom(8).hex()}"
         try:
-            if isinstance(target.source, bytes):
-                disk.write_file(draft, target.source)
-            else:
+            if isinstance(target.source, Path):
                 _second_name(target.source, draft, target.size)
+            else:
+                with body_of(target.source, 0, target.size) as body:
+                    disk.write_chunks(draft, iter(lambda: body.read(disk.COPY_CHUNK_BYTES), b""))
             disk.link(draft, path)
         finally:
             disk.remove(draft)

@@ -148,7 +148,7 @@ class S3Store:
 
     async def put(self, target: Object) -> Outcome:
         """See `Store.put`."""
-        if isinstance(target.source, bytes) or target.size < self._options.part_size:
+        if not isinstance(target.source, Path) or target.size < self._options.part_size:
             return await self._put_whole(target)
         return await self._put_in_parts(target, target.source)
 

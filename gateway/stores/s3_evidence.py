@@ -11,9 +11,9 @@ import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from gateway.stores import Source
 from gateway.stores.file_slice import body_of
 
 _READ_BYTES = 1 << 20
@@ -25,12 +25,12 @@ class Body:
     """What one request sends: a file, a part of one, or bytes.
 
     Attributes:
-        source: the file, or the bytes.
+        source: the file, or what else is sent whole.
         start, size: the part of it, in bytes.
         crc32: of that part.
     """
 
-    source: Path | bytes
+    source: Source
     start: int
     size: int
     crc32: int
@@ -48,7 +48,7 @@ class Body:
         return content.hexdigest()
 
 
-def body_to_send(source: Path | bytes, start: int, size: int) -> Body:
+def body_to_send(source: Source, start: int, size: int) -> Body:
     """Read the body once for its checksum; blocks."""
     crc32 = 0
     with body_of(source, start, size) as body:

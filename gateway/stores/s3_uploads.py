@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from gateway import disk, names
-from gateway.errors import Refused, StoreError, Transient
+from gateway.errors import Refused, StoreError, Transient, is_full
 from gateway.stores import Object
 from gateway.stores.file_slice import body_of
 from gateway.stores.s3_calls import Calls, missing
@@ -79,7 +79,7 @@ class Uploads:
         except StoreError:
             # What cannot be aborted now is aborted by the next attempt, which finds the note.
             with contextlib.suppress(StoreError):
-                await self.abandon(note)
+                await self.abandon(note, _noted(target, upload_id))
             raise
         if is_proved:
             await self.forget(note)
@@ -119,16 +119,16 @@ class Uploads:
             if conditional or complete:
                 await self._complete(proof, upload_id, [part], conditional=conditional)
         except StoreError as error:
-            await self.abandon(note)
+            await self.abandon(note, _noted(proof, upload_id))
             if error.status == 412:
                 return True
             raise
-        await self.abandon(note)
+        await self.abandon(note, _noted(proof, upload_id))
         return False
 
-    async def abandon(self, note: Path) -> None:
-        """Abort the upload that a note names, then remove the note."""
-        noted = await asyncio.to_thread(_read_note, note)
+    async def abandon(self, note: Path, begun: dict[str, str] | None = None) -> None:
+        """Abort the upload that a note names, or the one that was begun and could not be noted; then remove the note."""
+        noted = await asyncio.to_thread(_read_note, note) or begun
         if noted is not None:
             await self._abort(noted)
         await self.forget(note)
@@ -147,10 +147,13 @@ class Uploads:
         upload_id = str(answer.get("UploadId") or "")
         if not upload_id:
             raise Transient(missing("UploadId", doing, answer))
-        noted = {"bucket": target.bucket, "key": target.key, "upload_id": upload_id}
+        noted = _noted(target, upload_id)
         try:
             await asyncio.to_thread(_write_note, note, orjson.dumps(noted))
         except OSError as error:
+            if is_full(error):
+                # What waits must be able to leave; if this process is killed, the bucket's lifecycle rule finds the parts.
+                return upload_id
             with contextlib.suppress(StoreError):
                 await self._abort(noted)
             raise Transient(f"the upload of {target.key} cannot be noted on disk: {error}") from error
@@ -202,6 +205,10 @@ def _ranges(size: int, part_size: int) -> Iterator[tuple[int, int]]:
     part_size = max(part_size, -(-size // MAX_PARTS))
     for start in range(0, size, part_size):
         yield start, min(part_size, size - start)
+
+
+def _noted(target: Object, upload_id: str) -> dict[str, str]:
+    return {"bucket": target.bucket, "key": target.key, "upload_id": upload_id}
 
 
 def _write_note(note: Path, data: bytes) -> None:

@@ -94,10 +94,10 @@ def _files(instants: list[int], pid: int) -> Iterator[tuple[str, str, bytes, byt
     for instant in instants:
         report = b'{"there":%d}' % instant
         line = f'{{"user":"{USER}","received_at":"{names.iso(instant)}","report":{report.decode()}}}\n'
-        yield "usage", names.spool_name(instant, pid, names.WHOLE_REPORT, USER), line.encode(), report
+        yield "usage", names.spool_name(instant, instant, pid, names.WHOLE_REPORT, USER), line.encode(), report
         body = b"there at %d" % instant
-        yield "specimen", names.spool_name(instant, pid, names.SIDECAR, URI), _sidecar(instant, body).to_json(), b""
-        yield "specimen", names.spool_name(instant, pid, names.BODY, URI), body, body
+        yield "specimen", names.spool_name(instant, instant, pid, names.SIDECAR, URI), _sidecar(instant, body).to_json(), b""
+        yield "specimen", names.spool_name(instant, instant, pid, names.BODY, URI), body, body
 
 
 def _sidecar(instant: int, body: bytes) -> Sidecar:

@@ -170,7 +170,10 @@ class Try:
         for path in sorted(self.gateway.cache.glob("specimen/*.meta"))[::2]:
             with contextlib.suppress(FileNotFoundError):
                 of = Sidecar.from_json(path.read_bytes())
-                key = names.file_key("", user=of.user, uri=of.uri, media_type=of.type, received_ns=of.received, again="")
+                spooled = names.parse_spool_name(path.name)
+                assert spooled is not None
+                about = {"user": of.user, "uri": of.uri, "media_type": of.type}
+                key = names.file_key("", **about, received_ns=of.received, order=spooled.order, again="")
                 self.buckets.plant(self.buckets.specimen, key)
 
     def wait_for_fault(self) -> None:
