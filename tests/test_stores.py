@@ -18,6 +18,7 @@ import pytest
 from fake_s3 import CONFLICT, DROPPED, ERROR_INSIDE, FORBIDDEN, LOST, NO_SUCH_UPLOAD, SLOW_DOWN, FakeS3, Fault, Request, fake_s3
 from fixtures_spool import WAIT_S, Crashing, PowerCut, Trace
 from integration.buckets import Buckets
+from integration.everyserver import VERSITYGW, on_every_server
 from integration.minio import free_port
 
 from gateway import disk, names
@@ -61,13 +62,13 @@ def fake() -> Iterator[FakeS3]:
         yield running
 
 
-@pytest.fixture(params=["local", "minio", "fake", "fake, unsigned checksums"])
+@pytest.fixture(params=["local", "minio", VERSITYGW, "fake", "fake, unsigned checksums"])
 async def keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Keeper]:
     """Give each store in turn."""
     if request.param == "local":
         made = local_keeper(tmp_path)
-    elif request.param == "minio":
-        made = minio_keeper(request.getfixturevalue("buckets"))
+    elif request.param in ("minio", "versitygw"):
+        made = server_keeper(request.getfixturevalue("buckets_in")(request.param))
     else:
         checksums = "when_required" if "," in request.param else "when_supported"
         made = fake_keeper(request.getfixturevalue("fake"), checksums=checksums)
@@ -90,7 +91,7 @@ def local_keeper(folder: Path) -> Keeper:
     return Keeper(LocalStore(root), BUCKET, read, unfinished, FAKE_PART)
 
 
-def minio_keeper(buckets: Buckets) -> Keeper:
+def server_keeper(buckets: Buckets) -> Keeper:
     """Give a store in a real S3 server."""
     minio = buckets.minio
 
@@ -621,9 +622,10 @@ async def test_an_upload_is_noted_before_its_first_part(fake: FakeS3, s3: Keeper
     assert steps == [f"write_file {note.name}", "sync_directory .", f"remove {note.name}", "sync_directory ."]
 
 
+@on_every_server
 async def test_an_upload_that_a_crash_left_is_aborted(buckets: Buckets, tmp_path: Path) -> None:
     """What a crash left of an upload in a real S3 is aborted by the next put, which then stores the object."""
-    keeper = minio_keeper(buckets)
+    keeper = server_keeper(buckets)
     source = file_of(tmp_path, data_of(MINIO_PART + 1))
     target = object_of(keeper, source)
     upload_id = buckets.client._create_multipart_upload(keeper.bucket, KEY, {})
@@ -759,18 +761,20 @@ async def test_storage_class_and_encryption_are_asked_for(fake: FakeS3, tmp_path
 # --- S3: what a person has to mend -------------------------------------------------------------------------------
 
 
+@on_every_server
 @pytest.mark.parametrize("size", [10, MINIO_PART + 1])
 async def test_what_a_person_must_mend_is_refused(size: int, buckets: Buckets, tmp_path: Path) -> None:
     """A real S3 refuses a wrong key, a wrong secret and a bucket that is not there, and the text says which."""
     minio = buckets.minio
     source = file_of(tmp_path, data_of(size))
     for access, secret, bucket, text in (
-        ("nobody", minio.secret_key, buckets.usage, "InvalidAccessKeyId"),
+        # versitygw has a code of its own for a key that it does not know.
+        ("nobody", minio.secret_key, buckets.usage, "InvalidAccessKeyId|XAdminUserNotFound"),
         (minio.access_key, "not-the-secret", buckets.usage, "SignatureDoesNotMatch"),
         (minio.access_key, minio.secret_key, "no-such-bucket", "NoSuchBucket"),
     ):
         store = s3_store(settings(minio.endpoint, MINIO_PART, access, secret), 1)
-        target = replace(object_of(minio_keeper(buckets), source), bucket=bucket)
+        target = replace(object_of(server_keeper(buckets), source), bucket=bucket)
         with pytest.raises(Refused, match=text) as raised:
             await store.put(target)
         assert type(raised.value) is Refused
