@@ -20,6 +20,8 @@ from fixtures_spool import WAIT_S, Crashing, PowerCut, Trace
 from integration.buckets import Buckets
 from integration.everyserver import VERSITYGW, on_every_server
 from integration.minio import free_port
+from integration.sts import AUTHORITY, https
+from strict_s3 import ACCESS_KEY, SECRET_KEY, StrictS3, strict_s3
 
 from gateway import disk, names
 from gateway.config import S3, Aws, Config
@@ -62,7 +64,28 @@ def fake() -> Iterator[FakeS3]:
         yield running
 
 
-@pytest.fixture(params=["local", "minio", VERSITYGW, "fake", "fake, unsigned checksums"])
+@pytest.fixture
+def strict() -> Iterator[StrictS3]:
+    """Run an S3 that refuses what S3 documents as refused; parts are small, so that the tests are quick."""
+    with strict_s3([BUCKET], least_part=FAKE_PART) as running:
+        yield running
+
+
+@pytest.fixture
+def strict_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StrictS3]:
+    """Run the same with TLS, where the client sends bodies in chunks with their checksum behind them, as to S3 itself."""
+    authority = tmp_path / "authority.pem"
+    authority.write_text(AUTHORITY)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    with strict_s3([BUCKET], least_part=FAKE_PART, tls=https(tmp_path)) as running:
+        yield running
+
+
+STORES = ["local", "minio", VERSITYGW, "fake", "fake, unsigned checksums", "strict", "strict, unsigned checksums", "strict, TLS"]
+
+
+@pytest.fixture(params=STORES)
 async def keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Keeper]:
     """Give each store in turn."""
     if request.param == "local":
@@ -70,8 +93,12 @@ async def keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     elif request.param in ("minio", "versitygw"):
         made = server_keeper(request.getfixturevalue("buckets_in")(request.param))
     else:
-        checksums = "when_required" if "," in request.param else "when_supported"
-        made = fake_keeper(request.getfixturevalue("fake"), checksums=checksums)
+        checksums = "when_required" if "unsigned" in request.param else "when_supported"
+        if request.param.startswith("fake"):
+            made = fake_keeper(request.getfixturevalue("fake"), checksums=checksums)
+        else:
+            fixture = "strict_tls" if "TLS" in request.param else "strict"
+            made = strict_keeper(request.getfixturevalue(fixture), checksums=checksums)
     yield made
     await made.store.close()
 
@@ -114,6 +141,20 @@ def fake_keeper(fake: FakeS3, **s3: Any) -> Keeper:
         return [upload.key for upload in fake.uploads.values()]
 
     return Keeper(s3_store(settings(fake.endpoint, FAKE_PART, **s3), 1), BUCKET, read, unfinished, FAKE_PART)
+
+
+def strict_keeper(strict: StrictS3, **s3: Any) -> Keeper:
+    """Give a store in the strict S3."""
+
+    def read(key: str) -> tuple[bytes, dict[str, str], str]:
+        kept = strict.objects[BUCKET, key]
+        return kept.body, kept.metadata, kept.headers["content-type"]
+
+    def unfinished() -> list[str]:
+        return [upload.key for upload in strict.uploads.values()]
+
+    store = s3_store(settings(strict.endpoint, FAKE_PART, ACCESS_KEY, SECRET_KEY, **s3), 1)
+    return Keeper(store, BUCKET, read, unfinished, FAKE_PART)
 
 
 def object_of(keeper: Keeper, source: Path | bytes, *, batch: str = "b1", sha256: str = "s1", key: str = KEY) -> Object:
