@@ -10,6 +10,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from strict_s3.refusals import Refusal
 
@@ -41,6 +42,8 @@ def _table(polynomial: int) -> list[int]:
 def _crc(polynomial: int, size: int) -> Callable[[bytes], bytes]:
     table, ones = _table(polynomial), (1 << (8 * size)) - 1
 
+    # A byte at a time is slow, and the same large part comes again and again.
+    @lru_cache(maxsize=4)
     def digest(data: bytes) -> bytes:
         value = ones
         for byte in data:
