@@ -9,7 +9,7 @@ import pytest
 from integration import versitygw
 
 HERE = Path(__file__).resolve().parent
-OURS = {"CI", "GATEWAY_CHECKS_FAILED", "GATEWAY_TEST_ALL"}
+OURS = {"CI", "GATEWAY_CHECKS_FAILED", "GATEWAY_TEST_ALL", "GATEWAY_TEST_FAILED"}
 
 
 def run_pytest(folder: Path, test: str, mark: str = "", **environment: str) -> tuple[int, str]:
