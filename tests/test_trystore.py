@@ -13,6 +13,7 @@ import pytest
 import yaml
 from aiohttp import web
 from fake_s3 import FakeS3, fake_s3, serving
+from integration import minio, versitygw
 from integration.buckets import Buckets
 from integration.everyserver import on_every_server
 from integration.sts import AUTHORITY, https
@@ -280,3 +281,14 @@ def test_a_store_that_is_away() -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         ran = try_store(url)
     assert (ran.status, f"{url} cannot be reached" in ran.err) == (2, True)
+
+
+# --- what the documentation says ---------------------------------------------------------------------------------
+
+
+def test_the_versions_in_ci_are_those_of_the_page() -> None:
+    """The page of the stores names the versions that are tested."""
+    page = (CHECKOUT / "docs" / "stores.md").read_text("utf-8")
+    for source in (minio.SOURCE, versitygw.SOURCE):
+        (row,) = [line for line in page.splitlines() if f"| {source.version} |" in line]
+        assert row.lower().startswith(f"| {source.name}")
