@@ -17,6 +17,7 @@ from integration.buckets import Buckets
 from integration.minio import TIMEOUT_FACTOR, Minio, MinioProcess, NoDockerError, binary, cache_folder, in_container
 from integration.servers import Server, ServerError, ServerProcess
 from integration.versitygw import VersitygwProcess
+from strict_s3 import ACCESS_KEY, SECRET_KEY, strict_s3
 
 HOW_MINIO_RAN = pytest.StashKey[str]()
 
@@ -74,13 +75,24 @@ def versity(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
         yield started.server
 
 
+@pytest.fixture(scope="session")
+def strict_server() -> Iterator[Server]:
+    """Run one S3 in memory for all tests that refuses what S3 documents as refused."""
+    with strict_s3([]) as running:
+        yield Server(running.endpoint, ACCESS_KEY, SECRET_KEY)
+
+
+# The fixture that runs a server, by the name that a test is parametrized with.
+SERVERS = {"minio": "minio", "versitygw": "versity", "strict": "strict_server"}
+
+
 @pytest.fixture
 def buckets_in(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Buckets]]:
-    """Give what makes three fresh buckets in a server: `minio` or `versitygw`."""
+    """Give what makes three fresh buckets in a server, which is named as in `SERVERS`."""
     made: list[Buckets] = []
 
     def make(server: str) -> Buckets:
-        made.append(Buckets(request.getfixturevalue({"minio": "minio", "versitygw": "versity"}[server])))
+        made.append(Buckets(request.getfixturevalue(SERVERS[server])))
         return made[-1]
 
     yield make

@@ -920,3 +920,37 @@ async def test_slowness_is_no_silence() -> None:
 
     with pytest.raises(ConnectionResetError, match="in the end"):
         await unless_silent(sends_slowly(), lambda: position[0], 0.4)
+
+
+# --- what S3 documents ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["strict", "strict_tls"])
+async def documented(request: pytest.FixtureRequest) -> AsyncIterator[tuple[StrictS3, Keeper]]:
+    """Give the strict S3, without and with TLS, and a store in it."""
+    strict = request.getfixturevalue(request.param)
+    keeper = strict_keeper(strict)
+    yield strict, keeper
+    await keeper.store.close()
+
+
+@pytest.mark.parametrize("parts", [0.5, 2.25])
+async def test_a_conflict_is_told_and_mended(parts: float, documented: tuple[StrictS3, Keeper], tmp_path: Path) -> None:
+    """A put that meets another one to its key is tried again, and leaves nothing half done."""
+    strict, keeper = documented
+    target = object_of(keeper, file_of(tmp_path, data_of(int(parts * keeper.part_size))))
+    strict.conflicts = 1
+    with pytest.raises(Transient, match="ConditionalRequestConflict"):
+        await keeper.store.put(target)
+    assert (strict.objects, keeper.unfinished(), notes(tmp_path)) == ({}, [], [])
+    assert await keeper.store.put(target) is Outcome.STORED
+
+
+@pytest.mark.parametrize("parts", [0.0, 0.5, 2.25])
+async def test_object_lock_is_served(parts: float, documented: tuple[StrictS3, Keeper], tmp_path: Path) -> None:
+    """A bucket with object lock, which takes nothing without a digest, takes every object."""
+    strict, keeper = documented
+    strict.locked.add(BUCKET)
+    target = object_of(keeper, file_of(tmp_path, data_of(int(parts * keeper.part_size))))
+    assert await keeper.store.honours_condition(BUCKET, "")
+    assert await keeper.store.put(target) is Outcome.STORED

@@ -675,3 +675,46 @@ def test_over_tls_bodies_come_in_chunks(tmp_path: Path, monkeypatch: pytest.Monk
         answer = client.put_object(Bucket="bucket", Key="key", Body=b"data")
         client.close()
     assert (seen, answer["ChecksumCRC32"]) == ([TRAILER_FORM], value("CRC32", b"data"))
+
+
+# --- buckets -----------------------------------------------------------------------------------------------------
+
+
+def test_buckets_come_and_go(plain: Uploading, strict: StrictS3) -> None:
+    """A bucket is made once, listed, and removed when it is empty."""
+    plain.client.create_bucket(Bucket="made")
+    assert refused(lambda: plain.client.create_bucket(Bucket="made"))[:2] == (409, "BucketAlreadyOwnedByYou")
+    assert [bucket["Name"] for bucket in plain.client.list_buckets()["Buckets"]] == ["bucket", "made", "other"]
+    send(strict, "/made/key")
+    assert refused(lambda: plain.client.delete_bucket(Bucket="made"))[:2] == (409, "BucketNotEmpty")
+    plain.client.delete_objects(Bucket="made", Delete={"Objects": [{"Key": "key"}]})
+    plain.client.delete_bucket(Bucket="made")
+    assert refused(lambda: plain.client.delete_bucket(Bucket="made"))[:2] == (404, "NoSuchBucket")
+
+
+def test_keys_are_listed_a_thousand_at_a_time(plain: Uploading, strict: StrictS3) -> None:
+    """Keys come in their order, whatever characters they have, a thousand in one answer."""
+    send(strict)
+    kept = strict.objects.pop(("bucket", "key"))
+    keys = sorted(f"p/{number:04} ü<&" for number in range(1001))
+    strict.objects.update({("bucket", key): kept for key in [*keys, "q"]})
+    pages = list(plain.client.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix="p/"))
+    assert [len(page["Contents"]) for page in pages] == [1000, 1]
+    assert [found["Key"] for page in pages for found in page["Contents"]] == keys
+    assert pages[0]["Contents"][0]["Size"] == len(b"data")
+
+
+def test_uploads_are_listed_until_they_end(plain: Uploading) -> None:
+    """An upload is listed from its beginning to its end."""
+    upload_id = plain.begin()
+    listed = plain.client.list_multipart_uploads(Bucket="bucket")["Uploads"]
+    assert [(found["Key"], found["UploadId"]) for found in listed] == [("key", upload_id)]
+    plain.client.abort_multipart_upload(Bucket="bucket", Key="key", UploadId=upload_id)
+    assert "Uploads" not in plain.client.list_multipart_uploads(Bucket="bucket")
+
+
+def test_deleting_many_wants_a_digest(strict: StrictS3) -> None:
+    """A call that deletes many is refused without a digest of what it names, and where that is no XML."""
+    assert send(strict, "/bucket?delete", method="POST").code == "InvalidRequest"
+    md5 = base64.b64encode(hashlib.md5(b"data").digest()).decode()
+    assert send(strict, "/bucket?delete", {"Content-MD5": md5}, method="POST").code == "MalformedXML"

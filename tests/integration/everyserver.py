@@ -1,4 +1,4 @@
-"""The real S3 servers that a test runs on, one after the other."""
+"""The S3 servers that a test runs on, one after the other: the real ones and the strict stand-in."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ WANTED = os.environ.get("GATEWAY_TEST_ALL", "") == "1"
 
 VERSITYGW = pytest.param("versitygw", marks=pytest.mark.all_servers)
 
-on_every_server = pytest.mark.parametrize("buckets", ["minio", VERSITYGW], indirect=True)
+on_every_server = pytest.mark.parametrize("buckets", ["minio", VERSITYGW, "strict"], indirect=True)

@@ -9,6 +9,7 @@ call of an upload to the last, which a lenient server does not ask for:
     body        payloads.py     out of its chunks, whose signatures, trailers and length are checked
                 checksums.py    the checksum that came with it is that of the body
     operation   server.py       buckets, conditions, object lock
+                buckets.py      what tests ask about buckets
                 uploads.py      parts: their checksums, their sizes, their order
     refused     refusals.py     as S3 words it: status, code, XML
 """

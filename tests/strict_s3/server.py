@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from strict_s3 import checksums, rules, uploads
+from strict_s3 import buckets, checksums, rules, uploads
 from strict_s3.checksums import Checksum
 from strict_s3.payloads import Payload, payload_of
 from strict_s3.refusals import Refusal
@@ -59,7 +59,7 @@ class StrictS3:
     """An S3 in memory that refuses what S3 documents as refused.
 
     Args:
-        buckets: those that are there.
+        made: the buckets that are there from the start.
         least_part: the least size of a part that is not the last, in bytes; S3's own by default.
 
     Attributes:
@@ -74,9 +74,9 @@ class StrictS3:
         calls: the operation, the bucket and the key of every request that was well signed.
     """
 
-    def __init__(self, buckets: Iterable[str] = ("bucket",), *, least_part: int = LEAST_PART) -> None:
+    def __init__(self, made: Iterable[str] = ("bucket",), *, least_part: int = LEAST_PART) -> None:
         self.endpoint = ""
-        self.buckets = set(buckets)
+        self.buckets = set(made)
         self.locked: set[str] = set()
         self.forbidden: set[str] = set()
         self.may_list = True
@@ -121,7 +121,7 @@ class StrictS3:
             Head(http.method, http.raw_path, headers), keys={ACCESS_KEY: SECRET_KEY}, region=REGION, now=datetime.now(UTC)
         )
         rules.check_headers(headers)
-        operation = _operation(http)
+        operation = _operation(http, bucket, key)
         self.calls.append((operation, bucket, key))
         # A streamed payload may come in chunks of HTTP, since its own length is announced by a header of its own.
         if http.method == "PUT" and not {"content-length", "x-amz-decoded-content-length"} & set(headers):
@@ -141,6 +141,8 @@ class StrictS3:
     def _answer(self, call: Call) -> web.Response:
         if call.operation in self.forbidden:
             raise Refusal(403, "AccessDenied", "Access Denied")
+        if call.operation in ("ListBuckets", "CreateBucket"):
+            return self._around_buckets(call)
         if call.bucket not in self.buckets:
             raise Refusal(404, "NoSuchBucket", "The specified bucket does not exist", BucketName=call.bucket)
         rules.check_key(call.key)
@@ -162,7 +164,41 @@ class StrictS3:
                 self._upload(call)
                 del self.uploads[call.query["uploadId"]]
                 return web.Response(status=204)
-        # MethodNotAllowed: the gateway has no use for anything else.
+        if not call.key:
+            return self._of_bucket(call)
+        # MethodNotAllowed: neither the gateway nor its tests have a use for anything else.
+        raise Refusal(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
+
+    # --- buckets ----------------------------------------------------------------------------------------------------
+
+    def _around_buckets(self, call: Call) -> web.Response:
+        if call.operation == "ListBuckets":
+            return _xml("ListAllMyBucketsResult", buckets.buckets_xml(self.buckets, datetime.now(UTC)))
+        if call.bucket in self.buckets:
+            raise Refusal(409, "BucketAlreadyOwnedByYou", "The bucket is there already, and yours.")
+        self.buckets.add(call.bucket)
+        return web.Response(headers={"Location": f"/{call.bucket}"})
+
+    def _of_bucket(self, call: Call) -> web.Response:
+        objects = {key: kept for (bucket, key), kept in self.objects.items() if bucket == call.bucket}
+        match call.operation:
+            case "ListObjectsV2":
+                return _xml("ListBucketResult", buckets.objects_xml(call.bucket, call.query, objects))
+            case "ListMultipartUploads":
+                begun = [(upload.key, name) for name, upload in self.uploads.items() if upload.bucket == call.bucket]
+                return _xml("ListMultipartUploadsResult", buckets.uploads_xml(call.bucket, begun))
+            case "DeleteObjects":
+                if not call.payload.has_digest:
+                    # InvalidRequest: what deletes many needs a digest.
+                    raise Refusal(400, "InvalidRequest", "Missing required header for this request: Content-MD5")
+                for key in buckets.keys_to_delete(call.payload.data):
+                    self.objects.pop((call.bucket, key), None)
+                return _xml("DeleteResult", "")
+            case "DeleteBucket":
+                if objects:
+                    raise Refusal(409, "BucketNotEmpty", "The bucket you tried to delete is not empty")
+                self.buckets.remove(call.bucket)
+                return web.Response(status=204)
         raise Refusal(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 
     # --- whole objects ----------------------------------------------------------------------------------------------
@@ -219,7 +255,8 @@ class StrictS3:
         upload_id = secrets.token_hex(16)
         upload = self.uploads[upload_id] = uploads.begin(call.bucket, call.key, call.headers)
         named = {"x-amz-checksum-algorithm": upload.algorithm, "x-amz-checksum-type": upload.kind} if upload.algorithm else {}
-        return _xml("InitiateMultipartUploadResult", {"Bucket": call.bucket, "Key": call.key, "UploadId": upload_id}, named)
+        fields = {"Bucket": call.bucket, "Key": call.key, "UploadId": upload_id}
+        return _xml("InitiateMultipartUploadResult", _fields(fields), named)
 
     def _upload_part(self, call: Call) -> web.Response:
         number = uploads.number_of(call.query["partNumber"])
@@ -243,7 +280,7 @@ class StrictS3:
             f"Checksum{done.checksum.algorithm}": done.checksum.value,
             "ChecksumType": done.checksum.kind,
         }
-        return _xml("CompleteMultipartUploadResult", fields)
+        return _xml("CompleteMultipartUploadResult", _fields(fields))
 
     def _upload(self, call: Call) -> Upload:
         upload = self.uploads.get(call.query.get("uploadId", ""))
@@ -252,8 +289,21 @@ class StrictS3:
         return upload
 
 
-def _operation(http: web.Request) -> str:
-    """The operation that a request calls; what the gateway does not call has the name of its method."""
+# The operations on a bucket, by method and by the part of the query that names one.
+_OF_BUCKET = {
+    ("PUT", ""): "CreateBucket",
+    ("DELETE", ""): "DeleteBucket",
+    ("GET", "list-type"): "ListObjectsV2",
+    ("GET", "uploads"): "ListMultipartUploads",
+    ("POST", "delete"): "DeleteObjects",
+}
+
+
+def _operation(http: web.Request, bucket: str, key: str) -> str:
+    """The operation that a request calls; what nobody here calls has the name of its method."""
+    if not key:
+        named = next((name for name in ("list-type", "uploads", "delete") if name in http.query), "")
+        return _OF_BUCKET.get((http.method, named), http.method) if bucket else "ListBuckets"
     in_parts = "uploadId" in http.query
     match http.method:
         case "PUT":
@@ -275,7 +325,10 @@ def _without_checksums(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if not name.startswith(checksums.HEADER)}
 
 
-def _xml(root: str, fields: Mapping[str, str], headers: Mapping[str, str] | None = None) -> web.Response:
-    inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in fields.items())
+def _fields(fields: Mapping[str, str]) -> str:
+    return "".join(f"<{name}>{escape(value)}</{name}>" for name, value in fields.items())
+
+
+def _xml(root: str, inner: str, headers: Mapping[str, str] | None = None) -> web.Response:
     text = f'<?xml version="1.0" encoding="UTF-8"?>\n<{root} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{inner}</{root}>'
     return web.Response(text=text, content_type="application/xml", headers=headers)
