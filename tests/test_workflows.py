@@ -139,7 +139,7 @@ def test_actions_are_the_same_everywhere() -> None:
     assert pin_faults("\n".join(read(name) for name in WORKFLOWS)) == []
 
 
-INTEGRATION = "run: scripts/test tests/integration"
+INTEGRATION = "run: scripts/test --all tests/integration"
 CHECKED_OUT = "@de0fac2e4500dabe0009e67214ff5f5447ce83dd # v6.0.2"
 READ = "    permissions:\n      contents: read\n"
 PLANTED = [
