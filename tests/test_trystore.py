@@ -17,7 +17,7 @@ from integration import minio, versitygw
 from integration.buckets import Buckets
 from integration.everyserver import on_every_server
 from integration.sts import AUTHORITY, https
-from strict_s3 import ACCESS_KEY, SECRET_KEY, StrictS3, strict_s3
+from strict_s3 import ACCESS_KEY, SECRET_KEY, Call, StrictS3, strict_s3
 
 from gateway.config import KEYS
 from trystore.finding import CHECKSUMS, Finding, table
@@ -125,6 +125,24 @@ def test_who_may_not_delete_is_told_what_is_left(strict: StrictS3) -> None:
     assert (ran.status, ran.holds("DeleteObject")) == (0, "NO")
     (prefix,) = {key.partition("/")[0] for _, key in strict.objects}
     assert f"could not be removed: what stands under {prefix}/" in ran.out
+
+
+class MakesBuckets(StrictS3):
+    """A store that makes a bucket which is not there, as SeaweedFS does."""
+
+    def _answer(self, call: Call) -> web.Response:
+        if call.operation == "PutObject":
+            self.buckets.add(call.bucket)
+        return super()._answer(call)
+
+
+def test_a_bucket_that_a_store_makes_is_removed() -> None:
+    """Where a missing bucket is made by the store itself, the trial says so, and leaves none behind."""
+    with serving(MakesBuckets()) as store:
+        ran = try_store(store.endpoint, "--bucket", "bucket")
+    assert (ran.status, ran.holds("to a missing bucket")) == (0, "NO")
+    assert "the store makes the bucket itself" in ran.out
+    assert (store.buckets, store.objects) == ({"bucket"}, {})
 
 
 # --- stores that lack something ----------------------------------------------------------------------------------

@@ -18,8 +18,14 @@ def errors(trial: Trial) -> Iterator[Finding]:
 
 
 def _no_bucket(trial: Trial) -> tuple[bool, str]:
-    error = error_of(lambda: trial.client.put_object(Bucket=f"{trial.prefix.strip('/')}-none", Key="key", Body=b""))
-    return error == "404 NoSuchBucket", error or "taken"
+    named = {"Bucket": f"{trial.prefix.strip('/')}-none", "Key": "key"}
+    error = error_of(trial.client.put_object, **named, Body=b"")
+    if error:
+        return error == "404 NoSuchBucket", error
+    # Nobody has named this bucket, so nobody would remove it.
+    error_of(trial.client.delete_object, **named)
+    error_of(trial.client.delete_bucket, Bucket=named["Bucket"])
+    return False, "taken: the store makes the bucket itself"
 
 
 def _wrong_secret(trial: Trial) -> tuple[bool, str]:
