@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
+from integration import everyserver, versitygw
 from integration.buckets import Buckets
 from integration.minio import TIMEOUT_FACTOR, Minio, MinioProcess, NoDockerError, binary, cache_folder, in_container
+from integration.servers import Server, ServerError, ServerProcess
+from integration.versitygw import VersitygwProcess
+from strict_s3 import ACCESS_KEY, SECRET_KEY, strict_s3
 
 HOW_MINIO_RAN = pytest.StashKey[str]()
 
@@ -45,8 +49,8 @@ def minio(minio_binary: Path, tmp_path_factory: pytest.TempPathFactory, pytestco
             running = stack.enter_context(in_container(minio_binary))
             pytestconfig.stash[HOW_MINIO_RAN] = "MinIO ran in a container."
         except NoDockerError as reason:
-            own = _process(stack, minio_binary, tmp_path_factory.mktemp("minio"))
-            running = own.minio
+            folder = tmp_path_factory.mktemp("minio")
+            running = _started(stack, MinioProcess(minio_binary, folder), folder).minio
             pytestconfig.stash[HOW_MINIO_RAN] = f"MinIO ran as a plain process, NOT in a container: {reason}"
         yield running
 
@@ -55,16 +59,52 @@ def minio(minio_binary: Path, tmp_path_factory: pytest.TempPathFactory, pytestco
 def own_minio(minio_binary: Path, tmp_path: Path) -> Iterator[MinioProcess]:
     """Run a MinIO of the test's own, which it may stop and start again; its port and its data stay."""
     with ExitStack() as stack:
-        yield _process(stack, minio_binary, tmp_path / "minio")
+        yield _started(stack, MinioProcess(minio_binary, tmp_path / "minio"), tmp_path / "minio")
+
+
+@pytest.fixture(scope="session")
+def versity(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Server]:
+    """Run one versitygw for all tests; where it cannot be, they are skipped and say why."""
+    with ExitStack() as stack:
+        folder = tmp_path_factory.mktemp("versitygw")
+        try:
+            program = versitygw.binary(cache=cache_folder(), say=lambda text: _say(pytestconfig, text))
+            started = _started(stack, VersitygwProcess(program, folder), folder)
+        except ServerError as error:
+            pytest.skip(f"no versitygw: {error}")
+        yield started.server
+
+
+@pytest.fixture(scope="session")
+def strict_server() -> Iterator[Server]:
+    """Run one S3 in memory for all tests that refuses what S3 documents as refused."""
+    with strict_s3([]) as running:
+        yield Server(running.endpoint, ACCESS_KEY, SECRET_KEY)
+
+
+# The fixture that runs a server, by the name that a test is parametrized with.
+SERVERS = {"minio": "minio", "versitygw": "versity", "strict": "strict_server"}
 
 
 @pytest.fixture
-def buckets(minio: Minio) -> Iterator[Buckets]:
-    """Make three fresh buckets in the MinIO of all tests."""
-    made = Buckets(minio)
-    yield made
-    made.remove()
-    made.close()
+def buckets_in(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Buckets]]:
+    """Give what makes three fresh buckets in a server, which is named as in `SERVERS`."""
+    made: list[Buckets] = []
+
+    def make(server: str) -> Buckets:
+        made.append(Buckets(request.getfixturevalue(SERVERS[server])))
+        return made[-1]
+
+    yield make
+    for buckets in made:
+        buckets.remove()
+        buckets.close()
+
+
+@pytest.fixture
+def buckets(request: pytest.FixtureRequest, buckets_in: Callable[[str], Buckets]) -> Buckets:
+    """Make three fresh buckets in the MinIO of all tests, or in the server that the test is parametrized with."""
+    return buckets_in(getattr(request, "param", "minio"))
 
 
 @pytest.fixture
@@ -76,13 +116,15 @@ def own_buckets(own_minio: MinioProcess) -> Iterator[Buckets]:
     made.close()
 
 
-def _process(stack: ExitStack, built: Path, folder: Path) -> MinioProcess:
-    own = MinioProcess(built, folder)
+Process = TypeVar("Process", bound=ServerProcess)
+
+
+def _started(stack: ExitStack, process: Process, folder: Path) -> Process:
     # pytest would keep the data of the last three runs, which may be large.
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    stack.callback(own.stop)
-    own.start()
-    return own
+    stack.callback(process.stop)
+    process.start()
+    return process
 
 
 def _say(config: pytest.Config, text: str) -> None:
@@ -96,6 +138,22 @@ def _say(config: pytest.Config, text: str) -> None:
     with capture.global_and_fixture_disabled():
         reporter.ensure_newline()
         reporter.write_line(text)
+
+
+# --- which tests run ---------------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark of tests that need more servers than MinIO."""
+    config.addinivalue_line("markers", f"{everyserver.MARK}: needs a server that only `scripts/test --all` runs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests on further servers unless they are wanted."""
+    left_out = [] if everyserver.WANTED else [item for item in items if item.get_closest_marker(everyserver.MARK)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 # --- what counts as a failure ------------------------------------------------------------------------------------
@@ -127,6 +185,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     if session.exitstatus == pytest.ExitCode.OK and _forbidden_skips(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return
+    # `twice.py` runs these once more; a run that has skipped what it must not has failed for good.
+    if (file := os.environ.get("GATEWAY_TEST_FAILED")) and not _forbidden_skips(session.config):
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        reports = [*reporter.stats.get("failed", []), *reporter.stats.get("error", [])]
+        Path(file).write_text("".join(f"{name}\n" for name in dict.fromkeys(report.nodeid for report in reports)), "utf-8")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

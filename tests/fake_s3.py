@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import re
 import secrets
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 
@@ -282,11 +283,25 @@ def fake_s3() -> Iterator[FakeS3]:
         yield fake
 
 
-Fake = TypeVar("Fake", bound=FakeS3)
+class Served(Protocol):
+    """What can be run: it answers requests, and is given the address at which it does."""
+
+    endpoint: str
+
+    async def go_on(self, http: web.Request) -> None:
+        """Tell a client to send its body."""
+        ...
+
+    async def handle(self, http: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        ...
+
+
+Fake = TypeVar("Fake", bound=Served)
 
 
 @contextmanager
-def serving(fake: Fake) -> Iterator[Fake]:
+def serving(fake: Fake, *, tls: ssl.SSLContext | None = None) -> Iterator[Fake]:
     """Run this one on a free port, in a thread of its own, so that a test may block or have a loop as it likes."""
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
@@ -294,12 +309,12 @@ def serving(fake: Fake) -> Iterator[Fake]:
         # Uploads and their number of bytes are the test's affair.
         application = web.Application(client_max_size=1 << 30)
         application.router.add_route("*", "/{path:.*}", fake.handle, expect_handler=fake.go_on)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, auto_decompress=False)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, "127.0.0.1", 0)
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
             await site.start()
-            fake.endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            fake.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
             over = asyncio.Event()
             started.set_result((asyncio.get_running_loop(), over))
             await over.wait()

@@ -31,7 +31,10 @@ from fake_s3 import (
 )
 from fixtures_spool import WAIT_S, Crashing, PowerCut, Trace
 from integration.buckets import Buckets
+from integration.everyserver import VERSITYGW, on_every_server
 from integration.minio import free_port
+from integration.sts import AUTHORITY, https
+from strict_s3 import ACCESS_KEY, SECRET_KEY, StrictS3, strict_s3
 
 from gateway import disk, names
 from gateway.config import S3, Aws, Config
@@ -74,16 +77,41 @@ def fake() -> Iterator[FakeS3]:
         yield running
 
 
-@pytest.fixture(params=["local", "minio", "fake", "fake, unsigned checksums"])
+@pytest.fixture
+def strict() -> Iterator[StrictS3]:
+    """Run an S3 that refuses what S3 documents as refused; parts are small, so that the tests are quick."""
+    with strict_s3([BUCKET], least_part=FAKE_PART) as running:
+        yield running
+
+
+@pytest.fixture
+def strict_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StrictS3]:
+    """Run the same with TLS, where the client sends bodies in chunks with their checksum behind them, as to S3 itself."""
+    authority = tmp_path / "authority.pem"
+    authority.write_text(AUTHORITY)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    with strict_s3([BUCKET], least_part=FAKE_PART, tls=https(tmp_path)) as running:
+        yield running
+
+
+STORES = ["local", "minio", VERSITYGW, "fake", "fake, unsigned checksums", "strict", "strict, unsigned checksums", "strict, TLS"]
+
+
+@pytest.fixture(params=STORES)
 async def keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Keeper]:
     """Give each store in turn."""
     if request.param == "local":
         made = local_keeper(tmp_path)
-    elif request.param == "minio":
-        made = minio_keeper(request.getfixturevalue("buckets"))
+    elif request.param in ("minio", "versitygw"):
+        made = server_keeper(request.getfixturevalue("buckets_in")(request.param))
     else:
-        checksums = "when_required" if "," in request.param else "when_supported"
-        made = fake_keeper(request.getfixturevalue("fake"), checksums=checksums)
+        checksums = "when_required" if "unsigned" in request.param else "when_supported"
+        if request.param.startswith("fake"):
+            made = fake_keeper(request.getfixturevalue("fake"), checksums=checksums)
+        else:
+            fixture = "strict_tls" if "TLS" in request.param else "strict"
+            made = strict_keeper(request.getfixturevalue(fixture), checksums=checksums)
     yield made
     await made.store.close()
 
@@ -103,7 +131,7 @@ def local_keeper(folder: Path) -> Keeper:
     return Keeper(LocalStore(root), BUCKET, read, unfinished, FAKE_PART)
 
 
-def minio_keeper(buckets: Buckets) -> Keeper:
+def server_keeper(buckets: Buckets) -> Keeper:
     """Give a store in a real S3 server."""
     minio = buckets.minio
 
@@ -126,6 +154,20 @@ def fake_keeper(fake: FakeS3, **s3: Any) -> Keeper:
         return [upload.key for upload in fake.uploads.values()]
 
     return Keeper(s3_store(settings(fake.endpoint, FAKE_PART, **s3), 1), BUCKET, read, unfinished, FAKE_PART)
+
+
+def strict_keeper(strict: StrictS3, **s3: Any) -> Keeper:
+    """Give a store in the strict S3."""
+
+    def read(key: str) -> tuple[bytes, dict[str, str], str]:
+        kept = strict.objects[BUCKET, key]
+        return kept.body, kept.metadata, kept.headers["content-type"]
+
+    def unfinished() -> list[str]:
+        return [upload.key for upload in strict.uploads.values()]
+
+    store = s3_store(settings(strict.endpoint, FAKE_PART, ACCESS_KEY, SECRET_KEY, **s3), 1)
+    return Keeper(store, BUCKET, read, unfinished, FAKE_PART)
 
 
 def object_of(keeper: Keeper, source: Path | bytes, *, batch: str = "b1", sha256: str = "s1", key: str = KEY) -> Object:
@@ -833,9 +875,10 @@ async def test_an_upload_is_noted_before_its_first_part(fake: FakeS3, s3: Keeper
     assert steps == [f"write_file {note.name}", "sync_directory .", f"remove {note.name}", "sync_directory ."]
 
 
+@on_every_server
 async def test_an_upload_that_a_crash_left_is_aborted(buckets: Buckets, tmp_path: Path) -> None:
     """What a crash left of an upload in a real S3 is aborted by the next put, which then stores the object."""
-    keeper = minio_keeper(buckets)
+    keeper = server_keeper(buckets)
     source = file_of(tmp_path, data_of(MINIO_PART + 1))
     target = object_of(keeper, source)
     upload_id = buckets.client._create_multipart_upload(keeper.bucket, KEY, {})
@@ -991,18 +1034,20 @@ async def test_storage_class_and_encryption_are_asked_for(fake: FakeS3, tmp_path
 # --- S3: what a person has to mend -------------------------------------------------------------------------------
 
 
+@on_every_server
 @pytest.mark.parametrize("size", [10, MINIO_PART + 1])
 async def test_what_a_person_must_mend_is_refused(size: int, buckets: Buckets, tmp_path: Path) -> None:
     """A real S3 refuses a wrong key, a wrong secret and a bucket that is not there, and the text says which."""
     minio = buckets.minio
     source = file_of(tmp_path, data_of(size))
     for access, secret, bucket, text in (
-        ("nobody", minio.secret_key, buckets.usage, "InvalidAccessKeyId"),
+        # versitygw has a code of its own for a key that it does not know.
+        ("nobody", minio.secret_key, buckets.usage, "InvalidAccessKeyId|XAdminUserNotFound"),
         (minio.access_key, "not-the-secret", buckets.usage, "SignatureDoesNotMatch"),
         (minio.access_key, minio.secret_key, "no-such-bucket", "NoSuchBucket"),
     ):
         store = s3_store(settings(minio.endpoint, MINIO_PART, access, secret), 1)
-        target = replace(object_of(minio_keeper(buckets), source), bucket=bucket)
+        target = replace(object_of(server_keeper(buckets), source), bucket=bucket)
         with pytest.raises(Refused, match=text) as raised:
             await store.put(target)
         assert type(raised.value) is Refused
@@ -1107,3 +1152,37 @@ async def test_slowness_is_no_silence() -> None:
 
     with pytest.raises(ConnectionResetError, match="in the end"):
         await unless_silent(sends_slowly(), lambda: position[0], 0.4)
+
+
+# --- what S3 documents ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["strict", "strict_tls"])
+async def documented(request: pytest.FixtureRequest) -> AsyncIterator[tuple[StrictS3, Keeper]]:
+    """Give the strict S3, without and with TLS, and a store in it."""
+    strict = request.getfixturevalue(request.param)
+    keeper = strict_keeper(strict)
+    yield strict, keeper
+    await keeper.store.close()
+
+
+@pytest.mark.parametrize("parts", [0.5, 2.25])
+async def test_a_conflict_is_told_and_mended(parts: float, documented: tuple[StrictS3, Keeper], tmp_path: Path) -> None:
+    """A put that meets another one to its key is tried again, and leaves nothing half done."""
+    strict, keeper = documented
+    target = object_of(keeper, file_of(tmp_path, data_of(int(parts * keeper.part_size))))
+    strict.conflicts = 1
+    with pytest.raises(Transient, match="ConditionalRequestConflict"):
+        await keeper.store.put(target)
+    assert (strict.objects, keeper.unfinished(), notes(tmp_path)) == ({}, [], [])
+    assert await keeper.store.put(target) is Outcome.STORED
+
+
+@pytest.mark.parametrize("parts", [0.0, 0.5, 2.25])
+async def test_object_lock_is_served(parts: float, documented: tuple[StrictS3, Keeper], tmp_path: Path) -> None:
+    """A bucket with object lock, which takes nothing without a digest, takes every object."""
+    strict, keeper = documented
+    strict.locked.add(BUCKET)
+    target = object_of(keeper, file_of(tmp_path, data_of(int(parts * keeper.part_size))))
+    assert await keeper.store.honours_condition(BUCKET, "")
+    assert await keeper.store.put(target) is Outcome.STORED

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from fixtures_release import CHECKOUT
-from integration import minio
+from integration import servers
 
 from release.manifest_file import load
 
@@ -139,7 +139,7 @@ def test_actions_are_the_same_everywhere() -> None:
     assert pin_faults("\n".join(read(name) for name in WORKFLOWS)) == []
 
 
-INTEGRATION = "run: scripts/test tests/integration"
+INTEGRATION = "run: scripts/test --all tests/integration"
 CHECKED_OUT = "@de0fac2e4500dabe0009e67214ff5f5447ce83dd # v6.0.2"
 READ = "    permissions:\n      contents: read\n"
 PLANTED = [
@@ -258,7 +258,7 @@ def test_versions_are_told_by_tags() -> None:
 @pytest.fixture(scope="session")
 def actionlint() -> Path:
     """Give actionlint, built from source the first time: its package on PyPI has none in it, and would download it."""
-    cache = minio.cache_folder()
+    cache = servers.cache_folder()
     built = cache / f"actionlint-{ACTIONLINT}"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "actionlint.lock").open("w") as lock:
@@ -267,7 +267,7 @@ def actionlint() -> Path:
             scratch = cache / "build-actionlint"
             environment = {"CGO_ENABLED": "0", "GOBIN": str(scratch), "GOTOOLCHAIN": "local"}
             module = f"github.com/rhysd/actionlint/cmd/actionlint@{ACTIONLINT}"
-            minio._run([minio._go(cache, lambda _: None), "install", module], environment)
+            servers.run([servers.go(cache, lambda _: None), "install", module], environment)
             # The rename comes last: an interrupted build leaves no file that looks like actionlint.
             (scratch / "actionlint").replace(built)
             scratch.rmdir()

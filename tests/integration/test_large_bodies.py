@@ -9,8 +9,11 @@ import pytest
 from integration.buckets import Buckets
 from integration.conftest import MakeGateway
 from integration.deadlines import until
+from integration.everyserver import on_every_server
 from integration.gateway_process import Gateway, settings_for
 from integration.stored import batches, files, keys
+
+pytestmark = on_every_server
 
 MB = 1_000_000
 MIB = 1 << 20

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from integration.buckets import Buckets
+from integration.everyserver import on_every_server
 from integration.minio import TIMEOUT_FACTOR, MinioError, MinioProcess, healthy
 
 
@@ -16,6 +17,7 @@ def put(buckets: Buckets, bucket: str, key: str, body: bytes) -> None:
     buckets.client.put_object(bucket, key, io.BytesIO(body), len(body), metadata={"User": "alice"})
 
 
+@on_every_server
 def test_objects_are_read_as_stored(buckets: Buckets) -> None:
     """What was put is found again: its key, its bytes, its metadata and its lines."""
     body = gzip.compress(b'{"n":1}\n{"n":2}\n')
@@ -33,6 +35,7 @@ def test_lines_must_end(buckets: Buckets) -> None:
         buckets.lines(buckets.usage)
 
 
+@on_every_server
 def test_unfinished_uploads_are_seen(buckets: Buckets) -> None:
     """A multipart upload that was begun and left is listed."""
     assert buckets.unfinished_uploads(buckets.specimen) == []

@@ -11,8 +11,11 @@ import pytest
 from integration.buckets import Buckets, StoredObject
 from integration.conftest import MakeGateway
 from integration.deadlines import until
+from integration.everyserver import on_every_server
 from integration.gateway_process import HOST, settings_for
 from integration.stored import batches, files
+
+pytestmark = on_every_server
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 

@@ -5,6 +5,7 @@ import time
 from integration.buckets import Buckets
 from integration.conftest import MakeGateway
 from integration.deadlines import until
+from integration.everyserver import on_every_server
 from integration.gateway_process import STREAMS, settings_for
 from integration.minio import MinioProcess
 from integration.stored import files
@@ -42,6 +43,7 @@ def test_store_away_and_back(own_minio: MinioProcess, own_buckets: Buckets, make
     assert gateway.stop() == 0
 
 
+@on_every_server
 def test_one_bucket_away_holds_up_no_other(buckets: Buckets, make_gateway: MakeGateway) -> None:
     """A stream whose bucket is missing is held until that is made, and the others are delivered meanwhile."""
     late = f"{buckets.usage}-late"
