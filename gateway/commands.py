@@ -157,7 +157,7 @@ async def _serving(
 ) -> int:
     def welcome(port: int) -> None:
         if objects is not None and port:
-            # It helps a person who tries the program; one who cannot read it needs no help of this kind.
+            # Advice for a person who tries the program; the gateway runs without it.
             with contextlib.suppress(StartError):
                 _say(_welcome(port, objects))
 

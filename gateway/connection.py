@@ -14,7 +14,7 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from yarl import URL
 
 SERVER = "lightfile6-insights-gateway"
-# In the place of an address, of who comes by the Unix socket.
+# The sender of a request that came by the Unix socket, in place of an address.
 UNIX = "unix"
 
 

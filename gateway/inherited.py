@@ -5,7 +5,7 @@
 | a closed descriptor 0, 1 or 2 | /dev/null: the number would go to the next file or socket that is opened |
 | the signal mask | empty, so that SIGTERM arrives |
 | SIGPIPE and SIGXFSZ | ignored: a closed pipe and a limit on file sizes are errors of one write, not the end of the process |
-| SIGCHLD | its default: where it is ignored nobody learns how a child ended |
+| SIGCHLD | its default: where it is ignored the exit code of a child is lost |
 | the umask | 077: files and directories are made with modes that a stricter umask would take from their own user |
 
 | SSLKEYLOGFILE | unset: a variable of a login shell must neither keep it from starting nor have it write down secrets of TLS |

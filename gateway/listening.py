@@ -52,7 +52,7 @@ class Listeners:
         return next((int(each.getsockname()[1]) for each in self.of(0) if each.family != socket.AF_UNIX), 0)
 
     def withdraw(self) -> None:
-        """Have nobody find the Unix socket any more."""
+        """Remove the file of the Unix socket, so that no new connection finds it."""
         if self.file is not None:
             self.file.remove()
 

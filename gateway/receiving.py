@@ -26,7 +26,7 @@ from gateway.web import Probes, Web
 
 DRAFT_THREADS = 8
 _CLOSING_S = 0.1
-# At a stop, so long connections that were just accepted may take to send their request, where a restart is to refuse nobody.
+# At a stop with inherited sockets: how long an accepted connection has for its first request.
 FIRST_REQUEST_S = 2.0
 _LOOK_S = 0.01
 # How long requests in flight may go on after a defect: what mends it is a new process, and that waits for the end of this one.
@@ -147,7 +147,7 @@ class Receiving:
         await self._protocols.shutdown(_CLOSING_S)
 
     async def _serve_accepted(self) -> None:
-        """Answer those who were accepted and are about to send: the next process would have answered them as well."""
+        """Answer the first request of each connection that was accepted: not accepted, it would wait for the next process."""
         ends = time.monotonic() + FIRST_REQUEST_S
         while True:
             # At least once: a connection that was accepted in this turn is known in the next one.

@@ -12,6 +12,7 @@ import uvloop
 
 from gateway.board import Board
 from gateway.channel import Setup, messages, open_channel, receive_setup, send
+from gateway.errors import ConfigError
 from gateway.librarylog import LibraryMessages
 from gateway.listening import Listeners
 from gateway.log import Log
@@ -42,6 +43,10 @@ def main(descriptor: int) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(Worker(setup, log).run(channel))
+    except ConfigError as error:
+        # The configuration was checked at the start of the gateway: a certificate has changed since.
+        log.error("worker not started", worker=setup.column, reason=str(error))
+        return ABANDONED
     except Exception as error:  # noqa: BLE001 (what ends a process has to be told)
         log.error("defect", where="worker", reason=repr(error))
         return ABANDONED

@@ -229,6 +229,21 @@ def test_a_bad_certificate_changes_nothing(tmp_path: Path, workers: int) -> None
         assert gateway.stop() == 0
 
 
+def test_a_worker_that_finds_a_bad_certificate(tmp_path: Path) -> None:
+    """A worker that is replaced while the files cannot be used says so, is tried again, and receives once they can."""
+    certificate, key = files(tmp_path)
+    settings = {"listen": {"tls_certificate": str(certificate), "tls_key": str(key)}, "server": {"workers": 2}}
+    with running(tmp_path / "gateway", settings) as gateway:
+        files(tmp_path, OTHER_CERTIFICATE, KEY)
+        os.kill(gateway.events("worker started")[0]["pid"], signal.SIGKILL)
+        line = until(lambda: gateway.events("worker not started"), "the error")[0]
+        assert "listen.tls_certificate: " in line["reason"]
+        assert gateway.events("defect") == []
+        files(tmp_path)
+        until(lambda: len(gateway.events("worker started")) == 3, "the replacement")
+        assert gateway.stop() == 0
+
+
 def test_half_a_change_is_none(tmp_path: Path) -> None:
     """A new certificate whose key does not fit leaves the context as it is, so that a handshake still succeeds."""
     certificate, key = files(tmp_path)
