@@ -6,6 +6,7 @@ import argparse
 from typing import NoReturn
 
 BAD_USAGE = 2
+CONFIG_FILE = "/etc/lightfile6/config.yml"
 
 
 class Arguments(argparse.ArgumentParser):

@@ -9,6 +9,7 @@ First the setup goes to the worker, behind its length. After it either end sends
 | `cut` | the first process | a stream, whose segment is to be cut |
 | `cut` | the worker | a stream, whose segment is cut |
 | `degraded` | the first process | what is wrong with the delivery, for `/ready` |
+| `reload` | the first process | true: use the certificate that the files hold now |
 | `stop` | the first process | take nothing new, and end; for so many seconds requests in flight may go on |
 | `stopped` | the worker | true: every request has its answer |
 """
@@ -43,6 +44,7 @@ class Setup:
         layout: of the board, which it has to find as well.
         above: every instant that it gives is later than this one.
         board, sockets: descriptors that it has inherited.
+        is_inherited: whether the sockets stay open when the gateway ends.
     """
 
     config: Config
@@ -52,6 +54,7 @@ class Setup:
     above: int
     board: int
     sockets: tuple[int, ...]
+    is_inherited: bool = False
 
 
 async def open_channel(end: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

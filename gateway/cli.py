@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 
+from gateway.inherited import Hangup, hangup, open_standard_descriptors, settle
+
 
 def _stop_before_start(*_: object) -> None:
     """A signal before the gateway serves: nothing is drained, and an earlier run may have left data in the spool.
@@ -21,9 +23,12 @@ def _stop_before_start(*_: object) -> None:
 
 def main() -> None:
     """Run the program and exit with its code."""
-    # The very first thing: as the first process of a container, a SIGTERM without a handler is ignored.
+    # The very first thing: whatever is opened from here on must not get the number of a closed STDIN, STDOUT or STDERR.
+    open_standard_descriptors()
+    # As the first process of a container, a SIGTERM without a handler is ignored.
     signal.signal(signal.SIGTERM, _stop_before_start)
     signal.signal(signal.SIGINT, _stop_before_start)
+    settle()
     arguments = sys.argv[1:]
     if arguments[:1] == ["healthcheck"]:
         # Before the heavy imports: containers ask every few seconds.
@@ -31,12 +36,17 @@ def main() -> None:
 
         sys.exit(healthcheck(arguments[1:]))
     if arguments[:1] == ["worker"] and len(arguments) == 2 and arguments[1].isdigit():
-        # Started by the gateway itself, which alone tells it when to stop: signals reach all processes of a group.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Started by the gateway itself, which alone tells it what to do: signals reach all processes of a group.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         from gateway.worker import main as work
 
         sys.exit(work(int(arguments[1])))
+    if (meaning := hangup()) is Hangup.STOP:
+        signal.signal(signal.SIGHUP, _stop_before_start)
+    elif meaning is Hangup.RELOAD:
+        # It waits until there is something that can be reloaded.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from gateway.commands import run
 
     sys.exit(run(arguments))

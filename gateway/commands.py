@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import io
 import logging
 import os
+import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
 
-from gateway.arguments import BAD_USAGE, Arguments
+from gateway.activation import inherited_sockets
+from gateway.arguments import BAD_USAGE, CONFIG_FILE, Arguments
 from gateway.config import Config
 from gateway.configload import load
 from gateway.configprint import to_yaml
-from gateway.errors import ConfigError, StartError, StoreError
+from gateway.errors import ConfigError, NoPlaceToListen, StartError, StoreError
 from gateway.healthcheck import healthcheck
 from gateway.log import Log
 from gateway.service import Service
@@ -25,7 +30,7 @@ from gateway.tls import server_context
 from gateway.version import current
 
 PROGRAM = "lightfile6-insights-gateway"
-DEFAULT_CONFIG = Path("/etc/lightfile6/config.yml")
+DEFAULT_CONFIG = Path(CONFIG_FILE)
 FAILED = 1
 # Who tries the program on a desk wants to see the object appear.
 LOCAL_DEFAULTS = {
@@ -51,15 +56,21 @@ def run(arguments: list[str]) -> int:
     """Run what the arguments ask for and return the exit code."""
     options = _parse(arguments)
     if options.command == "healthcheck":
-        return healthcheck([] if options.port is None else ["-p", str(options.port)])
-    if options.command == "version":
-        _say(f"{PROGRAM} {current()}")
-        return 0
+        given = (("-p", options.port), ("-c", options.config))
+        return healthcheck([word for flag, value in given if value is not None for word in (flag, str(value))])
     try:
-        config = _config(options)
+        if options.command == "version":
+            _say(f"{PROGRAM} {current()}")
+            return 0
+        inherited = inherited_sockets(os.environ, os.getpid()) if options.command == "serve" else []
+        config = _config(options, is_port_given=options.command != "serve" or options.port is not None or bool(inherited))
         if options.command == "check-config":
             return asyncio.run(_check_config(config, local=options.local is not None))
-        return _serve(config, options)
+        return _serve(config, options, inherited)
+    except NoPlaceToListen:
+        Arguments(prog=PROGRAM).error(
+            "-p PORT is required: the port to listen on, for example -p 8080 (or the variable PORT, or listen.unix)"
+        )
     except ConfigError as error:
         for fault in error.faults:
             _complain(fault)
@@ -92,8 +103,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             options.port = _port(told)
         except argparse.ArgumentTypeError as error:
             parser.error(f"the variable PORT: {error}")
-    if options.command == "serve" and options.port is None:
-        parser.error("-p PORT is required: the port to listen on, for example -p 8080 (or the variable PORT)")
     return options
 
 
@@ -103,14 +112,15 @@ def _port(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535, or 0 for any free one")
 
 
-def _config(options: argparse.Namespace) -> Config:
+def _config(options: argparse.Namespace, *, is_port_given: bool) -> Config:
     environ: dict[str, str] = dict(os.environ)
     overrides: dict[str, object] = {}
     path: Path | None = options.config or DEFAULT_CONFIG
     if options.local is not None:
         if options.config is None:
             environ = LOCAL_DEFAULTS | environ
-        overrides["cache_dir"] = options.local.absolute() / "spool"
+        options.local = _absolute(options.local)
+        overrides["cache_dir"] = options.local / "spool"
         path = options.config
     return load(
         path,
@@ -118,25 +128,40 @@ def _config(options: argparse.Namespace) -> Config:
         environ=environ,
         overrides=overrides,
         local=options.local is not None,
+        is_port_given=is_port_given,
     )
 
 
-def _serve(config: Config, options: argparse.Namespace) -> int:
-    objects = None if options.local is None else options.local.absolute() / "objects"
+def _absolute(path: Path) -> Path:
+    """A path that means the same wherever the process is; StartError if that is nowhere."""
+    try:
+        return path.absolute()
+    except FileNotFoundError as error:
+        raise StartError(
+            f"--local {path}: the working directory was removed; start it elsewhere, or give a whole path"
+        ) from error
+
+
+def _serve(config: Config, options: argparse.Namespace, inherited: Sequence[socket.socket]) -> int:
+    objects = None if options.local is None else options.local / "objects"
     log = Log(config.log.level, config.log.format, is_shared=config.server.workers != 1)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serving(config, options, objects, log))
+            return runner.run(_serving(config, options, objects, log, inherited))
     finally:
         log.close()
 
 
-async def _serving(config: Config, options: argparse.Namespace, objects: Path | None, log: Log) -> int:
+async def _serving(
+    config: Config, options: argparse.Namespace, objects: Path | None, log: Log, inherited: Sequence[socket.socket]
+) -> int:
     def welcome(port: int) -> None:
-        if objects is not None:
-            _say(_welcome(port, objects))
+        if objects is not None and port:
+            # Advice for a person who tries the program; the gateway runs without it.
+            with contextlib.suppress(StartError):
+                _say(_welcome(port, objects))
 
-    return await Service(config, options.port, objects, log, on_listening=welcome).run()
+    return await Service(config, options.port, objects, log, inherited=inherited, on_listening=welcome).run()
 
 
 def _welcome(port: int, objects: Path) -> str:
@@ -199,7 +224,13 @@ async def _store_faults(config: Config) -> list[str]:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 (the answer of a subcommand goes to STDOUT)
+    """Write the answer of a subcommand; StartError if STDOUT does not take it."""
+    try:
+        print(text, flush=True)  # noqa: T201 (the answer of a subcommand goes to STDOUT)
+    except OSError as error:
+        # What is left in its buffer would be tried again at the exit.
+        sys.stdout = io.StringIO()
+        raise StartError(f"STDOUT does not take the answer ({error.strerror or error}): mend what reads it") from error
 
 
 def _complain(text: str) -> None:

@@ -23,6 +23,7 @@ from gateway.units import (
     Bytes,
     Kind,
     Seconds,
+    addresses,
     bucket,
     choice,
     duration,
@@ -30,6 +31,7 @@ from gateway.units import (
     flag,
     prefix,
     size,
+    socket_path,
     text,
     url,
     whole,
@@ -53,9 +55,10 @@ def key(default: T, kind: Kind, why: str) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where requests come in; the port is given with -p or PORT."""
+    """Where requests come in; the port is given with -p or PORT. Sockets that systemd passes are used instead."""
 
-    host: str = key("0.0.0.0", text("an address or a host name", r"[!-~]+"), "Address to listen on.")
+    host: tuple[str, ...] = key((), addresses(), "Addresses to listen on, IPv4 and IPv6; empty: all of both.")
+    unix: Path | None = key(None, socket_path(), "Unix socket to listen on too; a port is optional then.")
     tls_certificate: Path | None = key(None, file_path(optional=True), "PEM file with the certificates, for HTTPS.")
     tls_key: Path | None = key(None, file_path(optional=True), "PEM file with the private key of the certificate.")
     fast_lane: bool = key(True, flag(), "Answer plain small reports by a shorter way; false only to look for a fault.")

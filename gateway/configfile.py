@@ -102,9 +102,11 @@ def _entries(draft: Draft, node: yaml.MappingNode, above: str) -> Iterator[tuple
 
 
 def _plain(loader: yaml.SafeLoader, node: yaml.Node) -> object:
-    """Return the value of a scalar; of a list or mapping only the type, as no key takes one."""
-    if not isinstance(node, yaml.ScalarNode):
-        return {} if isinstance(node, yaml.MappingNode) else []
+    """Return the value of a scalar or of a list of scalars; of anything deeper only the type, as no key takes one."""
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(loader, each) if isinstance(each, yaml.ScalarNode) else [] for each in node.value]
+    if isinstance(node, yaml.MappingNode):
+        return {}
     try:
         return loader.construct_object(node)
     except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):

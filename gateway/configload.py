@@ -15,7 +15,7 @@ from typing import Final
 from gateway.config import ENVIRONMENT, KEYS, Config, environment_name
 from gateway.configdraft import Draft, hint, shown_name
 from gateway.configfile import take_file
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, NoPlaceToListen
 
 
 def load(
@@ -25,6 +25,7 @@ def load(
     environ: Mapping[str, str],
     overrides: Mapping[str, object],
     local: bool,
+    is_port_given: bool = True,
 ) -> Config:
     """Read defaults, then the file, then the environment, then the overrides, each over the one before.
 
@@ -34,8 +35,10 @@ def load(
         environ: all variables of the process; those that begin with LIGHTFILE6_ count.
         overrides: values by dotted path, from flags; None means that the flag was not given.
         local: objects go to a directory, so that no bucket is needed.
+        is_port_given: whether there is a place to listen at besides `listen.unix`.
 
     Raises:
+        NoPlaceToListen: there is none, whatever else is wrong.
         ConfigError: with all faults of all sources.
     """
     draft = Draft()
@@ -46,6 +49,8 @@ def load(
         given = str(value) if isinstance(value, Path) else value
         draft.put(name, KEYS[name].kind.from_text(given) if isinstance(given, str) and name in KEYS else given)
     config = draft.config()
+    if not is_port_given and config.listen.unix is None and "listen.unix" not in draft.unclear:
+        raise NoPlaceToListen([])
     draft.check(_conflicts(config, local=local))
     if draft.faults:
         raise ConfigError(draft.faults)

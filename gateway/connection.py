@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from yarl import URL
 
 SERVER = "lightfile6-insights-gateway"
+# The sender of a request that came by the Unix socket, in place of an address.
+UNIX = "unix"
 
 
 class Connection(RequestHandler):
@@ -39,7 +42,12 @@ class Connection(RequestHandler):
         """A connection whose task ends is closed, however it ends: nobody else would ever answer on it."""
         super().connection_made(transport)
         peer = self.peername
-        self.remote = str(peer[0]) if isinstance(peer, tuple) else None
+        if _is_unix(transport):
+            # aiohttp's requests are asked for it as well.
+            self._cache["peername"] = (UNIX,)
+            self.remote = UNIX
+        else:
+            self.remote = str(peer[0]) if isinstance(peer, tuple) else None
         if self._task_handler is not None:
             self._task_handler.add_done_callback(lambda _: self.force_close())
 
@@ -97,6 +105,11 @@ class Connection(RequestHandler):
         return self._request_in_progress or bool(self._messages)
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether no request has come yet."""
+        return self._request_count == 0
+
+    @property
     def is_last(self) -> bool:
         """Whether nothing comes after the request that is being answered."""
         return self._ended and not self._messages
@@ -145,6 +158,12 @@ class Connection(RequestHandler):
         reason = (message or str(exc) or "the request is not HTTP").splitlines()[0]
         response: web.StreamResponse = self._tell_malformed(request, status, reason)
         return response
+
+
+def _is_unix(transport: asyncio.BaseTransport) -> bool:
+    """Whether a connection came by a Unix socket."""
+    used = transport.get_extra_info("socket")
+    return used is not None and used.family == socket.AF_UNIX
 
 
 class Server(web.Server):

@@ -24,6 +24,10 @@ class ConfigError(GatewayError):
         self.faults = faults
 
 
+class NoPlaceToListen(ConfigError):
+    """Neither a port nor a Unix socket is given."""
+
+
 class StartError(GatewayError):
     """The gateway cannot start here: the spool is locked, newer than this version, or not writable."""
 
@@ -129,4 +133,6 @@ def refusal(error: OSError) -> GatewayError:
     """What a failed write to the spool means to the client."""
     if is_full(error):
         return SpoolFull("the disk has no room")
+    if error.errno == errno.EFBIG:
+        return SpoolBroken("the process may not write a file of this size: raise its limit (ulimit -f, LimitFSIZE)")
     return SpoolBroken(f"the disk did not keep it ({error.strerror or error})")

@@ -15,6 +15,8 @@ EVENTS: Final[dict[str, str]] = {
     "worker recovered": "What a dead worker left in the spool has been found and put in order.",
     "worker not recovered": "What a dead worker left cannot be put in order yet; nothing is lost and it is tried again.",
     "listening": "The gateway accepts requests at this address from now on.",
+    "reloaded": "A SIGHUP came: new connections get the certificate that is on the disk now.",
+    "reload failed": "A SIGHUP came, and the certificate on the disk cannot be used; the one of before stays in use.",
     "request done": "A request was answered with a status below 400.",
     "request failed": "A request was answered with a status of 400 or above.",
     "clock stepped": "The machine's clock was set by step_s seconds; what comes from now on is filed under the new time.",

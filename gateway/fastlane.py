@@ -112,6 +112,11 @@ class FastConnection(Connection):
         # What came while a report was being synced, in the pieces in which it came.
         self._behind: list[bytes] = []
 
+    @property
+    def is_fresh(self) -> bool:
+        """See `Connection.is_fresh`."""
+        return self._begun == 0.0 and super().is_fresh
+
     # --- bytes ----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:

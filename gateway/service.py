@@ -16,8 +16,9 @@ import asyncio
 import os
 import platform
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ from gateway.board import Board
 from gateway.clockwatch import ClockWatch
 from gateway.config import Config
 from gateway.configprint import describe
-from gateway.errors import StartError
+from gateway.errors import ConfigError, StartError
+from gateway.inherited import Hangup, hangup
 from gateway.librarylog import LibraryMessages
-from gateway.listening import listening_sockets
+from gateway.listening import Listeners, open_listeners
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.receiving import DEFECT_PATIENCE_S, Receiving
@@ -56,23 +58,26 @@ class Service:
 
     Args:
         config: what is to be done.
-        port: to listen on; 0 takes a free one.
+        port: to listen on; 0 takes a free one, None is none, where there are other sockets.
         objects: the directory of the local store, None for S3.
         log: where it is told.
-        on_listening: called with the port once requests are accepted.
+        inherited: sockets to listen at in place of own ones.
+        on_listening: called with the port once requests are accepted; 0 where there is none.
     """
 
     def __init__(
         self,
         config: Config,
-        port: int,
+        port: int | None,
         objects: Path | None,
         log: Log,
         *,
+        inherited: Sequence[socket.socket] = (),
         on_listening: Callable[[int], None] | None = None,
     ) -> None:
         self._config = config
         self._port = port
+        self._inherited = inherited
         self._objects = objects
         self._log = log
         self._on_listening = on_listening
@@ -90,6 +95,7 @@ class Service:
         # Now: a certificate that cannot be used is a fault of the configuration.
         self._tls = server_context(config.listen)
         self._receiving: Receiving | Workers
+        self._listeners = Listeners([[]], [])
         self._sending: Sending
 
     async def run(self) -> int:
@@ -120,6 +126,7 @@ class Service:
             watching.cancel()
             return await self._drain()
         finally:
+            self._listeners.withdraw()
             if not self._timed_out:
                 # Else a thread may still be at work on the spool: the lock goes with the process.
                 self._spool.release()
@@ -155,12 +162,13 @@ class Service:
             self._receiving = Workers(config, self._spool, self._board, self._log, degraded=trouble, on_defect=self._failed)
 
     async def _listen(self) -> None:
-        host = self._config.listen.host
-        sockets = listening_sockets(host, self._port, self._workers)
-        port = sockets[0][0].getsockname()[1]
-        await self._receiving.listen(sockets)
-        scheme = "https" if self._tls else "http"
-        self._log.info("listening", address=f"{scheme}://{host}:{port}")
+        self._listeners = open_listeners(self._config.listen, self._port, self._workers, self._inherited)
+        # Before they are given away: a worker's are closed here when it dies.
+        urls, port = self._listeners.urls("https" if self._tls else "http"), self._listeners.port()
+        await self._receiving.listen(self._listeners)
+        source = {"socket": "inherited"} if self._listeners.is_inherited else {}
+        for url in urls:
+            self._log.info("listening", address=url, **source)
         if self._on_listening is not None:
             self._on_listening(port)
 
@@ -172,6 +180,32 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        if (meaning := hangup()) is Hangup.STOP:
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+        elif meaning is Hangup.RELOAD:
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            # Blocked since the first line of the program: one that came meanwhile has waited.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+    def _hung_up(self) -> None:
+        """The terminal is gone; that may be said twice, and is no second signal."""
+        if not self._stop.is_set():
+            self._signalled(signal.SIGHUP)
+
+    def _reload(self) -> None:
+        try:
+            # Here too: files that cannot be used are nothing to pass on to workers.
+            server_context(self._config.listen)
+        except ConfigError as error:
+            self._log.error("reload failed", reason=str(error))
+            return
+        self._receiving.reload()
+        certificate = self._config.listen.tls_certificate
+        self._log.info(
+            "reloaded",
+            certificate=None if certificate is None else str(certificate),
+            unchanged="config.yml is read at a start only",
+        )
 
     def _signalled(self, number: signal.Signals) -> None:
         now = time.monotonic()
@@ -192,6 +226,7 @@ class Service:
     async def _drain(self) -> int:
         begun = time.monotonic()
         shutdown = self._config.shutdown
+        self._listeners.withdraw()
         await self._receiving.stop(DEFECT_PATIENCE_S if self._defect else shutdown.request_timeout)
         try:
             async with asyncio.timeout(shutdown.drain_timeout):

@@ -57,3 +57,25 @@ def server_context(listen: Listen) -> ssl.SSLContext | None:
             [f"listen.tls_certificate: {listen.tls_certificate} and {listen.tls_key} are no certificate and its key ({error})"]
         ) from error
     return context
+
+
+def renew(context: ssl.SSLContext, listen: Listen) -> None:
+    """Have new connections get the certificate that the files hold now.
+
+    Connections that are there go on. The files are read into a context of their own, which each handshake then switches to:
+    loaded into the one in use, a certificate without its key would be half of a change.
+
+    Args:
+        context: what `server_context` gave, in use.
+        listen: the configuration it was made from.
+
+    Raises:
+        ConfigError: the files cannot be used; nothing has changed.
+    """
+    renewed = server_context(listen)
+
+    def switch(connection: ssl.SSLObject, *_: object) -> None:
+        if renewed is not None:
+            connection.context = renewed
+
+    context.sni_callback = switch

@@ -199,6 +199,32 @@ def text(wants: str, pattern: str, *, name: str = "text", secret: bool = False) 
     return Kind(name, wants, read, secret=secret)
 
 
+def addresses() -> Kind:
+    """Make a kind for the addresses and host names to listen on, kept as a tuple; empty for all of both families.
+
+    One is written as a text, several as a list, in the environment with commas between them.
+    """
+
+    def read(value: object) -> tuple[str, ...]:
+        given = value if isinstance(value, list) else [value]
+        found = tuple(_text(each) for each in given)
+        if found == ("",):
+            return ()
+        for each in found:
+            if not re.fullmatch(r"[^,\[\]\x00-\x20\x7f-\U0010ffff]+", each):
+                raise ValueError(f"{quote(each)} is no address and no name")
+        return tuple(dict.fromkeys(found))
+
+    def show(value: tuple[str, ...]) -> object:
+        return value[0] if len(value) == 1 else list(value) or ""
+
+    def from_text(text: str) -> object:
+        return [each.strip() for each in text.split(",")]
+
+    wants = "an address or a host name without brackets and port, or a list of them; empty for all addresses"
+    return Kind("addresses", wants, read, show=show, from_text=from_text)
+
+
 def word(*, secret: bool = False) -> Kind:
     """Make a kind for texts that fit in a header; empty where none is needed."""
     return text("ASCII characters without spaces", r"[!-~]*", name="secret" if secret else "word", secret=secret)
@@ -230,7 +256,11 @@ def prefix() -> Kind:
     return Kind("prefix", 'empty or folders such as a/b/, no "/" at the start, no "..", at most 512 bytes', read)
 
 
-def file_path(*, optional: bool = False) -> Kind:
+# The kernel has room for so much of the path of a socket, and a zero byte.
+SOCKET_PATH_BYTES = 107
+
+
+def file_path(*, optional: bool = False, most_bytes: int = 0) -> Kind:
     """Make a kind for paths, None where it is optional and empty; whether they exist is not looked at."""
 
     def read(value: object) -> Path | None:
@@ -243,9 +273,17 @@ def file_path(*, optional: bool = False) -> Kind:
             encoded = b""
         if not encoded or b"\0" in encoded:
             raise ValueError(f"{quote(given)} is not a path")
+        if most_bytes and len(encoded) > most_bytes:
+            raise ValueError(f"is {len(encoded)} bytes long")
         return Path(given)
 
-    return Kind("path", "a path", read, show=lambda value: None if value is None else str(value))
+    wants = f"a path of at most {most_bytes} bytes" if most_bytes else "a path"
+    return Kind("path", wants, read, show=lambda value: None if value is None else str(value))
+
+
+def socket_path() -> Kind:
+    """Make a kind for the path of a Unix socket, None where it is empty."""
+    return file_path(optional=True, most_bytes=SOCKET_PATH_BYTES)
 
 
 def url() -> Kind:

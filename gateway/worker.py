@@ -12,7 +12,9 @@ import uvloop
 
 from gateway.board import Board
 from gateway.channel import Setup, messages, open_channel, receive_setup, send
+from gateway.errors import ConfigError
 from gateway.librarylog import LibraryMessages
+from gateway.listening import Listeners
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.receiving import DEFECT_PATIENCE_S, Receiving
@@ -41,6 +43,10 @@ def main(descriptor: int) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(Worker(setup, log).run(channel))
+    except ConfigError as error:
+        # The configuration was checked at the start of the gateway: a certificate has changed since.
+        log.error("worker not started", worker=setup.column, reason=str(error))
+        return ABANDONED
     except Exception as error:  # noqa: BLE001 (what ends a process has to be told)
         log.error("defect", where="worker", reason=repr(error))
         return ABANDONED
@@ -94,7 +100,8 @@ class Worker:
             degraded=lambda: self._degraded,
             on_defect=self._failed,
         )
-        await self._receiving.listen([[socket.socket(fileno=each) for each in setup.sockets]])
+        sockets = [socket.socket(fileno=each) for each in setup.sockets]
+        await self._receiving.listen(Listeners([sockets], [], is_inherited=setup.is_inherited))
         self._send({"ready": True})
         async with asyncio.TaskGroup() as tasks:
             obeying = tasks.create_task(self._obey(reader, spool, tasks))
@@ -120,6 +127,8 @@ class Worker:
                 tasks.create_task(self._cut(spool, message["cut"]))
             elif "degraded" in message:
                 self._degraded = message["degraded"]
+            elif "reload" in message:
+                self._receiving.reload()
             elif "stop" in message:
                 self._stop_timeout_s = message["stop"]
                 self._stop.set()

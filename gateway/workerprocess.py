@@ -21,11 +21,18 @@ CUT_PATIENCE_S = 30.0
 
 
 class WorkerProcess:
-    """One worker: a place that one process after the other takes."""
+    """One worker: a place that one process after the other takes.
 
-    def __init__(self, column: int, sockets: list[socket.socket]) -> None:
+    Args:
+        column: of the board, this worker's.
+        sockets: that only this worker accepts from.
+        shared: that every worker accepts from.
+    """
+
+    def __init__(self, column: int, sockets: list[socket.socket], shared: list[socket.socket]) -> None:
         self.column = column
         self.sockets = sockets
+        self.shared = shared
         self._addresses = [(each.family, each.getsockname()) for each in sockets]
         self.is_ready = asyncio.Event()
         self.has_stopped = asyncio.Event()
@@ -83,9 +90,9 @@ class WorkerProcess:
         return self._process is not None and self._process.returncode is None
 
     def close_sockets(self) -> None:
-        """Listen no more here; the process, if there is one, has descriptors of its own.
+        """Listen no more at its own sockets here; the process, if there is one, has descriptors of its own.
 
-        Where there is none the kernel must not give it connections that nobody accepts.
+        Where there is none the kernel must not give it connections that nobody accepts; from the shared ones others accept.
         """
         for each in self.sockets:
             each.close()
@@ -94,6 +101,11 @@ class WorkerProcess:
     def open_sockets(self) -> None:
         """Listen again, if the sockets were closed; OSError if that cannot be."""
         self.sockets = self.sockets or listen_again(self._addresses)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What the process accepts from; nothing once the gateway stops."""
+        return tuple(each.fileno() for each in (*self.sockets, *self.shared) if each.fileno() >= 0)
 
     def send(self, **message: Any) -> None:
         """Tell the process something; one that is gone is told nothing."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from gateway.board import Board
 from gateway.channel import Setup
 from gateway.config import Config
 from gateway.errors import StartError
+from gateway.listening import Listeners
 from gateway.log import Log
 from gateway.recovery import recover_process
 from gateway.spool import Spool
@@ -72,6 +72,7 @@ class Workers:
         self._log = log
         self._degraded = degraded
         self._workers: list[WorkerProcess] = []
+        self._listeners = Listeners([], [])
         self._keeping: list[asyncio.Task[None]] = []
         self._others: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -86,9 +87,10 @@ class Workers:
             if stream.kind is Kind.REPORTS:
                 spool.writers[stream.name] = _Writers(self._workers, stream.name)
 
-    async def listen(self, sockets: list[list[socket.socket]]) -> None:
-        """Start a worker for each list of sockets; return once all accept requests. StartError if one does not."""
-        self._workers += [WorkerProcess(column, each) for column, each in enumerate(sockets, start=1)]
+    async def listen(self, listeners: Listeners) -> None:
+        """Start a worker for each list of own sockets; return once all accept requests. StartError if one does not."""
+        self._listeners = listeners
+        self._workers += [WorkerProcess(column, own, listeners.shared) for column, own in enumerate(listeners.own, start=1)]
         try:
             # To the end of all: none may still be about to start a process when the others are given up.
             ends = await asyncio.gather(*map(self._start, self._workers), return_exceptions=True)
@@ -111,6 +113,7 @@ class Workers:
         """Take nothing new, and let requests in flight come to their end, for so long at the most."""
         self._stop_timeout_s = timeout_s
         self._stopping.set()
+        self._listeners.close()
         for worker in self._workers:
             worker.close_sockets()
             worker.send(stop=timeout_s)
@@ -126,6 +129,11 @@ class Workers:
         for task in self._others:
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
+
+    def reload(self) -> None:
+        """Have every worker use the certificate that the files hold now, which were looked at here."""
+        for worker in self._workers:
+            worker.send(reload=True)
 
     async def recount(self) -> None:
         """Have the counts right after a death, if nothing changes meanwhile."""
@@ -154,7 +162,8 @@ class Workers:
             layout=self._board.layout,
             above=self._spool.timestamps.next(),
             board=self._board.descriptor or 0,
-            sockets=tuple(each.fileno() for each in worker.sockets),
+            sockets=worker.descriptors,
+            is_inherited=self._listeners.is_inherited,
         )
         await worker.start(setup, self._spool.lock_descriptor, self._unrecovered)
         reading = asyncio.create_task(self._read(worker))

@@ -18,7 +18,7 @@ from fixtures_spool import WAIT_S, until
 
 from gateway.board import Board
 from gateway.config import Config, Server, Shutdown
-from gateway.listening import listening_sockets
+from gateway.listening import Listeners, listening_sockets
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.recovery import recover
@@ -112,10 +112,10 @@ async def running(folder: Path, *, count: int = 2) -> AsyncIterator[Bench]:
     spool.lay_out()
     recover(spool)
     workers = Workers(config, spool, board, log, degraded=lambda: degraded, on_defect=lambda: defects.append("nobody"))
-    sockets = listening_sockets(HOST, 0, count)
-    bench = Bench(spool, workers, log_path, sockets[0][0].getsockname()[1], degraded, defects)
+    listeners = Listeners(listening_sockets([HOST], 0, count), [])
+    bench = Bench(spool, workers, log_path, listeners.port(), degraded, defects)
     try:
-        await workers.listen(sockets)
+        await workers.listen(listeners)
         await until(lambda: len(bench.told("worker started")) == count)
         yield bench
         await workers.stop(1.0)

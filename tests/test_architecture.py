@@ -15,8 +15,8 @@ LAYERS = (
     (
         "edge",
         """
-        __main__ cli arguments commands healthcheck service workers workerprocess worker channel receiving sending
-        listening web answers requesthead connection fastlane plainhead guard intake largebody
+        __main__ cli inherited activation arguments commands healthcheck service workers workerprocess worker channel
+        receiving sending listening unixsocket web answers requesthead connection fastlane plainhead guard intake largebody
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember packing parcels drafts"),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gateway.config import KEYS, SECTIONS, Aws, Config, environment_name
 from gateway.configload import load
 from gateway.configprint import describe, example, to_yaml
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, NoPlaceToListen
 from gateway.units import format_duration, format_size, parse_duration, parse_size
 
 BUCKETS = {"s3.usage_bucket": "usage", "s3.error_bucket": "error", "s3.specimen_bucket": "specimen"}
@@ -87,7 +87,7 @@ def test_each_source_comes_over_the_one_before(write: Write) -> None:
     environ = {"LIGHTFILE6_LISTEN_HOST": "environment", "LIGHTFILE6_LOG_LEVEL": "error"}
     config = read(file, environ=environ, overrides={"listen.host": "flag"})
     assert config.delivery.parallel_uploads == 5
-    assert (config.log.format, config.log.level, config.listen.host) == ("json", "error", "flag")
+    assert (config.log.format, config.log.level, config.listen.host) == ("json", "error", ("flag",))
 
 
 def test_a_file_that_is_not_required_may_be_missing(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_variables_of_other_programs_are_left_alone() -> None:
 def test_a_flag_that_was_not_given_changes_nothing() -> None:
     """None among the overrides is a flag without value; paths and texts are both taken."""
     config = read(overrides={"listen.host": None, "cache_dir": Path("data"), "limits.body_timeout": "5s"})
-    assert (config.listen.host, config.cache_dir, config.limits.body_timeout) == ("0.0.0.0", Path("data"), 5.0)
+    assert (config.listen.host, config.cache_dir, config.limits.body_timeout) == ((), Path("data"), 5.0)
 
 
 def test_records_cannot_be_changed() -> None:
@@ -208,6 +208,14 @@ def test_an_unknown_variable_names_the_nearest_one() -> None:
         ("aws: {access_key_id: yes}", "aws.access_key_id: is a yes or no unless it is put in quotes; "),
         ("listen: {host: 2020-01-01}", "listen.host: is a date unless it is put in quotes; "),
         ("listen: {host: 2020-13-45}", "listen.host: is no plain value unless it is put in quotes; "),
+        ("listen: {host: {a: b}}", "listen.host: is a section; it must be an address or a host name"),
+        ("listen: {host: [a, [b]]}", "listen.host: is a list; "),
+        ("listen: {host: [a, 2]}", "listen.host: is a number unless it is put in quotes; "),
+        ("listen: {host: ['[::1]']}", "listen.host: '[::1]' is no address and no name; "),
+        ("listen: {host: 'a, b'}", "listen.host: 'a, b' is no address and no name; "),
+        ("listen: {host: ['::', '']}", "listen.host: '' is no address and no name; "),
+        ("listen: {unix: [a]}", "listen.unix: is a list; it must be a path"),
+        (f"listen: {{unix: /{'x' * 107}}}", "listen.unix: is 108 bytes long; it must be a path of at most 107 bytes."),
         ("listen: {host: !x y}", "listen.host: is no plain value unless it is put in quotes; "),
         ("cache_dir: [a]", "cache_dir: is a list; it must be a path, such as /var/lib/"),
         ("cache_dir: {a: b}", "cache_dir: is a section; it must be a path"),
@@ -291,6 +299,56 @@ def test_a_prefix_ends_in_a_slash(given: str, used: str) -> None:
 def test_a_prefix_never_leads_elsewhere(given: str) -> None:
     """A prefix with a slash at its start, an empty or dotted folder, or control characters is a fault."""
     assert fault(overrides={"s3.usage_prefix": given}).startswith("s3.usage_prefix: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts"),
+    [
+        ("''", ()),
+        ("[]", ()),
+        ("localhost", ("localhost",)),
+        ("::1", ("::1",)),
+        ("['::']", ("::",)),
+        ('["::1", 127.0.0.1]', ("::1", "127.0.0.1")),
+        ("[a, b, a]", ("a", "b")),
+        ("fe80::1%eth0", ("fe80::1%eth0",)),
+    ],
+)
+def test_hosts_are_one_or_a_list(write: Write, given: str, hosts: tuple[str, ...]) -> None:
+    """Addresses to listen on are one text or a list of them, and print so that they can be read again."""
+    config = read(write(f"listen:\n  host: {given}\n"))
+    assert config.listen.host == hosts
+    assert read(write(to_yaml(config))).listen.host == hosts
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts"), [("", ()), ("::", ("::",)), ("::1,127.0.0.1", ("::1", "127.0.0.1")), ("a, b", ("a", "b"))]
+)
+def test_hosts_in_the_environment_have_commas(given: str, hosts: tuple[str, ...]) -> None:
+    """In the environment several addresses have commas between them."""
+    assert read(environ={"LIGHTFILE6_LISTEN_HOST": given}).listen.host == hosts
+
+
+@pytest.mark.parametrize("given", [",", "a,", ",a", "a b", "[::1]"])
+def test_hosts_in_the_environment_that_are_none(given: str) -> None:
+    """What is no address and no name between two commas is a fault that names the variable."""
+    assert fault(environ={"LIGHTFILE6_LISTEN_HOST": given}).startswith("LIGHTFILE6_LISTEN_HOST: '")
+
+
+@pytest.mark.parametrize(("unix", "is_port_given"), [("/run/g.sock", False), ("", True)])
+def test_a_port_or_a_unix_socket(unix: str, is_port_given: bool) -> None:
+    """With one of them there is a place to listen at."""
+    load(
+        None, required_file=False, environ={"LIGHTFILE6_LISTEN_UNIX": unix}, overrides={}, local=True, is_port_given=is_port_given
+    )
+
+
+def test_no_place_to_listen(write: Write) -> None:
+    """Without both, that is what is told; unless it cannot be known, because the file has a fault."""
+    with pytest.raises(NoPlaceToListen):
+        load(write("log: {level: x}"), required_file=True, environ={}, overrides={}, local=True, is_port_given=False)
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load(write("log: ["), required_file=True, environ={}, overrides={}, local=True, is_port_given=False)
 
 
 @pytest.mark.parametrize(("word", "value"), [("on", "on"), ("off", "off"), ("'on'", "on"), ("auto", "auto")])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from integration.minio import free_port
 
+from gateway.config import Listen
 from gateway.errors import StartError
-from gateway.listening import listen_again, listening_sockets
+from gateway.listening import Listeners, listen_again, listening_sockets, open_listeners
 
 HOST = "127.0.0.1"
 CONNECTIONS = 200
@@ -23,7 +27,7 @@ WAIT_S = 10.0
 def listening(host: str, port: int, count: int) -> Iterator[list[list[socket.socket]]]:
     """Listen within this block."""
     with ExitStack() as stack:
-        made = listening_sockets(host, port, count)
+        made = listening_sockets([host], port, count)
         for sockets in made:
             for each in sockets:
                 stack.enter_context(each)
@@ -93,7 +97,7 @@ def test_a_port_is_one_gateway_s(first: int, second: int) -> None:
     with listening(HOST, 0, first) as made:
         port = port_of(made)
         with pytest.raises(StartError, match=f"port {port} on {HOST} is in use"):
-            listening_sockets(HOST, port, second)
+            listening_sockets([HOST], port, second)
         # What was in vain has left nothing behind that would take connections.
         with ExitStack() as stack:
             for _ in range(20):
@@ -110,7 +114,7 @@ def test_a_port_that_something_else_has_on_one_address_only() -> None:
     with socket.create_server((addresses[-1], 0), family=family) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StartError, match="is in use"):
-            listening_sockets("localhost", port, 2)
+            listening_sockets(["localhost"], port, 2)
         for address in addresses[:-1]:
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection((address, port), WAIT_S)
@@ -119,7 +123,7 @@ def test_a_port_that_something_else_has_on_one_address_only() -> None:
 def test_a_name_that_nobody_knows() -> None:
     """A host that cannot be found is an error that names it and the settings."""
     with pytest.raises(StartError, match=r"name\.invalid.*listen\.host"):
-        listening_sockets("name.invalid", 0, 2)
+        listening_sockets(["name.invalid"], 0, 2)
 
 
 def test_a_place_can_be_taken_again() -> None:
@@ -145,3 +149,151 @@ def test_a_place_that_somebody_else_has_taken() -> None:
         with pytest.raises(OSError, match="in use"):
             listen_again([free, (socket.AF_INET, address)])
         socket.create_server(free[1]).close()
+
+
+# --- families and lists ------------------------------------------------------------------------------------------
+
+
+def hosts(made: list[list[socket.socket]]) -> list[str]:
+    """The addresses of the first process."""
+    return [each.getsockname()[0] for each in made[0]]
+
+
+@contextmanager
+def listening_on(*given: str, port: int = 0, count: int = 1) -> Iterator[list[list[socket.socket]]]:
+    """Listen at these hosts within this block."""
+    with closing(Listeners(listening_sockets(given, port, count), [])) as listeners:
+        yield listeners.own
+
+
+def without(monkeypatch: pytest.MonkeyPatch, missing: int, number: int, *, at: str) -> None:
+    """Have a machine without a family of addresses: its sockets cannot be made, or bound."""
+
+    class Missing(socket.socket):
+        def __init__(self, family: int = -1, *given: Any, **named: Any) -> None:
+            if at == "made" and family == missing:
+                raise OSError(number, "not here")
+            super().__init__(family, *given, **named)
+
+        def bind(self, address: Any) -> None:
+            if at == "bound" and self.family == missing:
+                raise OSError(number, "not here")
+            super().bind(address)
+
+    monkeypatch.setattr(socket, "socket", Missing)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_without_a_host_both_families_are_served(count: int) -> None:
+    """By default every address of both families is listened at, at one port, and either is answered by every process."""
+    with listening_on(count=count) as made:
+        assert hosts(made) == ["::", "0.0.0.0"]
+        for address in ("::1", "127.0.0.1"):
+            socket.create_connection((address, port_of(made)), WAIT_S).close()
+
+
+@pytest.mark.parametrize(("missing", "left"), [(socket.AF_INET6, "0.0.0.0"), (socket.AF_INET, "::")])
+@pytest.mark.parametrize(("number", "at"), [(errno.EAFNOSUPPORT, "made"), (errno.EADDRNOTAVAIL, "bound")])
+def test_a_machine_with_one_family(missing: int, left: str, number: int, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one of the families is not there, the other is listened at by default, and that is no error."""
+    without(monkeypatch, missing, number, at=at)
+    with listening_on(count=2) as made:
+        assert hosts(made) == [left]
+
+
+def test_a_family_that_was_asked_for_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that was given and is of a family that is not there is an error that names it, and nothing stays open."""
+    without(monkeypatch, socket.AF_INET6, errno.EAFNOSUPPORT, at="made")
+    port = free_port()
+    with pytest.raises(StartError, match=rf"\[::1\]:{port}.*listen\.host"):
+        listening_sockets([HOST, "::1"], port, 2)
+    socket.create_server((HOST, port)).close()
+
+
+def test_several_hosts() -> None:
+    """A list of hosts is listened at, each address once, all at one port."""
+    with listening_on(HOST, "::1", "localhost", HOST, count=2) as made:
+        assert sorted(hosts(made)) == [HOST, "::1"]
+        assert port_of(made) > 0
+
+
+def test_an_address_for_all_has_the_others_in_it() -> None:
+    """Beside an address for all of a family the others of that family are not listened at once more."""
+    with listening_on(HOST, "0.0.0.0", "::1") as made:
+        assert hosts(made) == ["0.0.0.0", "::1"]
+
+
+@pytest.mark.parametrize(("taken", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+def test_a_port_that_is_taken_in_one_family(taken: str, family: int) -> None:
+    """The error names the address whose port is in use, and the other family is left alone."""
+    named = {"127.0.0.1": r"0\.0\.0\.0", "::1": r"\[::\]"}[taken]
+    with socket.create_server((taken, 0), family=family) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(StartError, match=f"port {port} on {named} is in use"):
+            listening_sockets([], port, 1)
+    with listening_on(port=port) as made:
+        assert port_of(made) == port
+
+
+def test_a_free_port_is_free_in_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the port that one family gives is taken in the other, another one is tried."""
+    ports: list[int] = []
+
+    class Once(socket.socket):
+        def bind(self, address: Any) -> None:
+            if self.family == socket.AF_INET:
+                ports.append(address[1])
+                if len(ports) == 1:
+                    raise OSError(errno.EADDRINUSE, "Address already in use")
+            super().bind(address)
+
+    monkeypatch.setattr(socket, "socket", Once)
+    with listening_on() as made:
+        assert hosts(made) == ["::", "0.0.0.0"]
+
+
+def test_an_address_that_this_machine_has_not() -> None:
+    """An address of another machine is an error that names it."""
+    with pytest.raises(StartError, match=r"192\.0\.2\.1:8080: this machine has no such address.*listen\.host"):
+        listening_sockets([HOST, "192.0.2.1"], 8080, 1)
+
+
+@pytest.mark.parametrize("name", ["name.invalid", "a" * 64 + ".x", "x..y"])
+def test_a_name_that_is_none(name: str) -> None:
+    """A name that cannot be looked up is an error and no traceback."""
+    with pytest.raises(StartError, match=r"listen\.host"):
+        listening_sockets([name], 8080, 1)
+
+
+def test_addresses_are_told_as_urls(tmp_path: Path) -> None:
+    """Each address is told as a URL, in which an IPv6 address has brackets."""
+    path = tmp_path / "g.sock"
+    with closing(open_listeners(Listen(unix=path), 0, 2)) as listeners:
+        port = listeners.port()
+        assert listeners.urls("https") == [f"https://[::]:{port}", f"https://0.0.0.0:{port}", f"unix:{path}"]
+        assert [each.family for each in listeners.shared] == [socket.AF_UNIX]
+    assert not path.exists()
+
+
+def test_no_port_but_a_unix_socket(tmp_path: Path) -> None:
+    """Without a port nothing but the Unix socket is listened at."""
+    with closing(open_listeners(Listen(unix=tmp_path / "g.sock"), None, 1)) as listeners:
+        assert (listeners.own, listeners.port()) == ([[]], 0)
+
+
+def test_what_is_in_vain_leaves_nothing(tmp_path: Path) -> None:
+    """Where the Unix socket cannot be listened at, the port is free again."""
+    port = free_port()
+    with pytest.raises(StartError, match=r"listen\.unix"):
+        open_listeners(Listen(unix=tmp_path / "none" / "g.sock"), port, 2)
+    with listening_on(port=port) as made:
+        assert port_of(made) == port
+
+
+def test_inherited_sockets_are_used_instead(tmp_path: Path) -> None:
+    """Where sockets were passed, neither the port nor the Unix socket is listened at."""
+    with socket.create_server((HOST, 0)) as held:
+        listeners = open_listeners(Listen(unix=tmp_path / "g.sock"), 0, 3, [held])
+        assert (listeners.own, listeners.shared, listeners.is_inherited) == ([[], [], []], [held], True)
+        assert [listeners.of(process) for process in range(3)] == [[held]] * 3
+    assert list(tmp_path.iterdir()) == []

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
+from integration.deadlines import until
 from integration.gateway_process import Gateway, clean_environment
-from running import LocalGateway, head, put, running
+from running import WAIT_S, LocalGateway, head, put, running
 
 from gateway import tls
 from gateway.config import Listen
 from gateway.errors import ConfigError
-from gateway.tls import ca_bundle, server_context
+from gateway.tls import ca_bundle, renew, server_context
 
 # For `localhost`, signed by itself, good for nothing but these tests.
 KEY = """\
@@ -35,6 +38,19 @@ cI0hPo0EhW3zSvOLBk0o85fhih1YTjxyo28wbTAdBgNVHQ4EFgQUJQYgD6Hh5Ygy
 VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
 zj0EAwIDRwAwRAIgfeiDx7wjd4hdgYgHqYUMdwfUK76v6vCmhqNr48NBvyUCIHIt
 COWCePwzKCJP3uUC3FNp9NL59ehYdiOa42XaT5ZQ
+-----END CERTIFICATE-----
+"""
+OTHER_CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBmTCCAUGgAwIBAgIUPPvyE8351wpyevK5ZcGV1Zb6oHgwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEzMDEyNTg0N1oYDzIxMjYxMTA2
+MTI1ODQ3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAARKtxbG0GcaYfnf9qL4YTDD2Ve98SBwd1a3/hUQzZpAAqls7A6Cdd5W
+F2SnxVManKDKDNRdMIIgK9m6Prw27RiDo28wbTAdBgNVHQ4EFgQUL7/95Nv12UE6
+xgvwXQuQf6QC61AwHwYDVR0jBBgwFoAUL7/95Nv12UE6xgvwXQuQf6QC61AwDwYD
+VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
+zj0EAwIDRgAwQwIfYy+abwOu/blvCttoayIR7BpwRbRC0h2wcWnfK/bR7wIgGIFO
+Es/Spd94NF6S0PM4PFoj44YitUxQoKbX/MvugGY=
 -----END CERTIFICATE-----
 """
 OTHER_KEY = """\
@@ -146,6 +162,98 @@ def test_a_wrong_certificate_is_exit_2(tmp_path: Path) -> None:
         assert done.returncode == 2
         (complaint,) = [line for line in done.stderr.splitlines() if not line.startswith(("{", "2"))]
         assert "listen.tls_certificate" in complaint
+
+
+# --- another certificate -----------------------------------------------------------------------------------------
+
+
+def shown(gateway: LocalGateway, *, name: str | None = "localhost") -> str:
+    """The certificate that a new connection is shown, with and without a name that is asked for."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    plain = socket.create_connection(("127.0.0.1", gateway.port), WAIT_S)
+    with plain, context.wrap_socket(plain, server_hostname=name) as connection:
+        found = connection.getpeercert(binary_form=True)
+    assert found is not None
+    return ssl.DER_cert_to_PEM_cert(found)
+
+
+def plain_of(certificate: str) -> str:
+    """A certificate as `shown` gives it."""
+    return ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(certificate))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sighup_takes_another_certificate(tmp_path: Path, workers: int) -> None:
+    """After a SIGHUP new connections get the certificate that is on the disk then, and those that are there go on."""
+    certificate, key = files(tmp_path)
+    trusted = trusting(certificate)
+    settings = {"listen": {"tls_certificate": str(certificate), "tls_key": str(key)}, "server": {"workers": workers}}
+    with running(tmp_path / "gateway", settings) as gateway, gateway.wire(tls=trusted) as before:
+        assert before.ask(put("/usage", b"1")).status == 204
+        files(tmp_path, OTHER_CERTIFICATE, OTHER_KEY)
+        assert shown(gateway) == plain_of(CERTIFICATE)
+        gateway.signal(signal.SIGHUP)
+        (line,) = until(lambda: gateway.events("reloaded"), "the reload")
+        assert line["certificate"] == str(certificate)
+        # Of several workers one may hear of it a moment later.
+        until(lambda: {shown(gateway) for _ in range(8)} == {plain_of(OTHER_CERTIFICATE)}, "every worker to use it")
+        assert {shown(gateway, name=None) for _ in range(8)} == {plain_of(OTHER_CERTIFICATE)}
+        assert before.ask(put("/usage", b"2")).status == 204
+        with gateway.wire(tls=trusting(certificate)) as after:
+            assert after.ask(put("/usage", b"3")).status == 204
+        assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_certificate_changes_nothing(tmp_path: Path, workers: int) -> None:
+    """Files that cannot be used are an error in the log at each SIGHUP; the certificate of before stays until they can."""
+    certificate, key = files(tmp_path)
+    settings = {"listen": {"tls_certificate": str(certificate), "tls_key": str(key)}, "server": {"workers": workers}}
+    with running(tmp_path / "gateway", settings) as gateway:
+        files(tmp_path, OTHER_CERTIFICATE, KEY)
+        gateway.signal(signal.SIGHUP)
+        until(lambda: len(gateway.events("reload failed")) == 1, "the failure")
+        assert {shown(gateway) for _ in range(4)} == {plain_of(CERTIFICATE)}
+        certificate.unlink()
+        gateway.signal(signal.SIGHUP)
+        until(lambda: len(gateway.events("reload failed")) == 2, "another one")
+        assert {shown(gateway) for _ in range(4)} == {plain_of(CERTIFICATE)}
+        assert {line["level"] for line in gateway.events("reload failed")} == {"error"}
+        assert all("listen.tls_certificate: " in line["reason"] for line in gateway.events("reload failed"))
+        assert gateway.events("reloaded") == []
+        files(tmp_path, OTHER_CERTIFICATE, OTHER_KEY)
+        gateway.signal(signal.SIGHUP)
+        until(lambda: {shown(gateway) for _ in range(8)} == {plain_of(OTHER_CERTIFICATE)}, "the other one")
+        assert gateway.stop() == 0
+
+
+def test_a_worker_that_finds_a_bad_certificate(tmp_path: Path) -> None:
+    """A worker that is replaced while the files cannot be used says so, is tried again, and receives once they can."""
+    certificate, key = files(tmp_path)
+    settings = {"listen": {"tls_certificate": str(certificate), "tls_key": str(key)}, "server": {"workers": 2}}
+    with running(tmp_path / "gateway", settings) as gateway:
+        files(tmp_path, OTHER_CERTIFICATE, KEY)
+        os.kill(gateway.events("worker started")[0]["pid"], signal.SIGKILL)
+        line = until(lambda: gateway.events("worker not started"), "the error")[0]
+        assert "listen.tls_certificate: " in line["reason"]
+        assert gateway.events("defect") == []
+        files(tmp_path)
+        until(lambda: len(gateway.events("worker started")) == 3, "the replacement")
+        assert gateway.stop() == 0
+
+
+def test_half_a_change_is_none(tmp_path: Path) -> None:
+    """A new certificate whose key does not fit leaves the context as it is, so that a handshake still succeeds."""
+    certificate, key = files(tmp_path)
+    listen = Listen(tls_certificate=certificate, tls_key=key)
+    context = server_context(listen)
+    assert context is not None
+    files(tmp_path, OTHER_CERTIFICATE, KEY)
+    with pytest.raises(ConfigError):
+        renew(context, listen)
+    assert context.sni_callback is None
 
 
 # --- others' -----------------------------------------------------------------------------------------------------

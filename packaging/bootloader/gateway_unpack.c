@@ -66,6 +66,20 @@ stop_signals(sigset_t *set)
 }
 
 void
+gateway_settle(void)
+{
+    int number;
+
+    for (number = STDIN_FILENO; number <= STDERR_FILENO; number++) {
+        /* The lowest free number, which is what open gives, is this one: those below it are open. */
+        if (fcntl(number, F_GETFD) < 0 && open("/dev/null", number == STDIN_FILENO ? O_RDONLY : O_WRONLY) < 0) {
+            break;
+        }
+    }
+    umask(077);
+}
+
+void
 gateway_stop_on_signals(void)
 {
     sigset_t set;

@@ -7,6 +7,10 @@
 
 struct PYI_CONTEXT;
 
+/* Opens standard streams that are closed, whose numbers the archive would get, and sets a umask that leaves the folder to its
+ * user. */
+void gateway_settle(void);
+
 /* From here on SIGTERM and SIGINT end the program with code 3, until Python has handlers of its own. */
 void gateway_stop_on_signals(void);
 

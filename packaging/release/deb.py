@@ -71,8 +71,8 @@ def debian_version(version: str) -> str:
 def _fill(root: Path, binary: Path, version: str, maintainer: str, epoch_s: int) -> None:
     """Lay out what is installed."""
     packaging = CHECKOUT / "packaging"
-    unit = f"{PACKAGE}.service"
-    _copy(packaging / "systemd" / unit, root / "usr/lib/systemd/system" / unit)
+    for unit in (f"{PACKAGE}.service", f"{PACKAGE}.socket"):
+        _copy(packaging / "systemd" / unit, root / "usr/lib/systemd/system" / unit)
     _copy(binary, root / "usr/bin" / PACKAGE, mode=0o755)
     _copy(packaging / "deb" / "lintian-overrides", root / "usr/share/lintian/overrides" / PACKAGE)
     # No file of dpkg's: without the names of the buckets nothing can be started, so a person writes it.

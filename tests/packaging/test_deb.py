@@ -77,7 +77,8 @@ def test_what_is_installed(deb: Path) -> None:
     assert {owner for _, owner, *_ in lines} == {"root/root"}
     modes = {line[-1].removeprefix("."): line[0] for line in lines}
     assert modes[f"/usr/bin/{PACKAGE}"] == "-rwxr-xr-x"
-    assert modes[f"/usr/lib/systemd/system/{PACKAGE}.service"] == "-rw-r--r--"
+    for unit in ("service", "socket"):
+        assert modes[f"/usr/lib/systemd/system/{PACKAGE}.{unit}"] == "-rw-r--r--"
     # Made when it is installed, if nobody has.
     assert "/etc/lightfile6/" not in modes
     pages = {f"docs/{page.name}" for page in (CHECKOUT / "docs").glob("*.md")}

@@ -13,20 +13,22 @@ from gateway import commands
 from gateway.arguments import BAD_USAGE
 from gateway.config import KEYS
 from gateway.service import LEFT_DATA
+from gateway.unixsocket import MODE
 
 UNIT = Path(__file__).resolve().parents[2] / "packaging" / "systemd" / "lightfile6-insights-gateway.service"
+SOCKET = UNIT.with_suffix(".socket")
 # From 0, which nothing can be, to 10; services that speak to a network end at about 1.
 MOST_EXPOSURE = 1.5
 
 
-def values(key: str) -> list[str]:
+def values(key: str, unit: Path = UNIT) -> list[str]:
     """All values that the unit gives a key, in their order."""
-    return [line.partition("=")[2] for line in UNIT.read_text("utf-8").splitlines() if line.startswith(f"{key}=")]
+    return [line.partition("=")[2] for line in unit.read_text("utf-8").splitlines() if line.startswith(f"{key}=")]
 
 
-def value(key: str) -> str:
+def value(key: str, unit: Path = UNIT) -> str:
     """The one value that the unit gives a key."""
-    (only,) = values(key)
+    (only,) = values(key, unit)
     return only
 
 
@@ -50,6 +52,28 @@ def test_systemd_finds_no_fault(installed: Path) -> None:
     """The unit is read by systemd without an error and without a warning."""
     done = analyze("verify", "--recursive-errors=no", installed)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_systemd_finds_no_fault_in_the_socket(installed: Path) -> None:
+    """The socket unit, beside its service, is read by systemd without an error and without a warning."""
+    copy = installed.with_suffix(".socket")
+    copy.write_text(SOCKET.read_text("utf-8"))
+    done = analyze("verify", "--recursive-errors=no", copy)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_socket_is_what_the_gateway_takes() -> None:
+    """One process gets all connections of both families, at the port of the service, and nothing enables it by itself."""
+    assert value("ListenStream", SOCKET) == "8080"
+    assert (value("Accept", SOCKET), value("BindIPv6Only", SOCKET)) == ("no", "both")
+    assert value("AssertPathExists", SOCKET) == value("AssertPathExists")
+    assert int(value("SocketMode", SOCKET), 8) == MODE
+    assert "Sockets" not in UNIT.read_text("utf-8")
+
+
+def test_a_reload_is_a_sighup() -> None:
+    """`systemctl reload` sends the signal that has the certificate read again."""
+    assert value("ExecReload") == "/bin/kill -HUP $MAINPID"
 
 
 def test_a_fault_would_be_found(installed: Path) -> None:
