@@ -42,7 +42,7 @@ def healthcheck(arguments: list[str]) -> int:
 def _ask(host: str, port: int, *, tls: bool, timeout_s: float) -> int:
     with socket.create_connection((host, port), timeout_s) as plain:
         connection = _wrapped(plain, host) if tls else plain
-        connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("ascii"))
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = connection.recv(4096)
     version, _, rest = answer.partition(b" ")
     if not version.startswith(b"HTTP/1."):

@@ -16,7 +16,7 @@ LAYERS = (
         "edge",
         """
         __main__ cli arguments commands healthcheck service workers workerprocess worker channel receiving sending
-        listening web answers requesthead connection fastlane plainhead guard intake largebody
+        listening web answers requesthead connection framing fastlane plainhead headcheck identify guard intake largebody
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember parcels drafts"),
@@ -41,6 +41,9 @@ RECEIVING = {
         "answers",
         "requesthead",
         "connection",
+        "framing",
+        "headcheck",
+        "identify",
         "fastlane",
         "plainhead",
         "intake",
