@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gateway.config import Config
 from gateway.disk import free_bytes
 from gateway.guard import Guard, Room
+from gateway.handshakes import Handshakes
 from gateway.intake import STREAMED_BODY_BYTES, Intake
 from gateway.journal import Journal, SegmentLimits
 from gateway.listening import LISTEN_BACKLOG
@@ -55,6 +56,8 @@ class Receiving:
         self._spool = spool
         self._log = log
         self._tls = tls
+        if tls is not None:
+            Handshakes(log).watch(tls)
         segments = SegmentLimits(
             max_bytes=config.spool.segment_max_bytes,
             max_age_s=config.spool.segment_max_age,
@@ -103,7 +106,15 @@ class Receiving:
         """Accept requests on all of these sockets from now on."""
         loop = asyncio.get_running_loop()
         for each in itertools.chain(*sockets):
-            self._listeners.append(await loop.create_server(self._protocols, sock=each, ssl=self._tls, backlog=LISTEN_BACKLOG))
+            self._listeners.append(
+                await loop.create_server(
+                    self._protocols,
+                    sock=each,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=None if self._tls is None else self._config.limits.keepalive_timeout,
+                    backlog=LISTEN_BACKLOG,
+                )
+            )
 
     async def stop(self, timeout_s: float) -> None:
         """Take nothing new, and let requests in flight come to their end, for so long at the most."""

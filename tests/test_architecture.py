@@ -16,7 +16,8 @@ LAYERS = (
         "edge",
         """
         __main__ cli arguments commands healthcheck service workers workerprocess worker channel receiving sending
-        listening web answers requesthead connection framing fastlane plainhead headcheck identify guard intake largebody
+        listening handshakes web answers requesthead connection framing fastlane plainhead headcheck identify guard
+        intake largebody
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember parcels drafts"),
@@ -42,6 +43,7 @@ RECEIVING = {
         "requesthead",
         "connection",
         "framing",
+        "handshakes",
         "headcheck",
         "identify",
         "fastlane",
