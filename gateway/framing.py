@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 
 from gateway.errors import GatewayError, MalformedRequest
-from gateway.headcheck import Head, check_beginning, check_trailer, read_head
+from gateway.headcheck import TOKEN, Head, check_beginning, check_trailer, read_head
 
 # Nothing that a request can hold, in a head or between chunks.
 POISON = b"\0refused\r\n\r\n"
@@ -25,8 +25,10 @@ MAX_EXTENSION_BYTES = 1024
 # Of all chunks of a body.
 MAX_EXTENSIONS_BYTES = 16 * 1024
 
-_EXTENSION = rb";[\t\x20-\x7e\x80-\xff]*+"
-_SIZE = re.compile(rb"([0-9A-Fa-f]*+)(" + _EXTENSION + rb")?(\r\n|\r?\Z)")
+_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+_EXTENSIONS = re.compile(rb"(?:;" + TOKEN + rb"(?:=(?:" + TOKEN + rb"|" + _QUOTED + rb"))?)*+")
+# A size and what may be extensions, up to the end of the line or of the data.
+_SIZE = re.compile(rb"([0-9A-Fa-f]*+)(;[\t\x20-\x7e\x80-\xff]*+)?(\r\n|\r?\Z)")
 
 
 class _At(enum.Enum):
@@ -159,6 +161,8 @@ class Framing:
             return None
         if not digits:
             raise MalformedRequest("a chunk of the body has no size")
+        if extension and not _EXTENSIONS.fullmatch(extension):
+            raise MalformedRequest("an extension of a chunk is not a name, or a name and a value")
         self._extensions += length
         self._left = int(digits, 16)
         self._at = _At.DATA if self._left else _At.TRAILER

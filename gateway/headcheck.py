@@ -24,15 +24,15 @@ MAX_TRAILER_BYTES = 8 * 1024
 # Those of HTTP itself, with which a path may be asked; not those of WebDAV and others, and not CONNECT, which is for proxies.
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH", b"QUERY"})
 
-_TOKEN = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
-_IS_TOKEN = re.compile(_TOKEN)
-_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/1\.([0-9])")
-_LINE_BEGINNING = re.compile(rb"(?:" + _TOKEN + rb"(?: [^\x00-\x1f\x7f]*)?\r?)?\Z")
+TOKEN = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
+_IS_TOKEN = re.compile(TOKEN)
+_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]++) HTTP/1\.([0-9])")
+_LINE_BEGINNING = re.compile(rb"(?:" + TOKEN + rb"(?: [^\x00-\x1f\x7f]*)?\r?)?\Z")
 _VERSION = re.compile(rb"HTTP/([0-9])\.[0-9]")
-_TARGET = re.compile(rb"/.*|\*|[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+.*")
+_TARGET = re.compile(rb"(?:/|\*\Z|[A-Za-z]++://([^/?#:][^/?#]*+))")
 # Whatever can stand in no field: control characters, and an end of a line that is not CR LF.
 _STRAY = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
-_FIELDS = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
+_FIELDS = re.compile(rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
 _FRAMING = re.compile(rb"\n((?i:host|content-length|transfer-encoding)):[\t ]*+([^\r]*)\r")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 # A host as the scheme `http` has it: a comma, which the grammar of RFC 3986 allows, is a sign of two hosts.
@@ -152,7 +152,8 @@ def _check_line(line: bytes) -> int:
     if found[1] not in METHODS:
         name = found[1][:40].decode("ascii")
         raise NotImplementedHere(f"the method {name} is not implemented here; reports and files are sent with PUT or POST")
-    if not _TARGET.fullmatch(found[2]):
+    target = _TARGET.match(found[2])
+    if target is None or not (target[1] is None or is_host(target[1])):
         raise MalformedRequest("the request's target is neither a path, such as /usage, nor an absolute http:// address")
     return int(found[3])
 

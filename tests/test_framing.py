@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from aiohttp.http import HttpRequestParser
+from aiohttp.http_exceptions import HttpProcessingError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import MalformedRequest, UnsupportedVersion
 from gateway.framing import MAX_EXTENSION_BYTES, MAX_EXTENSIONS_BYTES, POISON, Framing
+from gateway.headcheck import Head, read_head
 
 HEAD = b"PUT /usage HTTP/1.1\r\nHost: x\r\n"
 PLAIN = HEAD + b"Content-Length: 7\r\n\r\n\r\n\r\nGET"
@@ -19,10 +25,15 @@ CHUNKED = CHUNKS + b'5;a="b"\r\n[1,\r\n\r\n003\r\n2]\n\r\n00\r\nX-Sum: 1\r\n\r\n
 FINE = [PLAIN, BARE, CHUNKED, b"\r\n" + BARE, CHUNKS + b"0\r\n\r\n", CHUNKS + b"a\r\n0123456789\r\n0;x\r\n\r\n"]
 
 
-def parsed(framing: Framing, data: bytes, cuts: set[int]) -> bytes:
+def parsed_pieces(framing: Framing, data: bytes, cuts: set[int]) -> Iterator[bytes]:
     """What the parser is given of data that comes in pieces."""
     places = sorted({cut for cut in cuts if cut < len(data)} | {0, len(data)})
-    return b"".join(piece for start, end in itertools.pairwise(places) for piece in framing.take(data[start:end]))
+    return (piece for start, end in itertools.pairwise(places) for piece in framing.take(data[start:end]))
+
+
+def parsed(framing: Framing, data: bytes, cuts: set[int]) -> bytes:
+    """The same in a row."""
+    return b"".join(parsed_pieces(framing, data, cuts))
 
 
 @given(st.lists(st.sampled_from(FINE), min_size=1, max_size=5), st.sets(st.integers(0, 600)))
@@ -40,6 +51,76 @@ def test_each_request_is_a_piece() -> None:
     assert pieces == [PLAIN, CHUNKED, BARE]
 
 
+class Far(asyncio.Protocol):
+    """What a parser tells when it has more than it wants."""
+
+    def pause_reading(self) -> None:
+        """Nothing."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Nothing."""
+
+
+PARTS = st.sampled_from(
+    [
+        *(
+            PLAIN,
+            BARE,
+            CHUNKED,
+            HEAD,
+            CHUNKS,
+            b"POST http://a/b HTTP/1.2\r\nHost: [::1]:8\r\n",
+            b"OPTIONS * HTTP/1.1\r\nHost:\r\n",
+        ),
+        *(
+            b"Content-Length: 3\r\n",
+            b"content-length:  003 \r\n",
+            b"TRANSFER-encoding:chunked\r\n",
+            b"X:\r\n",
+            b"A: \xff\t b\r\n",
+        ),
+        *(b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"Connection: upgrade\r\nUpgrade: websocket\r\n"),
+        *(
+            b"\r\n",
+            b"abc",
+            b"3\r\nabc\r\n",
+            b"0003;a=b;c\r\nabc\r\n",
+            b'3;a="q\\"x"\r\nabc\r\n',
+            b"0\r\n\r\n",
+            b"0;x\r\nT: u\r\n\r\n",
+        ),
+        *(b";", b"=", b'"', b" ", b"\t", b"\n", b"\0", b"A", b":"),
+    ]
+)
+
+
+@given(st.lists(PARTS, min_size=1, max_size=12).map(b"".join), st.sets(st.integers(0, 600)))
+def test_the_parser_sees_the_same_requests(data: bytes, cuts: set[int]) -> None:
+    """What passes is parsed as the requests that were read, no more and no fewer, and the poison is an error at its place."""
+    heads: list[bytes] = []
+
+    def read(head: bytes) -> Head:
+        found = read_head(head)
+        heads.append(head)
+        return found
+
+    async def run() -> int:
+        far: Any = Far()
+        loop = asyncio.get_running_loop()
+        parser = HttpRequestParser(far, loop, 1 << 16, payload_exception=ValueError, auto_decompress=False)
+        requests = 0
+        for piece in parsed_pieces(Framing(read), data, cuts):
+            messages, _, _ = parser.feed_data(piece.removesuffix(POISON))
+            parser.set_upgraded(False)
+            requests += len(messages)
+            if piece.endswith(POISON):
+                with pytest.raises(HttpProcessingError, match=r"\\x00refused"):
+                    parser.feed_data(POISON)
+        return requests
+
+    assert asyncio.run(run()) == len(heads)
+
+
 BROKEN = {
     "a version": (HEAD.replace(b"1.1", b"2.0") + b"\r\n", UnsupportedVersion),
     "no size": (CHUNKS + b"\r\n[1]\r\n0\r\n\r\n", MalformedRequest),
@@ -53,6 +134,8 @@ BROKEN = {
     "a size beyond 64 bits": (CHUNKS + b"1" + b"0" * 16 + b"\r\n", MalformedRequest),
     "a long extension": (CHUNKS + b"3;" + b"x" * MAX_EXTENSION_BYTES, MalformedRequest),
     "an extension with a NUL": (CHUNKS + b"3;a=\0\r\n[1]\r\n0\r\n\r\n", MalformedRequest),
+    "an extension that is none": (CHUNKS + b"3;=\r\n[1]\r\n0\r\n\r\n", MalformedRequest),
+    "an extension that is not closed": (CHUNKS + b'3;a="\r\n[1]\r\n0\r\n\r\n', MalformedRequest),
     "an extension with an LF": (CHUNKS + b"3;a\n[1]\r\n0\r\n\r\n", MalformedRequest),
     "a chunk too long": (CHUNKS + b"3\r\n[1]]\r\n0\r\n\r\n", MalformedRequest),
     "a chunk without an end": (CHUNKS + b"3\r\n[1]0\r\n\r\n", MalformedRequest),
