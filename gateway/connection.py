@@ -93,7 +93,7 @@ class Connection(RequestHandler):
             self._parse(data)
             return
         if self._framing is None:
-            self._framing = Framing(self._heads.read)
+            self._framing = Framing(self._heads)
         for piece in self._framing.take(data):
             self._parse(piece)
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
 
 from gateway.errors import GatewayError, MalformedRequest
-from gateway.headcheck import TOKEN, Head, check_beginning, check_trailer, read_head
+from gateway.headcheck import TOKEN, Heads, check_beginning, check_trailer
 
 # Nothing that a request can hold, in a head or between chunks.
 POISON = b"\0refused\r\n\r\n"
@@ -46,14 +45,14 @@ class Framing:
     """The bytes of one connection.
 
     Args:
-        read: reads a whole head, as `read_head` does.
+        heads: reads whole heads.
 
     Attributes:
         fault: what was wrong, None as long as nothing is.
     """
 
-    def __init__(self, read: Callable[[bytes], Head] = read_head) -> None:
-        self._read = read
+    def __init__(self, heads: Heads) -> None:
+        self._heads = heads
         self.fault: GatewayError | None = None
         self._steps = {
             _At.HEAD: self._head,
@@ -79,6 +78,8 @@ class Framing:
 
     def take(self, data: bytes) -> list[bytes]:
         """Give what may be parsed now, in pieces each of which begins one request at most."""
+        if self._at is _At.HEAD and not self._held and self.fault is None and self._heads.is_request(data):
+            return [data]
         if self.fault is not None:
             return []
         data, self._held = self._held + data, b""
@@ -120,7 +121,7 @@ class Framing:
             return None
         end += 4
         sent = data[at:end]
-        head = self._read(sent)
+        head = self._heads.read(sent)
         if head.data != sent:
             self._instead = head.data
         self._extensions = 0

@@ -64,12 +64,18 @@ class Heads:
     def __init__(self) -> None:
         self._known: dict[bytes, Head] = {}
 
+    def is_request(self, data: bytes) -> bool:
+        """Whether the data is one whole request, surely: its head is a known one, and its body is as long as that says."""
+        end = data.find(b"\r\n\r\n", 0, _KEPT_HEAD_BYTES) + 4
+        known = self._known.get(data[:end])
+        return known is not None and known.length == len(data) - end
+
     def read(self, head: bytes) -> Head:
         """See `read_head`."""
         known = self._known.get(head)
         if known is None:
             known = read_head(head)
-            if len(head) <= _KEPT_HEAD_BYTES:
+            if len(head) <= _KEPT_HEAD_BYTES and known.data is head:
                 if len(self._known) >= _KEPT_HEADS:
                     self._known.clear()
                 self._known[head] = known
@@ -215,11 +221,14 @@ def _stray() -> MalformedRequest:
 
 def _length_of(block: bytes, minor: int) -> int | None:
     """The length of the body; None for chunks. Raise what is wrong with the fields that decide on it, or with Host."""
-    found: dict[bytes, list[bytes]] = {b"host": [], b"content-length": [], b"transfer-encoding": []}
+    hosts: list[bytes] = []
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
     for name, value in _FRAMING.findall(block):
-        found[name.lower()].append(value.rstrip(b" \t"))
-    _check_host(found[b"host"], minor)
-    lengths, codings = found[b"content-length"], found[b"transfer-encoding"]
+        # Their lengths differ, which is all that tells them apart here.
+        size = len(name)
+        (hosts if size == 4 else lengths if size == 14 else codings).append(value.rstrip())
+    _check_host(hosts, minor)
     if codings:
         if lengths:
             raise MalformedRequest("the request has both Content-Length and Transfer-Encoding; send one of them")

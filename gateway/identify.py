@@ -22,9 +22,10 @@ def user_of(tokens: Sequence[str], authorizations: Sequence[str]) -> str:
         Unauthorized: nobody is named.
         BadRequest: more than one may be meant.
     """
-    for field, values in (("USER_TOKEN", tokens), ("Authorization", authorizations)):
-        if len(values) > 1:
-            raise BadRequest(f"the request has {len(values)} fields {field}; name the user once, in USER_TOKEN or Authorization")
+    if len(tokens) > 1:
+        raise _too_many("USER_TOKEN", len(tokens))
+    if len(authorizations) > 1:
+        raise _too_many("Authorization", len(authorizations))
     token = tokens[0] if tokens else ""
     bearer = _bearer(authorizations[0]) if authorizations else ""
     if token and bearer and token != bearer:
@@ -32,6 +33,10 @@ def user_of(tokens: Sequence[str], authorizations: Sequence[str]) -> str:
     if not (token or bearer):
         raise Unauthorized("name the user in the header USER_TOKEN, or as 'Authorization: Bearer NAME'")
     return token or bearer
+
+
+def _too_many(field: str, count: int) -> BadRequest:
+    return BadRequest(f"the request has {count} fields {field}; name the user once, in USER_TOKEN or Authorization")
 
 
 def _bearer(authorization: str) -> str:
