@@ -129,7 +129,9 @@ class Limits:
     report_bytes: Bytes = key(64 * MIB, size(1, 5 * GIB), "Largest body of reports, once decompressed.")
     specimen_bytes: Bytes = key(5 * GIB, size(1, 5 * TIB), "Largest specimen, once decompressed.")
     body_timeout: Seconds = key(60.0, duration(0.1, HOUR), "How long a client may be silent within a body.")
-    keepalive_timeout: Seconds = key(75.0, duration(1.0, HOUR), "How long an idle connection stays open.")
+    keepalive_timeout: Seconds = key(
+        75.0, duration(1.0, HOUR), "How long an idle connection stays open, and a TLS handshake may take."
+    )
     pending_bytes: Bytes = key(64 * MIB, size(KIB, 64 * GIB), "Memory for bodies, and for reports that wait; past it, 503.")
 
 

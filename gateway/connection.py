@@ -9,31 +9,41 @@ from typing import Any
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import HttpRequestParser, RawRequestMessage
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
+from aiohttp.http import HttpRequestParser, HttpVersion11, RawRequestMessage
+from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
 from yarl import URL
+
+from gateway.errors import GatewayError, MalformedRequest
+from gateway.framing import POISON, Framing
+from gateway.headcheck import Heads
 
 SERVER = "lightfile6-insights-gateway"
 # The sender of a request that came by the Unix socket, in place of an address.
 UNIX = "unix"
+# How the parser shows the poison in its message.
+_POISON_MARK = repr(POISON.strip())[2:-1]
 
 
 class Connection(RequestHandler):
     """One connection.
 
-    What it does otherwise: it ends when its task ends, or when its client does not read what it is answered; it answers whole
-    requests of a client that says that nothing more comes; it tells of a broken body at once; and it answers what is no
-    request in our form.
+    What it does otherwise: it has the parser see only what `framing.py` has checked; it ends when its task ends, or when its
+    client does not read what it is answered; it answers whole requests of a client that says that nothing more comes; it
+    reports a broken body at once; and it answers what is no request in our form.
 
     Args:
         manager: that has made it.
-        tell_malformed: answers what is no request: the request as far as it was read, a status, and a reason.
+        answer_malformed: answers what is no request: the request as far as it was read, and the error.
+        heads: reads the heads of all connections.
         settings: of aiohttp's.
     """
 
-    def __init__(self, manager: Server, *, tell_malformed: Any, **settings: Any) -> None:
+    def __init__(self, manager: Server, *, answer_malformed: Any, heads: Heads, **settings: Any) -> None:
         super().__init__(manager, **settings)
-        self._tell_malformed = tell_malformed
+        self._answer_malformed = answer_malformed
+        self._heads = heads
+        # Made when it is needed: a connection may stay in the fast lane.
+        self._framing: Framing | None = None
         self.remote: str | None = None
         self._ended = False
         self._unread: asyncio.TimerHandle | None = None
@@ -73,6 +83,8 @@ class Connection(RequestHandler):
             auto_decompress=False,
             max_msg_queue_size=self._max_msg_queue_size,
         )
+        if self._framing is not None:
+            self._framing.begin()
 
     # --- bytes ----------------------------------------------------------------------------------------------------
 
@@ -84,13 +96,29 @@ class Connection(RequestHandler):
         if self.transport is None or self.transport.is_closing():
             # The end of the connection is known and not told yet: aiohttp would begin a request and find itself dismantled.
             return
-        super().data_received(data)
+        if not data:
+            # aiohttp asks its parser to go on with what that has in hand.
+            self._parse(data)
+            return
+        if self._framing is None:
+            self._framing = Framing(self._heads)
+        for piece in self._framing.take(data):
+            self._parse(piece)
+
+    def _parse(self, piece: bytes) -> None:
+        super().data_received(piece)
         request = self._current_request
         if request is None or not self._messages or request.content.is_eof():
             return
         last, _ = self._messages[-1]
         if isinstance(last, _ErrInfo) and request.content.exception() is None:
-            request.content.set_exception(RequestPayloadError(last.message))
+            request.content.set_exception(RequestPayloadError(str(self._fault_of(last.message))))
+
+    def _fault_of(self, message: str) -> GatewayError:
+        """What is wrong, given what the parser says: its own message, unless that is of what it was given for a fault."""
+        if self._framing is not None and self._framing.fault is not None and _POISON_MARK in message:
+            return self._framing.fault
+        return MalformedRequest(f"the request is not HTTP/1.1 ({message.strip().splitlines()[0].rstrip(':')})")
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's never keeps a connection open
         """The client says that nothing more comes: whole requests are answered still, and all else is over."""
@@ -155,8 +183,8 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what never reached the handler."""
-        reason = (message or str(exc) or "the request is not HTTP").splitlines()[0]
-        response: web.StreamResponse = self._tell_malformed(request, status, reason)
+        fault = self._fault_of(message or str(exc) or "it cannot be read")
+        response: web.StreamResponse = self._answer_malformed(request, fault)
         return response
 
 
@@ -188,7 +216,12 @@ class Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        """Like aiohttp's, but for a target that it can parse and then cannot read: that becomes one no route has."""
+        """Like aiohttp's, but for a target that it can parse and then cannot read: that becomes one no route has.
+
+        And what is no request is answered in the version that is spoken here.
+        """
+        if message is ERROR:
+            message = message._replace(version=HttpVersion11)
         try:
             return super()._make_request(message, payload, protocol, writer, task)
         except ValueError:

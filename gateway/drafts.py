@@ -241,8 +241,10 @@ def _take_all(pieces: Iterable[Piece], take: Callable[[Piece], None]) -> None:
 
 
 def envelope_parts(user: str, received: int) -> tuple[bytes, bytes]:
-    """What stands before and after a report in its envelope."""
-    return f'{{"user":{json.dumps(user)},"received_at":"{names.iso(received)}","report":'.encode("ascii"), b"}"
+    """What stands before and after a report in its envelope; a user who is not UTF-8 is percent-encoded, and that is said."""
+    encoded = "" if names.is_readable(user) else '"encoded":"user",'
+    name = json.dumps(names.readable(user))
+    return f'{{"user":{name},{encoded}"received_at":"{names.iso(received)}","report":'.encode("ascii"), b"}"
 
 
 def check_enveloped(size: int, reports: int, parts: tuple[bytes, bytes], max_bytes: int) -> None:

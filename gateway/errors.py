@@ -40,6 +40,22 @@ def again(error: GatewayError) -> GatewayError:
 # --- what a client did -------------------------------------------------------------------------------------------
 
 
+class MalformedRequest(GatewayError):
+    """The bytes of the request are not HTTP/1.1, or pass a bound of its head; nothing after them can be read."""
+
+
+class UnsupportedVersion(GatewayError):
+    """The request is in a version of HTTP that is not spoken here."""
+
+
+class NotImplementedHere(GatewayError):
+    """The request uses a method, or a transfer coding, that is not implemented here."""
+
+
+class ExpectationFailed(GatewayError):
+    """The request expects something other than 100-continue."""
+
+
 class Unauthorized(GatewayError):
     """The request names no user."""
 

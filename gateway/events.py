@@ -20,6 +20,8 @@ EVENTS: Final[dict[str, str]] = {
     "request done": "A request was answered with a status below 400.",
     "request failed": "A request was answered with a status of 400 or above.",
     "clock stepped": "The machine's clock was set by step_s seconds; what comes from now on is filed under the new time.",
+    "TLS handshake failed": "A client did not get to speak TLS, such as one that sent plain HTTP; its connection was closed.",
+    "TLS handshakes recovered": "No handshake has failed for a minute; the line says how often and how long some did.",
     "stopping begun": "The gateway takes no new requests and delivers what it holds.",
     "stopped": "The gateway has ended; the line says what was left in the spool.",
     "spool adopted": "What the Go edition left in cache_dir was taken over.",

@@ -1,4 +1,4 @@
-"""The door: who may enter, and whether there is room, decided before a body is read."""
+"""The door: whether there is room, decided before a body is read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway import disk, names
-from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge, Unauthorized, again
+from gateway import disk
+from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge, again
 from gateway.spool import Spool
 from gateway.streams import Stream
 
@@ -15,7 +15,6 @@ from gateway.streams import Stream
 ROOM_LOOK_S = 0.2
 # So much of the room that a body will need is kept for it ahead of what has come of it.
 PROMISED_BYTES = 8 << 20
-BEARER = "bearer "
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +120,6 @@ class Guard:
         self.memory_bytes = 0
         self.promised_bytes = 0
         self.bodies = 0
-
-    @staticmethod
-    def user_of(headers: Mapping[str, str]) -> str:
-        """The user a request names, for now the token itself; Unauthorized if it names none."""
-        token = headers.get("USER_TOKEN", "")
-        if not token:
-            authorization = headers.get("Authorization", "")
-            if authorization[: len(BEARER)].lower() == BEARER:
-                token = authorization[len(BEARER) :].strip()
-        if not token:
-            raise Unauthorized("name the user in the header USER_TOKEN, or as 'Authorization: Bearer NAME'")
-        return token if token.isascii() else names.readable(token)
 
     def admit(self, stream: Stream, length: int | None) -> Ticket:
         """Let a body in.

@@ -22,7 +22,7 @@ from gateway.errors import BadRequest, BodyTimeout, ClientGone, GatewayError, Ov
 from gateway.guard import Ticket, too_large
 from gateway.journal import Done, Journal
 from gateway.largebody import LargeBody
-from gateway.reportlines import DocumentFolder, NdjsonFolder, document_line, ndjson_lines
+from gateway.reportlines import DocumentFolder, NdjsonFolder, document_line, is_ndjson, ndjson_lines
 from gateway.spool import Spool
 from gateway.streams import Stream
 
@@ -31,7 +31,6 @@ Chunk = TypeVar("Chunk", bytes, memoryview)
 # Of a body, and whether it is the last one, which may be empty.
 Piece = tuple[Chunks, bool]
 
-NDJSON = "application/x-ndjson"
 # How much is handed to a thread at a time. Two such pieces of a body are in memory: one on its way to the disk, and one
 # that gathers meanwhile.
 PIECE_BYTES = 256 * 1024
@@ -114,7 +113,7 @@ class Intake:
             count, synced = self._commit_small(incoming, body)
             await synced
             return count
-        folder = NdjsonFolder() if _is_ndjson(incoming.content_type) else DocumentFolder()
+        folder = NdjsonFolder() if is_ndjson(incoming.content_type) else DocumentFolder()
         draft = ReportDraft(self._spool, _decoder(incoming), folder, limit)
 
         def finish(rest: Chunks) -> bytes | int:
@@ -150,7 +149,7 @@ class Intake:
             else:
                 synced.set_exception(error)
 
-        lines = ndjson_lines(body) if _is_ndjson(incoming.content_type) else [document_line(body)]
+        lines = ndjson_lines(body) if is_ndjson(incoming.content_type) else [document_line(body)]
         self._append(incoming.stream, incoming.user, len(body), lines, done)
         return len(lines), synced
 
@@ -333,7 +332,3 @@ async def _over(running: asyncio.Future[T]) -> None:
 
 def _decoder(incoming: Incoming) -> Decoder:
     return incoming.undo or decoder("", incoming.stream.max_body_bytes)
-
-
-def _is_ndjson(claimed: str) -> bool:
-    return "ndjson" in claimed.lower() and claimed.partition(";")[0].strip().lower() == NDJSON

@@ -108,7 +108,9 @@ _FIRST_NAME: Final = "a name or '}' was expected"
 _COLON: Final = "':' was expected"
 _MORE_ELEMENTS: Final = "',' or ']' was expected"
 _MORE_MEMBERS: Final = "',' or '}' was expected"
-_END: Final = "nothing more was expected"
+# What a client is told too: `reportlines.py` adds what to do.
+NOTHING_MORE: Final = "nothing more was expected"
+_END: Final = NOTHING_MORE
 _TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH:,}"
 
 

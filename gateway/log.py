@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from gateway.logline import json_value, text_value
+from gateway.logline import json_value, shortened, text_value
 from gateway.routes import PROBES
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -23,6 +23,8 @@ _BATCH_LINES = 4096
 _SOON, _NOW = 1, 2
 _OUTCOMES = (("info", "request done"), ("info", "request failed"), ("warning", "request failed"), ("debug", "request done"))
 _DONE, _PROBED = 0, 3
+# A method or a version that nobody promised: nothing that an operator has to look at, though it begins with a 5.
+_ASKED_FOR = frozenset({501, 505})
 _ACCESS_LEVELS = tuple(LEVELS[level] for level, _ in _OUTCOMES)
 _TENTHS = tuple(f"{n // 10}.{n % 10}" for n in range(1000))
 _MILLISECONDS = tuple(f".{n:03d}Z" for n in range(1000))
@@ -106,7 +108,7 @@ class Log:
             requests: what differs.
             fault: fields that say what was wrong with them.
         """
-        outcome = (status >= 400) + (status >= 500)
+        outcome = (status >= 400) + (status >= 500 and status not in _ASKED_FOR)
         # Only what a probe is refused is news.
         if outcome == _DONE and path in PROBES:
             outcome = _PROBED
@@ -140,8 +142,9 @@ class Log:
 
     def _know(self, who: Who) -> str:
         """Render what comes again with every request of a client; bounded for the sake of clients that make it up."""
-        pairs = self._pairs(dict(zip(("method", "path", "user", "ip"), who, strict=True)))
-        if len(pairs) < 300:
+        pairs = self._pairs(dict(zip(("method", "path", "user", "ip"), map(shortened, who), strict=True)))
+        # A path or a user of many characters is short in the line and not in the memory of what is known.
+        if sum(map(len, filter(None, who))) < 300:
             if len(self._known) >= 4096:
                 self._known.clear()
             self._known[who] = pairs

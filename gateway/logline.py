@@ -11,6 +11,16 @@ _AMBIGUOUS = re.compile(r'[ "=\\]')
 _ESCAPED = re.compile(r"[^ !#-\[\]-~]")
 
 
+MAX_TEXT_CHARACTERS = 256
+
+
+def shortened(text: str | None) -> str | None:
+    """A text of a client's own, cut to so many characters; one that was cut ends in its whole length."""
+    if text is None or len(text) <= MAX_TEXT_CHARACTERS:
+        return text
+    return f"{text[:MAX_TEXT_CHARACTERS]}… ({len(text)} characters)"
+
+
 def text_value(value: object) -> str:
     """Render a value for behind an `=`: bare where that cannot mislead, else quoted and escaped; always in one line."""
     if value is None:

@@ -67,12 +67,19 @@ def decode(encoded: str) -> str:
 
 
 def readable(text: str) -> str:
-    """Percent-encode what cannot be UTF-8 (surrogates), and leave everything else as it is."""
+    """Percent-encode what cannot be UTF-8 (surrogates), and with it each `%`, so that it can be undone; see `is_readable`."""
+    if is_readable(text):
+        return text
+    return "".join(quote(_bytes_of(char)) if "\ud800" <= char <= "\udfff" or char == "%" else char for char in text)
+
+
+def is_readable(text: str) -> bool:
+    """Whether a text is UTF-8, and so stands as it is; any other one is percent-encoded where it has to be UTF-8."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return "".join(quote(_bytes_of(char)) if "\ud800" <= char <= "\udfff" else char for char in text)
-    return text
+        return False
+    return True
 
 
 def _bytes_of(surrogate: str) -> bytes:

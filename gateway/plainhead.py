@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.errors import GatewayError
-from gateway.guard import Guard
+from gateway.headcheck import is_host
+from gateway.identify import user_of
+from gateway.reportlines import is_ndjson
 from gateway.streams import Stream
 
 MAX_HEAD_BYTES = 8 * 1024
@@ -67,16 +69,18 @@ def parse_head(head: bytes, streams: Mapping[str, Stream], max_length: int) -> P
     if not _LENGTH.fullmatch(length.encode("ascii")) or int(length) > max_length:
         return None
     user = _user(fields)
-    if b"host" not in fields or user is None or "ndjson" in fields.get(b"content-type", "").lower():
+    if b"host" not in fields or not is_host(fields[b"host"].encode("ascii")):
+        return None
+    if user is None or is_ndjson(fields.get(b"content-type", "")):
         return None
     method, path = line[1].decode("ascii"), line[2].decode("ascii")
     return PlainHead(method, path, stream, user, fields.get(b"x-request-id"), int(length), len(head))
 
 
 def _user(fields: Mapping[bytes, str]) -> str | None:
-    known = {"USER_TOKEN": fields.get(b"user_token", ""), "Authorization": fields.get(b"authorization", "")}
+    tokens, authorizations = ([fields[name]] if name in fields else [] for name in (b"user_token", b"authorization"))
     try:
-        return Guard.user_of(known)
+        return user_of(tokens, authorizations)
     except GatewayError:
         return None
 

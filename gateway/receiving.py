@@ -14,6 +14,7 @@ from gateway.connection import Connection
 from gateway.disk import free_bytes
 from gateway.errors import ConfigError
 from gateway.guard import Guard, Room
+from gateway.handshakes import Handshakes
 from gateway.intake import STREAMED_BODY_BYTES, Intake
 from gateway.journal import Journal, SegmentLimits
 from gateway.listening import LISTEN_BACKLOG, Listeners
@@ -61,6 +62,8 @@ class Receiving:
         self._spool = spool
         self._log = log
         self._tls = tls
+        if tls is not None:
+            Handshakes(log).watch(tls)
         segments = SegmentLimits(
             max_bytes=config.spool.segment_max_bytes,
             max_age_s=config.spool.segment_max_age,
@@ -117,7 +120,13 @@ class Receiving:
                     self._protocols, sock=each, backlog=LISTEN_BACKLOG, cleanup_socket=False
                 )
             else:
-                made = await loop.create_server(self._protocols, sock=each, ssl=self._tls, backlog=LISTEN_BACKLOG)
+                made = await loop.create_server(
+                    self._protocols,
+                    sock=each,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=None if self._tls is None else self._config.limits.keepalive_timeout,
+                    backlog=LISTEN_BACKLOG,
+                )
             self._listeners.append(made)
 
     def reload(self) -> None:

@@ -9,23 +9,40 @@ the same bytes and finds the same faults however the body is cut into chunks, in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway import jsontext
 from gateway.errors import BadRequest
-from gateway.jsontext import NotJson, Recognizer, are_surely_json, check
+from gateway.jsontext import NOTHING_MORE, NotJson, Recognizer, are_surely_json, check
 
 # Of the whitespace before a document on a line of NDJSON at most so much is kept. Until something else comes the line
 # may be blank and must not be written, so it has to be held; and without meaning it is not worth more memory.
 LEADING_BYTES = 1 << 16
 
+NDJSON = "application/x-ndjson"
+# What clients call the same: it has no registered name.
+_NDJSON_TYPES = frozenset(
+    {
+        *(NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonl"),
+        *("application/jsonlines", "application/x-jsonlines"),
+    }
+)
+
 _BLANKS = b" \t\r\n"
+# The last byte of a document or of the space behind it, and the first byte of another one. Not two digits: `01` is one fault.
+_ANOTHER = re.compile(rb"""[\]}"\s][\[{"0-9tfn-]|.[\[{"]""", re.DOTALL)
 # So much of a chunk is split at a time: a list of many short lines is fifty times their size.
 _GROUP_BYTES = 1 << 16
 _LF, _CR = b"\n\r"
 _NEWLINES_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
+
+
+def is_ndjson(claimed: str) -> bool:
+    """Whether a Content-Type says that a body is many documents, one on each line."""
+    return claimed.partition(";")[0].strip().lower() in _NDJSON_TYPES
 
 
 class BadLine(BadRequest):
@@ -65,7 +82,10 @@ class Folder(Protocol):
 
 def document_line(body: bytes) -> bytes:
     """Give the line of a body that is one document; raise `NotJson` when it is none."""
-    check(body)
+    try:
+        check(body)
+    except NotJson as fault:
+        raise _with_remedy(fault, body, 0) from fault
     return _one_line(body) + b"\n"
 
 
@@ -142,6 +162,20 @@ def _no_report() -> BadRequest:
     return BadRequest("the body holds no report")
 
 
+def _with_remedy(fault: NotJson, part: bytes, before: int) -> NotJson:
+    """The fault of a document; one behind which another document begins names the type for many.
+
+    Args:
+        fault: found in the part.
+        part: of the body, with the byte before the fault.
+        before: bytes of the body before the part.
+    """
+    at = fault.position - before
+    if fault.reason != NOTHING_MORE or at < 1 or not _ANOTHER.match(part, at - 1):
+        return fault
+    return NotJson(fault.position, f"{fault.reason}; many documents, one on each line, are sent as {NDJSON}")
+
+
 # --- bodies in chunks --------------------------------------------------------------------------------------------
 
 
@@ -151,10 +185,17 @@ class DocumentFolder:
     def __init__(self) -> None:
         self.lines = 0
         self._recognizer = Recognizer()
+        self._before = 0
+        self._last = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the document."""
-        self._recognizer.feed(chunk)
+        try:
+            self._recognizer.feed(chunk)
+        except NotJson as fault:
+            raise _with_remedy(fault, self._last + chunk, self._before - len(self._last)) from fault
+        self._before += len(chunk)
+        self._last = chunk[-1:] or self._last
         return _one_line(chunk)
 
     def finish(self) -> bytes:

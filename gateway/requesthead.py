@@ -8,13 +8,14 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import HttpVersion11, web
+from multidict import MultiMapping
 
-from gateway import names
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, ExpectationFailed
 
 # A process's random part and a number: asking the kernel for randomness each time costs 7% of a small request.
 _PROCESS_ID = os.urandom(7).hex()
 _NUMBERS = itertools.count(1)
+CONTINUE = "100-continue"
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -29,12 +30,15 @@ def target_of(request: web.BaseRequest) -> str:
 
 
 def uri_of(query: str) -> str:
-    """The parameter `uri` of a query string, decoded as a form is: BadRequest if it is missing or empty."""
+    """The parameter `uri` of a query string, decoded as a form is: BadRequest if it is missing or empty.
+
+    Bytes of it that are not UTF-8 are surrogate escapes.
+    """
     for pair in query.split("&"):
         name, _, value = pair.partition("=")
         if name == "uri" and value:
             raw = unquote_to_bytes(value.replace("+", " ").encode("utf-8", "surrogateescape"))
-            return names.readable(raw.decode("utf-8", "surrogateescape"))
+            return raw.decode("utf-8", "surrogateescape")
     raise BadRequest("the query parameter uri is missing or empty; say what the file is: ?uri=https%3A%2F%2F...")
 
 
@@ -45,9 +49,15 @@ def request_id_of(given: str | None) -> str:
     return f"{_PROCESS_ID}{next(_NUMBERS):010x}"
 
 
-def answer_expectation(request: web.BaseRequest) -> None:
-    """Tell a client that asked first, now that it was let in, to send the body; BadRequest for any other expectation."""
-    if request.headers["Expect"].lower() != "100-continue":
-        raise BadRequest("Expect knows 100-continue only")
+def expects_continue(headers: MultiMapping[str]) -> bool:
+    """Whether a client waits to be asked for the body; ExpectationFailed for any expectation but that."""
+    expected = {each.strip().lower() for each in ",".join(headers.getall("Expect", ())).split(",")} - {""}
+    if expected - {CONTINUE}:
+        raise ExpectationFailed(f"the only expectation that is met here is {CONTINUE}; leave out any other from Expect")
+    return bool(expected)
+
+
+def invite_body(request: web.BaseRequest) -> None:
+    """Have a client that asked first, now that it was let in, send the body; one of HTTP/1.0 knows no such answer."""
     if request.transport is not None and request.version >= HttpVersion11:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -42,6 +42,10 @@ _SYSTEM_BUNDLES = (
 )
 
 
+# Forward secrecy and authenticated encryption alone: no CBC. Those of TLS 1.3 are all so, and not named here.
+_TLS_1_2_CIPHERS = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
 def server_context(listen: Listen) -> ssl.SSLContext | None:
     """The TLS side of the listener, None where it speaks plain HTTP; ConfigError if the files cannot be used."""
     if listen.tls_certificate is None or listen.tls_key is None:
@@ -49,6 +53,7 @@ def server_context(listen: Listen) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     # Not left to the interpreter and the distribution, whose floors differ.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_TLS_1_2_CIPHERS)
     try:
         # An encrypted key is a fault to be told; without a password of ours OpenSSL would ask for one on the terminal.
         context.load_cert_chain(listen.tls_certificate, listen.tls_key, password=lambda: "")

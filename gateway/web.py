@@ -16,18 +16,17 @@ from gateway.content import decoder
 from gateway.errors import GatewayError, Unanswerable
 from gateway.fastlane import Answered, FastConnection, FastLane
 from gateway.guard import Guard
+from gateway.headcheck import MAX_FIELD_BYTES, MAX_FIELDS, MAX_LINE_BYTES, Heads
+from gateway.identify import user_of
 from gateway.intake import Incoming, Intake
 from gateway.largebody import LARGE_BYTES, LargeBody
 from gateway.log import Log, Request
 from gateway.metrics import Metrics
-from gateway.requesthead import answer_expectation, request_id_of, target_of, uri_of
+from gateway.requesthead import expects_continue, invite_body, request_id_of, target_of, uri_of
 from gateway.routes import HEALTH, METRICS, READY, route_of
 from gateway.series import OTHER
 from gateway.streams import Kind, Stream
 
-# A uri of 4,000 characters may take 36,000 bytes percent-encoded, a token of as many 16,000.
-MAX_LINE_BYTES = 64 * 1024
-MAX_FIELD_BYTES = 32 * 1024
 READ_BUFFER_BYTES = 64 * 1024
 
 Handler = Callable[["Exchange"], Awaitable[web.Response]]
@@ -122,12 +121,15 @@ class Web:
         return Server(
             self.handle,
             Connection if self._lane is None else partial(FastConnection, lane=self._lane),
-            tell_malformed=self._tell_malformed,
+            answer_malformed=self._answer_malformed,
+            heads=Heads(),
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=keepalive_timeout_s,
+            # The check before it has these bounds too, and answers in our words.
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_FIELD_BYTES,
+            max_headers=MAX_FIELDS,
             read_bufsize=READ_BUFFER_BYTES,
         )
 
@@ -145,6 +147,8 @@ class Web:
         exchange = Exchange(request, path, query, request_id_of(request.headers.get("X-Request-ID")))
         try:
             try:
+                if "Expect" in request.headers:
+                    expects_continue(request.headers)
                 response = await self._handler_for(exchange)(exchange)
             except Unanswerable as error:
                 self._tell_unanswered(exchange.request_id, error)
@@ -208,10 +212,10 @@ class Web:
             requests = [((head.method, path, head.user, ip), seconds, head.length, id_) for head, id_, seconds, ip in mine]
             self._log.access(path, 204, requests)
 
-    def _tell_malformed(self, request: web.BaseRequest, status: int, reason: str) -> web.Response:
-        """A request that is no HTTP: the parser's error in our form."""
+    def _answer_malformed(self, request: web.BaseRequest, error: GatewayError) -> web.Response:
+        """A request that is not HTTP, or not as it is spoken here."""
         request_id = request_id_of(None)
-        response = ErrorResponse(status, "malformed_request", reason)
+        response = response_for(error)
         response.headers["X-Request-ID"] = request_id
         response.headers["Server"] = SERVER
         response.force_close()
@@ -228,14 +232,14 @@ class Web:
         async def handler(exchange: Exchange) -> web.Response:
             request = exchange.request
             headers = request.headers
-            exchange.user = user = self._guard.user_of(headers)
+            exchange.user = user = user_of(headers.getall("USER_TOKEN", ()), headers.getall("Authorization", ()))
             uri = uri_of(exchange.query) if is_named else ""
             length = request.content_length
             encoding = headers.get("Content-Encoding", "")
             undo = decoder(encoding, stream.max_body_bytes) if encoding else None
             with self._guard.admit(stream, length) as ticket:
-                if "Expect" in headers:
-                    answer_expectation(request)
+                if "Expect" in headers and expects_continue(headers):
+                    invite_body(request)
                 incoming = Incoming(
                     stream=stream,
                     user=user,

@@ -16,7 +16,8 @@ LAYERS = (
         "edge",
         """
         __main__ cli inherited activation arguments commands healthcheck service workers workerprocess worker channel
-        receiving sending listening unixsocket web answers requesthead connection fastlane plainhead guard intake largebody
+        receiving sending listening unixsocket handshakes web answers requesthead connection framing fastlane plainhead
+        headcheck identify guard intake largebody
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember packing parcels drafts"),
@@ -47,6 +48,10 @@ RECEIVING = {
         "answers",
         "requesthead",
         "connection",
+        "framing",
+        "handshakes",
+        "headcheck",
+        "identify",
         "fastlane",
         "plainhead",
         "intake",

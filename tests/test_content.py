@@ -240,12 +240,71 @@ def test_bomb_in_a_bomb() -> None:
 
 @pytest.mark.parametrize("name", ["gzip", "zstd"])
 def test_members_are_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body of nothing but empty members is refused."""
+    """So many small members are decoded and no more, and one more for each so many bytes that come out."""
     monkeypatch.setattr(content, "MAX_MEMBERS", 100)
+    monkeypatch.setattr(content, "MEMBER_BYTES", 50)
     encoding, encode = ENCODINGS[name]
-    assert decoded(encoding, [encode(b"") * 100]) == b""
+    assert decoded(encoding, [encode(b"x") * 102]) == b"x" * 102
     with pytest.raises(BadRequest, match="more than 100 members"):
-        decoded(encoding, [encode(b"") * 101])
+        decoded(encoding, [encode(b"x") * 103])
+    assert len(decoded(encoding, [encode(b"x" * 50) * 1000])) == 50_000
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd"])
+def test_empty_members_are_bounded(name: str) -> None:
+    """A body of nothing but empty members is refused after a thousand, which is before it costs much."""
+    encoding, encode = ENCODINGS[name]
+    assert content.MAX_EMPTY_MEMBERS == 1000
+    some = encode(b"") * 500
+    assert decoded(encoding, [some + encode(b"x") + some + encode(b"y")]) == b"xy"
+    for chunks in ([encode(b"") * 99_000], [encode(b"")] * 1003):
+        with pytest.raises(BadRequest, match="more than 1,000 empty members"):
+            decoded(encoding, chunks)
+
+
+def test_many_blocks_are_one_file() -> None:
+    """A file of many members of 64 KiB, as bgzip makes it, is decoded whole, however many it has."""
+    block = gzip.compress(bytes(64 << 10), 1)
+    decode = decoder("gzip", 1 << 40)
+    size = 0
+    for _ in range(1100):
+        size += sum(len(piece) for piece in decode.feed(block * 10))
+    assert size == 11_000 * (64 << 10)
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_one_newline_may_follow(name: str, newline: bytes, size: int) -> None:
+    """One newline behind the end of a body, as tools for text put there, is no part of it; more than one is garbage."""
+    encoding, encode = ENCODINGS[name]
+    stream = encode(b"body")
+    sent = stream + newline
+    assert decoded(encoding, [sent[at : at + size] for at in range(0, len(sent), size)]) == b"body"
+    for rest in (newline * 2, b"\n\r", b"\r", newline + b"x", newline + stream, newline + b"\0"):
+        sent = stream + rest
+        with pytest.raises(BadRequest, match="something follows"):
+            decoded(encoding, [sent[at : at + size] for at in range(0, len(sent), size)])
+
+
+@pytest.mark.parametrize("size", [1, 512, 1 << 20])
+def test_gzip_may_be_padded(size: int) -> None:
+    """Zeros behind the last member of gzip, as on a tape, are no part of the body; anything among them is garbage."""
+    stream = gzip.compress(b"one") + gzip.compress(b"two")
+    assert decoded("gzip", [stream + bytes(size)]) == b"onetwo"
+    assert decoded("gzip", [stream, bytes(size), bytes(size)]) == b"onetwo"
+    for rest in (b"x", b"\n", stream):
+        for chunks in ([stream + bytes(size) + rest], [stream, bytes(size), rest]):
+            with pytest.raises(BadRequest, match="something follows"):
+                decoded("gzip", chunks)
+
+
+@pytest.mark.parametrize("name", ["deflate", "zstd"])
+def test_zeros_are_gzips(name: str) -> None:
+    """Behind a body in another coding zeros are garbage."""
+    encoding, encode = ENCODINGS[name]
+    with pytest.raises(BadRequest, match="something follows"):
+        decoded(encoding, [encode(b"body") + bytes(8)])
 
 
 @every_encoding

@@ -142,6 +142,13 @@ def test_an_envelope_is_ascii() -> None:
     assert suffix == b"}"
 
 
+def test_an_envelope_says_that_its_user_is_encoded() -> None:
+    """A user who is not UTF-8 is percent-encoded in the envelope, which says so: a literal escape is another user."""
+    of_bytes, of_text = (envelope_parts(user, START_NS)[0] for user in ("a\udc80%", "a%80%25"))
+    assert of_bytes.startswith(b'{"user":"a%80%25","encoded":"user","received_at":')
+    assert of_text.startswith(b'{"user":"a%80%25","received_at":')
+
+
 @settings(max_examples=40)
 @given(
     lines=st.lists(st.sampled_from([b"", b"1", b'{"a":[1,2]}', b'"%b"' % (b"y" * 60), b"  [ ]\r", b"no json"]), max_size=8),

@@ -187,9 +187,11 @@ def _normal(answers: bytes) -> bytes:
     return re.sub(rb"X-Request-ID: [0-9a-f]{24}\r", b"X-Request-ID: ours\r", answers)
 
 
-def request(body: bytes, *fields: str, method: str = "PUT", path: str = "/usage") -> bytes:
+def request(
+    body: bytes, *fields: str, method: str = "PUT", path: str = "/usage", version: str = "HTTP/1.1", host: str = "Host: x"
+) -> bytes:
     """A request with Content-Length."""
-    head = [f"{method} {path} HTTP/1.1", "Host: x", *fields, f"Content-Length: {len(body)}", "", ""]
+    head = [f"{method} {path} {version}", host, *fields, f"Content-Length: {len(body)}", "", ""]
     return "\r\n".join(head).encode() + body
 
 
@@ -233,6 +235,14 @@ FIELDS = st.lists(
             "X-Request-ID: not sane",
             "Accept: */*",
             "Transfer-Encoding: identity",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: chunked",
+            "Authorization: Bearer dan",
+            "USER_TOKEN: dan",
+            "Content-Type: application/jsonl",
+            "Expect: 100-continue, wonders",
+            "Expect:",
+            "Host: x",
             "Content-Length: 7",
             "Bad Name: x",
             "Folded: a\r\n b",
@@ -251,10 +261,21 @@ REQUESTS = st.one_of(
         st.sampled_from(["/usage", "/usage?x=1", "/usage/", "/nothing", "/health"]),
     ),
     st.builds(lambda body, fields: request(body, *fields), BODIES, FIELDS),
+    st.builds(
+        lambda fields, version, host: request(b'{"c":3}', "USER_TOKEN: dan", *fields, version=version, host=host),
+        FIELDS,
+        st.sampled_from(["HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "HTTP/0.9", "RTSP/1.0", "http/1.1", ""]),
+        st.sampled_from(["Host: x", "Host: x:80", "Host:", "Host: a,b", "Host: u@a", "Host: a:99999999", "Host: [::1]", "X: y"]),
+    ),
     # As many fields as a parser may find too many.
     st.integers(95, 135).map(lambda count: request(b"1", "USER_TOKEN: f", *(f"X-{number}: y" for number in range(count)))),
     st.just(b"PUT /usage HTTP/1.1\r\nUSER_TOKEN: e\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[1]\r\n0\r\n\r\n"),
+    st.just(
+        b"PUT /usage HTTP/1.1\r\nHost: x\r\nUSER_TOKEN: e\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\n[1]\r\n0\r\nX: y\r\n\r\n"
+    ),
+    st.just(b"PUT /usage HTTP/1.1\r\nHost: x\r\nUSER_TOKEN: e\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[1]]\r\n0\r\n\r\n"),
     st.just(b"PUT /usage HTTP/1.0\r\nUSER_TOKEN: e\r\nContent-Length: 1\r\n\r\n1"),
+    st.just(b"PUT /usage\n"),
     st.just(b"PUT /usage HTTP/1.1\nUSER_TOKEN: e\nContent-Length: 1\n\n1"),
     st.just(b"PUT /usage HTTP/1.1\r\nUSER_TOKEN: e\r\nContent-Length: 01\r\n\r\n1"),
     st.just(b"PUT /usage HTTP/1.1\r\nUSER_TOKEN: e\r\nContent-Length: +1\r\n\r\n1"),
@@ -341,6 +362,14 @@ async def test_lane_can_be_closed() -> None:
         request(b"1", "USER_TOKEN: a", "Expect: 100-continue"),
         request(b"1", "USER_TOKEN: a", "Content-Type: application/x-ndjson"),
         request(b"1", "USER_TOKEN: a", "Content-Length: 1"),
+        request(b"1", "USER_TOKEN: a", "Content-Type: application/jsonlines"),
+        request(b"1", "USER_TOKEN: a", "Authorization: Bearer b"),
+        request(b"1", "USER_TOKEN: a", version="HTTP/1.2"),
+        request(b"1", "USER_TOKEN: a", version="HTTP/1.0"),
+        request(b"1", "USER_TOKEN: a", host="Host: a,b"),
+        request(b"1", "USER_TOKEN: a", host="Host: u@a"),
+        request(b"1", "USER_TOKEN: a", host="Host: a:99999999"),
+        request(b"1", "USER_TOKEN: a", host="X: y"),
         request(b"1", "USER_TOKEN: a", method="GET"),
         request(b"1", "USER_TOKEN: a", path="/usage?x"),
         request(b"1" * (LIMIT + 1), "USER_TOKEN: a"),

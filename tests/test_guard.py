@@ -1,16 +1,15 @@
-"""Who may enter, and whether there is room, is decided from the head of a request."""
+"""Whether there is room is decided from the head of a request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from fixtures_spool import SPECIMEN, USAGE, Bench, open_bench
-from multidict import CIMultiDict
 
-from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge, Unauthorized
+from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge
 from gateway.guard import PROMISED_BYTES, ROOM_LOOK_S, Guard, Room
 
 HELD, STREAMED = 1000, 700
@@ -46,49 +45,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     """Give a real spool."""
     with open_bench(tmp_path) as made:
         yield made
-
-
-# --- who ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("headers", "user"),
-    [
-        ({"USER_TOKEN": "machine-1"}, "machine-1"),
-        ({"user_token": "machine-1"}, "machine-1"),
-        ({"Authorization": "Bearer machine-1"}, "machine-1"),
-        ({"authorization": "bEARER  machine-1 "}, "machine-1"),
-        ({"USER_TOKEN": "one", "Authorization": "Bearer other"}, "one"),
-        ({"USER_TOKEN": "", "Authorization": "Bearer other"}, "other"),
-        ({"USER_TOKEN": "../../etc/passwd"}, "../../etc/passwd"),
-        ({"USER_TOKEN": "日本"}, "日本"),
-        ({"USER_TOKEN": "a\udcff%"}, "a%FF%"),
-        ({"Authorization": "Bearer \udcc3("}, "%C3("),
-        ({"USER_TOKEN": "u" * 4000}, "u" * 4000),
-    ],
-)
-def test_a_token_names_the_user(headers: Mapping[str, str], user: str) -> None:
-    """The token is the user's name, from either header; bytes that are not UTF-8 are percent-encoded."""
-    assert Guard.user_of(CIMultiDict(headers)) == user
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"USER_TOKEN": ""},
-        {"Authorization": ""},
-        {"Authorization": "Bearer"},
-        {"Authorization": "Bearer "},
-        {"Authorization": "Bearer    "},
-        {"Authorization": "Basic bWFjaGluZQ=="},
-        {"Authorization": "machine-1"},
-    ],
-)
-def test_no_token_is_refused(headers: Mapping[str, str]) -> None:
-    """A request that names no user is refused, with the headers that would name one."""
-    with pytest.raises(Unauthorized, match="USER_TOKEN"):
-        Guard.user_of(CIMultiDict(headers))
 
 
 # --- how much ----------------------------------------------------------------------------------------------------

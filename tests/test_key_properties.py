@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway import disk, names
 from gateway.errors import BadRequest
-from gateway.guard import Guard
+from gateway.identify import user_of
 from gateway.parcels import ReceivedFile
 from gateway.requesthead import uri_of
 from gateway.sidecar import Sidecar
@@ -35,7 +35,7 @@ def sidecar(user: bytes, uri: bytes, claimed: bytes, first_bytes: bytes, identit
         # Nothing was named.
         asked = "x"
     kind = names.content_type(claimed.decode("utf-8", "surrogateescape"), first_bytes)
-    return Sidecar(identity, Guard.user_of({"USER_TOKEN": token}), asked, kind, START_NS, 3, "cd" * 32)
+    return Sidecar(identity, user_of([token], []), asked, kind, START_NS, 3, "cd" * 32)
 
 
 def keys(note: Sidecar, number: int) -> list[str]:

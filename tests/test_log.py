@@ -98,6 +98,23 @@ def test_injection(form: str, user: str, path: str, request_id: str, value: str)
         assert f" path={text_value(path)} user={text_value(user)} ip=::1 status=204 " in lines[0]
 
 
+@every_format
+def test_long_texts_of_clients_are_cut(form: str) -> None:
+    """A path and a user are logged up to 256 characters, then with their length, and do not stay in memory."""
+    pipe = Pipe(form=form)
+    for size in (256, 257, 60_000):
+        pipe.log.access("/" + "p" * size, 404, [(("PUT", "/" + "p" * (size - 1), "日" * size, "::1"), 0.1, 1, "a")])
+    exact, one_more, long = [line.decode() for line in pipe.end()]
+    assert "p" * 255 in exact
+    assert "日" * 256 in exact
+    assert "…" not in exact
+    for line, size in ((one_more, 257), (long, 60_000)):
+        assert f"{'p' * 255}… ({size} characters)" in line
+        assert f"{'日' * 256}… ({size} characters)" in line
+        assert len(line) < 1000
+    assert pipe.log._known == {}
+
+
 @given(value=any_text)
 @example("")
 @example("-")
@@ -158,6 +175,16 @@ def test_outcomes(status: int, head: str) -> None:
     pipe = Pipe()
     pipe.access(status=status)
     assert f"Z {head} " in pipe.end()[0].decode()
+
+
+@pytest.mark.parametrize(
+    ("status", "level"), [(404, b"info"), (501, b"info"), (505, b"info"), (500, b"warning"), (503, b"warning")]
+)
+def test_what_clients_do_wrong_is_no_warning(status: int, level: bytes) -> None:
+    """A method or a version that is not spoken is told as what it is: something that a client did."""
+    pipe = Pipe()
+    pipe.access(status=status)
+    assert [line.split()[1] for line in pipe.end()] == [level]
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])

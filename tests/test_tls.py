@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -108,6 +109,72 @@ def test_plain_http_to_https_is_no_way_in(tmp_path: Path) -> None:
         assert gateway.kept("usage") == []
         with gateway.wire(tls=trusting(certificate)) as client:
             assert client.ask(put("/usage", b"{}")).status == 204
+
+
+def test_plain_http_to_https_is_logged(tmp_path: Path) -> None:
+    """Plain HTTP at the TLS port, and a client that does not trust the certificate, leave one line each, however often."""
+    certificate, key = files(tmp_path)
+    settings = {"listen": {"tls_certificate": str(certificate), "tls_key": str(key)}}
+    with running(tmp_path / "gateway", settings) as gateway:
+        for _ in range(3):
+            with gateway.wire() as client:
+                client.send(put("/usage", b"{}"))
+                client.closed()
+        with pytest.raises(ssl.SSLCertVerificationError), gateway.wire(tls=ssl.create_default_context()):
+            pass
+        until(lambda: len(gateway.events("TLS handshake failed")) == 2, "both kinds to be logged")
+        plain, distrust = gateway.events("TLS handshake failed")
+        assert (plain["kind"], plain["level"]) == ("http_request", "info")
+        assert "https://" in plain["reason"]
+        assert "alert" in distrust["kind"]
+        # Who looks whether the port is open has not failed.
+        socket.create_connection(("127.0.0.1", gateway.port)).close()
+        assert gateway.stop() == 0
+        assert len(gateway.events("TLS handshake failed")) == 2
+
+
+@pytest.mark.parametrize("start", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["silence", "a piece"])
+def test_a_handshake_that_stalls_is_ended(start: bytes, tmp_path: Path) -> None:
+    """A client that opens a connection and does not speak TLS has the time of an idle one, and then no more."""
+    certificate, key = files(tmp_path)
+    settings = {
+        "listen": {"tls_certificate": str(certificate), "tls_key": str(key)},
+        "limits": {"keepalive_timeout": "1s"},
+    }
+    with running(tmp_path / "gateway", settings) as gateway, gateway.wire() as client:
+        client.send(start)
+        assert client.closed()
+
+
+def test_ciphers_are_modern(tmp_path: Path) -> None:
+    """A handshake gets forward secrecy and authenticated encryption; one that knows CBC alone fails."""
+    certificate, key = files(tmp_path)
+    context = server_context(Listen(tls_certificate=certificate, tls_key=key))
+    assert context is not None
+    offered = {cipher["name"] for cipher in context.get_ciphers()}
+    assert {name for name in offered if not name.startswith("TLS_")} == {
+        *(f"ECDHE-{way}-{cipher}" for way in ("ECDSA", "RSA") for cipher in ("AES256-GCM-SHA384", "AES128-GCM-SHA256")),
+        *(f"ECDHE-{way}-CHACHA20-POLY1305" for way in ("ECDSA", "RSA")),
+    }
+    assert all(cipher["aead"] for cipher in context.get_ciphers())
+    assert shaken(context, trusting(certificate)) == "TLSv1.3"
+    old = trusting(certificate)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert shaken(context, old) == "TLSv1.2"
+    old.set_ciphers("ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA256")
+    with pytest.raises(ssl.SSLError, match="NO_SHARED_CIPHER"):
+        shaken(context, old)
+
+
+def shaken(server: ssl.SSLContext, client: ssl.SSLContext) -> str | None:
+    """The version that the two sides agree on, in memory."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    one = client.wrap_bio(to_client, to_server, server_hostname="localhost")
+    other = server.wrap_bio(to_server, to_client, server_side=True)
+    for side in (one, other) * 3:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return other.version()
 
 
 def test_old_protocols_are_not_spoken(tmp_path: Path) -> None:

@@ -216,7 +216,18 @@ def test_a_pretty_printed_report_is_one_line(size: int, client: Wire, gained: Ga
 NDJSON = "Content-Type: application/x-ndjson"
 
 
-@pytest.mark.parametrize("content_type", [NDJSON, "content-type: Application/X-NDJSON; charset=utf-8"])
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        NDJSON,
+        "content-type: Application/X-NDJSON; charset=utf-8",
+        "Content-Type: application/jsonl",
+        "Content-Type: application/ndjson ; a=b",
+        "Content-Type: application/JSONLines",
+        "Content-Type: application/x-jsonlines",
+        "Content-Type: application/x-jsonl",
+    ],
+)
 @pytest.mark.parametrize(
     "body",
     [b'{"n":1}\n\r\n[2]\r\n \t\n3', b'\n\n{"n":1}\n[2]\n3\n', b'{"n":1}\r\n[2]\r\n3\r\n'],
@@ -227,6 +238,29 @@ def test_many_reports_in_one_request(content_type: str, body: bytes, client: Wir
     assert client.ask(put("/usage", body, content_type)).status == 204
     assert client.ask(chunked("/usage", *[body[at : at + 1] for at in range(len(body))], fields=(content_type,))).status == 204
     assert Counter(gained.lines()) == Counter([b'{"n":1}', b"[2]", b"3"] * 2)
+
+
+@pytest.mark.parametrize("padding", [0, 300_000])
+@pytest.mark.parametrize(
+    ("form", "is_many"),
+    [
+        (b'["%b"]\n{"n":2}\n', True),
+        (b'{"a":"%b"}{"n":2}', True),
+        (b'"%b"\r\n\r\n2\r\n', True),
+        (b'["%b"]]', False),
+        (b'["%b"] x', False),
+    ],
+)
+def test_many_reports_of_another_type_are_told_the_right_one(
+    form: bytes, is_many: bool, padding: int, client: Wire, gained: Gained
+) -> None:
+    """Where a second document follows the first, the 400 names the type for many, however large the body is."""
+    body = form % (b"x" * padding)
+    for request in (put("/usage", body, "Content-Type: application/json"), chunked("/usage", body[:-3], body[-3:])):
+        message = refused(client.ask(request), 400, "bad_request")
+        assert "nothing more was expected" in message
+        assert ("application/x-ndjson" in message) is is_many
+    assert gained.lines() == []
 
 
 def test_many_reports_beyond_the_segment_limit(client: Wire, gained: Gained) -> None:
@@ -486,12 +520,20 @@ def test_strange_tokens_may_be_percent_encoded(value: str, gateway: LocalGateway
 
 
 def test_bytes_that_are_not_utf8_are_percent_encoded(gateway: LocalGateway, client: Wire) -> None:
-    """Bytes of a token and of a uri that are not UTF-8 are kept percent-encoded."""
-    body = b"not UTF-8"
-    request = head("PUT /specimen?uri=a%FF%C3b", f"Content-Length: {len(body)}", b"USER_TOKEN: t\xff\xe6\x97", user=None)
-    assert client.ask(request + body).status == 204
-    assert recovered(gateway, body, "uri") == "a%FF%C3b"
-    assert recovered(gateway, body, "user") == "t%FF%E6%97"
+    """Bytes of a token and of a uri that are not UTF-8 are kept percent-encoded, and told from a text that looks so."""
+    keys = []
+    for body, uri, user in (
+        (b"not UTF-8", b"a%FF%25b", b"t\xff%"),
+        (b"a text", b"a%25FF%2525b", b"t%FF%25"),
+    ):
+        length = f"Content-Length: {len(body)}"
+        request = head("PUT /specimen?uri=" + uri.decode(), length, b"USER_TOKEN: " + user, user=None)
+        assert client.ask(request + body).status == 204
+        key, metadata = delivered(gateway, body)
+        keys.append(key.partition("/")[0])
+        assert (metadata["uri"], metadata["user"]) == ("a%FF%25b", "t%FF%25")
+        assert metadata.get("encoded") == ("user uri" if b"not" in body else None)
+    assert keys == ["t%FF%25", "t%25FF%2525"]
 
 
 def test_a_raw_uri_is_no_defect(gateway: LocalGateway) -> None:
@@ -562,11 +604,6 @@ def test_100_continue_is_not_said_to_the_refused(
     assert answer.status == status
 
 
-def test_another_expectation_is_refused(client: Wire) -> None:
-    """An expectation that the gateway cannot meet gets a 4xx, and its body is not waited for."""
-    assert 400 <= client.ask(head("PUT /usage", "Content-Length: 2", "Expect: miracles")).status < 500
-
-
 def test_http_1_0_is_never_told_to_continue(client: Wire) -> None:
     """A client of HTTP/1.0 knows no interim answers and gets none."""
     client.send(b"PUT /usage HTTP/1.0\r\nUSER_TOKEN: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n{}")
@@ -613,6 +650,8 @@ def test_request_ids_differ(gateway: LocalGateway, client: Wire) -> None:
         ("PUT /health", "GET, HEAD"),
         ("POST /metrics", "GET, HEAD"),
         ("DELETE /ready", "GET, HEAD"),
+        ("TRACE /usage", "PUT, POST"),
+        ("QUERY /health", "GET, HEAD"),
     ],
 )
 def test_a_wrong_method_is_told_the_right_ones(request_line: str, allow: str, client: Wire) -> None:
@@ -783,16 +822,129 @@ MALFORMED = {
     "a NUL in a field": head("PUT /usage", b"X: a\0b", "Content-Length: 2") + b"{}",
     "a field too long": head("PUT /usage", "X: " + "x" * 100_000, "Content-Length: 2") + b"{}",
     "a request line too long": head("PUT /specimen?uri=" + "x" * 100_000, "Content-Length: 2") + b"{}",
-    "an unknown version": b"PUT /usage HTTP/9.9\r\nHost: g\r\n\r\n",
+    "a version of another protocol": b"PUT /usage RTSP/1.0\r\nHost: g\r\n\r\n",
+    "no version": b"PUT /usage\r\n\r\n",
+    "no version and a bare LF": b"PUT /usage\n",
+    "no version behind an answered request": put("/health", b"", method="GET")[:-2] + b"\r\nPUT /usage\r\n\r\n",
+    "two hosts in one": b"PUT /usage HTTP/1.1\r\nHost: a,b\r\nUSER_TOKEN: a\r\nContent-Length: 2\r\n\r\n{}",
+    "a user in the host": b"PUT /usage HTTP/1.1\r\nHost: u@a\r\nUSER_TOKEN: a\r\nContent-Length: 2\r\n\r\n{}",
+    "a port that is none": b"PUT /usage HTTP/1.1\r\nHost: a:99999999\r\nUSER_TOKEN: a\r\nContent-Length: 2\r\n\r\n{}",
+    "no host": b"PUT /usage HTTP/1.1\r\nUSER_TOKEN: a\r\nContent-Length: 2\r\n\r\n{}",
+    "chunks of an old client": b"PUT /usage HTTP/1.0\r\nUSER_TOKEN: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "a blank in the target": put("/specimen?uri=a b", b"{}"),
+    "too many fields": put("/usage", b"{}", *(f"X-{number}: y" for number in range(126))),
+    "a head too long": put("/usage", b"{}", *[f"X: {'x' * 30_000}"] * 5),
 }
 
 
 @pytest.mark.parametrize("request_bytes", MALFORMED.values(), ids=MALFORMED.keys())
 def test_what_is_not_http_is_refused(request_bytes: bytes, client: Wire, gained: Gained) -> None:
-    """A request that is not HTTP gets 400 in the form of every error, and the connection ends."""
-    refused(client.ask(request_bytes), 400, "malformed_request")
+    """A request that is not HTTP gets 400 in the form of every error, a sentence, and the connection ends."""
+    is_second = request_bytes.startswith(b"GET")
+    if is_second:
+        assert client.ask(request_bytes).status == 200
+    message = refused(client.answer() if is_second else client.ask(request_bytes), 400, "malformed_request")
+    assert " " in message
+    assert not message.endswith(":")
     assert client.closed()
     assert gained.lines() == []
+
+
+@pytest.mark.parametrize("before", [b"", put("/usage", b'{"before":1}'), chunked("/usage", b'{"before":', b"1}")])
+@pytest.mark.parametrize(
+    ("line", "fields", "status", "code"),
+    [
+        ("PUT /usage HTTP/2.0", (), 505, "unsupported_version"),
+        ("PUT /usage HTTP/0.9", (), 505, "unsupported_version"),
+        ("PUT /usage HTTP/9.9", (), 505, "unsupported_version"),
+        ("PRI * HTTP/2.0", (), 505, "unsupported_version"),
+        ("put /usage HTTP/1.1", (), 501, "not_implemented"),
+        ("PROPFIND /usage HTTP/1.1", (), 501, "not_implemented"),
+        ("CONNECT g:80 HTTP/1.1", (), 501, "not_implemented"),
+        ("PUT /usage HTTP/1.1", ("Transfer-Encoding: gzip, chunked",), 501, "not_implemented"),
+        ("PUT /usage HTTP/1.1", ("Transfer-Encoding: gzip", "Transfer-Encoding: chunked"), 501, "not_implemented"),
+        ("PUT /usage HTTP/1.1", ("Transfer-Encoding: gzip",), 400, "malformed_request"),
+        ("PUT /usage RTSP/1.0", (), 400, "malformed_request"),
+        ("PUT /usage", (), 400, "malformed_request"),
+    ],
+)
+def test_what_is_not_spoken_is_refused(
+    before: bytes, line: str, fields: tuple[str, ...], status: int, code: str, client: Wire, gained: Gained
+) -> None:
+    """A version, a method or a coding that is not spoken here is refused in HTTP/1.1, after the requests before it."""
+    lines = [line, "Host: g", "USER_TOKEN: a", *fields, "", ""]
+    client.send(before + "\r\n".join(lines).encode() + b"2\r\n{}\r\n0\r\n\r\n")
+    if before:
+        assert client.answer().status == 204
+    start = client._until(b" ")
+    assert start == b"HTTP/1.1 "
+    client._read = start + client._read
+    refused(client.answer(), status, code)
+    assert client.closed()
+    assert gained.lines() == ([b'{"before":1}'] if before else [])
+
+
+def test_a_later_version_means_1_1(client: Wire, gained: Gained) -> None:
+    """A request in HTTP/1.2 is answered in HTTP/1.1, and the connection stays open."""
+    for body in (b'{"n":1}', b'{"n":2}'):
+        request = put("/usage", body).replace(b"HTTP/1.1", b"HTTP/1.2")
+        client.send(request)
+        start = client._until(b" ")
+        assert start == b"HTTP/1.1 "
+        client._read = start + client._read
+        assert client.answer().status == 204
+    assert gained.lines() == [b'{"n":1}', b'{"n":2}']
+
+
+def test_a_request_is_not_waited_for_in_vain(client: Wire) -> None:
+    """What cannot become a request is refused at its first bytes, and not when the connection has been idle for long."""
+    client.send(b"PUT /us")
+    assert client.silent()
+    refused(client.ask(b"age\n"), 400, "malformed_request")
+
+
+def test_extensions_of_chunks_are_bounded(client: Wire, gained: Gained) -> None:
+    """An extension of a chunk without an end is refused at its bound, and its body is not kept."""
+    start = head("PUT /usage", "Transfer-Encoding: chunked", "Expect: 100-continue")
+    assert client.ask(start).status == 100
+    client.send(b"2;" + b"x" * 1000 + b"\r\n{}\r\n")
+    message = refused(client.ask(b"0;" + b"x" * 2000), 400, "bad_request")
+    assert "extensions of chunks take more than 1,024 bytes" in message
+    assert client.closed()
+    assert gained.lines() == []
+
+
+def test_raw_text_in_a_query_is_refused(client: Wire) -> None:
+    """Raw UTF-8 in a query gets a 400 that says what to do."""
+    answer = client.ask(put("/specimen?uri=日本.png", b"."))
+    assert "percent-encode" in refused(answer, 400, "malformed_request")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("USER_TOKEN: bob",),
+        ("user_token: alice",),
+        ("Authorization: Bearer bob",),
+        ("Authorization: Bearer alice", "Authorization: Bearer alice"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/usage", f"/specimen?uri={A_URI}"])
+def test_two_identities_are_refused(path: str, fields: tuple[str, ...], client: Wire, gained: Gained) -> None:
+    """A request that names its user twice, or two users, gets 400: none of them is believed."""
+    message = refused(client.ask(put(path, b"{}", *fields)), 400, "bad_request")
+    assert "USER_TOKEN" in message
+    assert "Authorization" in message
+    assert client.ask(put("/usage", b'{"same":1}', "Authorization: Bearer alice")).status == 204
+    assert gained.lines() == [b'{"same":1}']
+
+
+@pytest.mark.parametrize("line", ["GET /health", "PUT /usage", "POST /specimen", "DELETE /usage", "GET /nowhere", "OPTIONS *"])
+@pytest.mark.parametrize("expectation", ["miracles", "100-continue, miracles", "100-continue\r\nExpect: more"])
+def test_another_expectation_is_refused(line: str, expectation: str, client: Wire) -> None:
+    """An expectation that the gateway cannot meet gets 417 whatever is asked for, and its body is not waited for."""
+    answer = client.ask(head(line, "Content-Length: 2", f"Expect: {expectation}"))
+    assert "100-continue" in refused(answer, 417, "expectation_failed")
 
 
 def test_no_answer_tells_versions(gateway: LocalGateway) -> None:

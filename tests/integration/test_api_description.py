@@ -14,8 +14,8 @@ from gateway.answers import STATUSES
 from integration.minio import CHECKOUT, TIMEOUT_FACTOR
 
 DESCRIPTION = CHECKOUT / "docs" / "openapi.yml"
-# What aiohttp's parser, the table of routes and a defect are answered with, beside the table of errors.
-OTHER_CODES = {"malformed_request", "not_found", "method_not_allowed", "internal"}
+# What the table of routes and a defect are answered with, beside the table of errors.
+OTHER_CODES = {"not_found", "method_not_allowed", "internal"}
 EXAMPLES = 40
 
 

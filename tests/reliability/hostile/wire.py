@@ -114,6 +114,8 @@ _BROKEN_BODIES: dict[str, bytes] = {
     "a size of bare CR": b"%x\r%b\r\n0\r\n\r\n",
     "an end of bare LF": b"%x\r\n%b\n0\n\n",
     "no end of a chunk": b"%x\r\n%b0\r\n\r\n",
+    "an extension without end": b"%x;" + b"x" * 100_000 + b"\r\n%b\r\n0\r\n\r\n",
+    "zeros without end": b"0" * 100_000 + b"%x\r\n%b\r\n0\r\n\r\n",
     "a NUL in an extension": b"%x;a=\0\r\n%b\r\n0\r\n\r\n",
     "an LF in an extension": b"%x;a\n%b\r\n0\r\n\r\n",
     "a length in a trailer": b"%x\r\n%b\r\n0\r\nContent-Length: 3\r\n\r\n",
@@ -202,9 +204,27 @@ def heads(name: str) -> list[Case]:
         "a field before the line": b"Host: gateway\r\nPUT /usage HTTP/1.1\r\n\r\n",
         "no host": b"PUT /usage HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
     }
+    beyond |= {
+        "no version": b"PUT /usage\r\n\r\n",
+        "no version, and a bare LF": b"PUT /usage\n",
+        "another protocol": put("/usage", report(f"{name}-1")).replace(b"HTTP/1.1", b"RTSP/1.0"),
+        **{
+            f"the host {host}": put("/usage", report(f"{name}-1")).replace(b"Host: gateway", f"Host: {host}".encode())
+            for host in ("a,b", "u@a", "a:99999999")
+        },
+    }
     made += [Case(what, (_no(data),), ((400,),)) for what, data in beyond.items()]
-    # HTTP/0.9 has no fields, so it has no user.
-    made.append(Case("no version", (_no(b"PUT /usage\r\n\r\n"),), ((400,), (401,))))
+    for field in ("Authorization: Bearer root", "USER_TOKEN: root"):
+        two = put("/usage", report(f"{name}-1"), field)
+        made.append(Case(f"two users, {field}", (_no(two),), ((400,),), stays_open=True))
+    for version in ("HTTP/0.9", "HTTP/2.0", "HTTP/9.9"):
+        data = put("/usage", report(f"{name}-1")).replace(b"HTTP/1.1", version.encode())
+        made.append(Case(version, (_no(data),), ((505,),)))
+    made.append(Case("an unknown method", (_no(head("/usage", method="STORE")),), ((501,),)))
+    packed = head("/usage", "Transfer-Encoding: gzip, chunked") + in_chunks(report(f"{name}-1"))
+    made.append(Case("a packed transfer", (_no(packed),), ((501,),)))
+    expecting = put("/usage", report(f"{name}-1"), "Expect: wonders")
+    made.append(Case("an expectation", (_no(expecting),), ((417,),), stays_open=True))
     made.append(Case("no user", (_no(put("/usage", b"1").replace(b"USER_TOKEN", b"X-NONE")),), ((401,),), stays_open=True))
     made.append(Case("no path", (_no(put("/nothing", b"1")),), ((404,),), stays_open=True))
     made.append(Case("no method", (_no(head("/usage", method="DELETE")),), ((405,),), stays_open=True))
