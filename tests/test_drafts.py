@@ -199,7 +199,7 @@ def test_the_claimed_type_counts(bench: Bench) -> None:
     """A type that the sender claims is kept, whatever the first bytes look like."""
     finish_file(file_draft(bench), [b"%PDF-1.7"], claimed_type="Text/Plain; charset=utf-8")
     (path,) = (bench.spool.root / "specimen").glob("*.body")
-    assert read_sidecar(path).type == "text/plain"
+    assert read_sidecar(path).type == "text/plain; charset=utf-8"
 
 
 def test_an_empty_file_is_a_file(bench: Bench) -> None:
