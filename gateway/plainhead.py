@@ -67,7 +67,8 @@ def parse_head(head: bytes, streams: Mapping[str, Stream], max_length: int) -> P
     if not _LENGTH.fullmatch(length.encode("ascii")) or int(length) > max_length:
         return None
     user = _user(fields)
-    if b"host" not in fields or user is None or "ndjson" in fields.get(b"content-type", "").lower():
+    content_type = fields.get(b"content-type", "").lower()
+    if b"host" not in fields or user is None or "ndjson" in content_type or "form-data" in content_type:
         return None
     method, path = line[1].decode("ascii"), line[2].decode("ascii")
     return PlainHead(method, path, stream, user, fields.get(b"x-request-id"), int(length), len(head))

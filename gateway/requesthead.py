@@ -28,13 +28,15 @@ def target_of(request: web.BaseRequest) -> str:
     return slash + path if slashes else ""
 
 
-def uri_of(query: str) -> str:
-    """The parameter `uri` of a query string, decoded as a form is: BadRequest if it is missing or empty."""
+def uri_of(query: str, *, is_required: bool = True) -> str:
+    """The parameter `uri` of a query string, decoded as a form is; where it is missing or empty: BadRequest, or nothing."""
     for pair in query.split("&"):
         name, _, value = pair.partition("=")
         if name == "uri" and value:
             raw = unquote_to_bytes(value.replace("+", " ").encode("utf-8", "surrogateescape"))
             return names.readable(raw.decode("utf-8", "surrogateescape"))
+    if not is_required:
+        return ""
     raise BadRequest("the query parameter uri is missing or empty; say what the file is: ?uri=https%3A%2F%2F...")
 
 

@@ -28,7 +28,7 @@ LAYERS = (
         names timestamps streams routes units retry errors metrics series board tls version
         config configdraft configfile configload configprint
         log events repeated logline librarylog tasks rarebytes jsontext jsongrammar reportlines documents content
-        parameters
+        parameters formparser forms
         """,
     ),
 )
