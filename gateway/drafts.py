@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Protocol, TypeVar
 
 from gateway import disk, names
 from gateway.content import Decoder
 from gateway.errors import TooLarge, refusal
+from gateway.forms import Claims, Form
 from gateway.reportlines import Folder
 from gateway.sidecar import Sidecar
 from gateway.spool import Spool
@@ -90,22 +92,31 @@ class ReportDraft:
     Args:
         spool: where the file goes if one is needed.
         decoder: undoes the Content-Encoding and bounds the size.
-        folder: makes lines of what is decoded, for a body too large for memory.
+        new_folder: gives what makes lines of what is decoded, for a body too large for memory; called once some of the
+            body has come.
         memory_bytes: up to so many decoded bytes stay in memory; 0 for none.
+        form: that holds the reports; None where they are the body.
     """
 
-    def __init__(self, spool: Spool, decoder: Decoder, folder: Folder, memory_bytes: int) -> None:
+    def __init__(
+        self, spool: Spool, decoder: Decoder, new_folder: Callable[[], Folder], memory_bytes: int, form: Form | None = None
+    ) -> None:
         self._spool = spool
         self._decoder = decoder
-        self._folder = folder
+        self._new_folder = new_folder
         self._memory_bytes = memory_bytes
+        self._form = form
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._file: _File | None = None
 
+    @cached_property
+    def _folder(self) -> Folder:
+        return self._new_folder()
+
     def feed(self, chunks: Chunks) -> None:
         """See `Draft.feed`."""
-        _take_all(_decoded(self._decoder, chunks), self._take)
+        _take_all(_unwrapped(self._form, _decoded(self._decoder, chunks)), self._take)
 
     def _take(self, piece: bytes) -> None:
         if self._file is None and self._kept_bytes + len(piece) <= self._memory_bytes:
@@ -123,6 +134,8 @@ class ReportDraft:
         """Take the last bytes, then return the body if it stayed in memory, or commit it and return how many reports."""
         self.feed(rest)
         self._decoder.finish()
+        if self._form is not None:
+            self._form.finish()
         if self._file is None and self._memory_bytes:
             return b"".join(self._kept)
         try:
@@ -175,19 +188,24 @@ class FileDraft:
 
     Args:
         spool: where the file goes.
-        undo: undoes the Content-Encoding; None where there is none.
+        undo: undoes the Content-Encoding; None where there is none, and no form either.
+        form: that holds the file; None where the file is the body.
     """
 
-    def __init__(self, spool: Spool, undo: Decoder | None) -> None:
+    def __init__(self, spool: Spool, undo: Decoder | None, form: Form | None = None) -> None:
         self._spool = spool
         self._undo = undo
+        self._form = form
         self._file: _File | None = None
         self._hash = hashlib.sha256()
         self._first_bytes = b""
 
     def feed(self, chunks: Chunks) -> None:
         """See `Draft.feed`."""
-        _take_all(chunks if self._undo is None else _decoded(self._undo, chunks), self._take)
+        if self._undo is None:
+            _take_all(chunks, self._take)
+        else:
+            _take_all(_unwrapped(self._form, _decoded(self._undo, chunks)), self._take)
 
     def _take(self, piece: bytes | memoryview) -> None:
         if self._file is None:
@@ -198,10 +216,14 @@ class FileDraft:
         self._file.write(piece)
 
     def finish(self, rest: Chunks, stream: Stream, *, identity: str, user: str, uri: str, claimed_type: str) -> None:
-        """Take the last bytes, then commit the file with its sidecar."""
+        """Take the last bytes, then commit the file with its sidecar; what a form says of the file counts before the head."""
         self.feed(rest)
         if self._undo is not None:
             self._undo.finish()
+        claims = Claims(uri, claimed_type)
+        if self._form is not None:
+            self._form.finish()
+            claims = self._form.claims(uri)
         try:
             if self._file is None:
                 self._file = _File(self._spool)  # an empty file is a file
@@ -209,11 +231,13 @@ class FileDraft:
             sidecar = Sidecar(
                 id=identity,
                 user=user,
-                uri=uri,
-                type=names.content_type(claimed_type, self._first_bytes),
+                uri=claims.uri,
+                type=names.content_type(claims.content_type, self._first_bytes),
                 received=self._spool.timestamps.now(),
                 size=self._file.size,
                 sha256=self._hash.hexdigest(),
+                filename=claims.filename,
+                fields=claims.fields,
             )
             self._spool.commit_file(stream, self._file.path, sidecar)
         except OSError as error:
@@ -229,6 +253,10 @@ class FileDraft:
 
 def _decoded(decoder: Decoder, chunks: Chunks) -> Iterable[bytes]:
     return chain.from_iterable(map(decoder.feed, chunks))
+
+
+def _unwrapped(form: Form | None, pieces: Iterable[bytes]) -> Iterable[bytes]:
+    return pieces if form is None else form.unwrap(pieces)
 
 
 def _take_all(pieces: Iterable[Piece], take: Callable[[Piece], None]) -> None:

@@ -19,10 +19,11 @@ from aiohttp.web import RequestPayloadError
 from gateway.content import Decoder, decoder
 from gateway.drafts import Chunks, Draft, FileDraft, ReportDraft, check_enveloped, envelope_parts
 from gateway.errors import BadRequest, BodyTimeout, ClientGone, GatewayError, Overloaded
+from gateway.forms import form_of, largest_body
 from gateway.guard import Ticket, too_large
 from gateway.journal import Done, Journal
 from gateway.largebody import LargeBody
-from gateway.reportlines import DocumentFolder, NdjsonFolder, document_line, is_ndjson, ndjson_lines
+from gateway.reportlines import DocumentFolder, Folder, NdjsonFolder, document_line, is_ndjson, ndjson_lines
 from gateway.spool import Spool
 from gateway.streams import Stream
 
@@ -49,13 +50,14 @@ class Incoming:
     Attributes:
         stream: where it goes.
         user: who sends it.
-        uri: what a file is called; empty for reports.
-        content_type: as claimed.
+        uri: what a file is called; empty for reports, and where a form is to say it.
+        content_type: as claimed; of a form that of what it holds, once that has come.
         undo: undoes the Content-Encoding; None where there is none.
         length: the Content-Length, None if it is not known.
         body: the bytes as they come.
         ticket: what it may take.
         large: what reads the same bytes past the parser, where that can be; then `body` is left alone.
+        boundary: of the form that the body is; None where it is none.
         received_bytes: of the body so far, as sent.
     """
 
@@ -68,7 +70,13 @@ class Incoming:
     body: aiohttp.StreamReader
     ticket: Ticket
     large: LargeBody | None = None
+    boundary: bytes | None = None
     received_bytes: int = 0
+
+    @property
+    def max_bytes(self) -> int:
+        """Of the body, decoded."""
+        return largest_body(self.stream, self.boundary)
 
 
 class Intake:
@@ -106,15 +114,20 @@ class Intake:
     async def receive_reports(self, incoming: Incoming) -> int:
         """Commit the reports of a body, all or none, and return how many; a GatewayError says why not."""
         limit = min(self._segment_report_limit, incoming.stream.max_body_bytes)
-        if incoming.length is not None and incoming.length <= limit and incoming.undo is None:
+        form = form_of(incoming.stream, incoming.boundary)
+        if incoming.length is not None and incoming.length <= limit and incoming.undo is None and form is None:
             body = self._at_hand(incoming)
             if body is None:
                 body = b"".join([chunk async for chunk in self._chunks(incoming)])
             count, synced = self._commit_small(incoming, body)
             await synced
             return count
-        folder = NdjsonFolder() if is_ndjson(incoming.content_type) else DocumentFolder()
-        draft = ReportDraft(self._spool, _decoder(incoming), folder, limit)
+
+        def new_folder() -> Folder:
+            claimed = incoming.content_type if form is None else form.content_type
+            return NdjsonFolder() if is_ndjson(claimed) else DocumentFolder()
+
+        draft = ReportDraft(self._spool, _decoder(incoming), new_folder, limit, form)
 
         def finish(rest: Chunks) -> bytes | int:
             return draft.finish(rest, incoming.stream, incoming.user, envelope=self._envelope)
@@ -122,6 +135,8 @@ class Intake:
         result = await self._receive(incoming, draft, finish, partial(self._gather, incoming))
         if isinstance(result, int):
             return result
+        if form is not None:
+            incoming.content_type = form.content_type
         count, synced = self._commit_small(incoming, result)
         await synced
         return count
@@ -180,7 +195,8 @@ class Intake:
 
     async def receive_file(self, incoming: Incoming) -> int:
         """Commit the body as a file, and return 1; a GatewayError says why not."""
-        draft = FileDraft(self._spool, incoming.undo)
+        form = form_of(incoming.stream, incoming.boundary)
+        draft = FileDraft(self._spool, incoming.undo if form is None else _decoder(incoming), form)
 
         def finish(rest: Chunks) -> None:
             draft.finish(
@@ -298,7 +314,7 @@ class Intake:
             raise ClientGone("the client closed the connection in the middle of the body") from error
         if chunk:
             incoming.received_bytes += len(chunk)
-            limit = incoming.stream.max_body_bytes
+            limit = incoming.max_bytes
             if incoming.received_bytes > limit:
                 # Decoding only ever makes a body of interest larger.
                 raise too_large(limit)
@@ -331,4 +347,4 @@ async def _over(running: asyncio.Future[T]) -> None:
 
 
 def _decoder(incoming: Incoming) -> Decoder:
-    return incoming.undo or decoder("", incoming.stream.max_body_bytes)
+    return incoming.undo or decoder("", incoming.max_bytes)

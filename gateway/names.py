@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote_to_bytes, urlsplit
+
+from gateway.parameters import TOKEN, parameters_of
 
 NANOSECONDS = 1_000_000_000
 HOUR_NS = 3600 * NANOSECONDS
@@ -101,10 +104,13 @@ def header_value(text: str) -> tuple[str, bool]:
     return quote(text.encode("utf-8", "surrogateescape"), safe="/:?&=#+,;@!$'()*"), True
 
 
-def metadata_texts(texts: dict[str, str], max_bytes: int) -> tuple[dict[str, str], bool]:
+def metadata_texts(
+    texts: Mapping[str, str], max_bytes: int, optional: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], bool]:
     """Return texts of any kind as metadata of `max_bytes` at most, and whether every one is there whole.
 
-    A field `encoded` names those that are percent-encoded; one that does not fit its share is cut with a hash.
+    A field `encoded` names those that are percent-encoded; one that does not fit its share is cut with a hash. Each of the
+    `optional` ones is there whole if it fits what the others leave, else not at all: a part of it could be taken for all.
     """
     result: dict[str, str] = {}
     encoded: list[str] = []
@@ -114,6 +120,16 @@ def metadata_texts(texts: dict[str, str], max_bytes: int) -> tuple[dict[str, str
         value, was_encoded = header_value(text)
         if len(value) > share:
             value, was_encoded, complete = encode(text, share), True, False
+        if was_encoded:
+            encoded.append(name)
+        result[name] = value
+    left = max_bytes - sum(map(len, result.values()))
+    for name, text in (optional or {}).items():
+        value, was_encoded = header_value(text)
+        if len(value) > left:
+            complete = False
+            continue
+        left -= len(value)
         if was_encoded:
             encoded.append(name)
         result[name] = value
@@ -277,9 +293,12 @@ _MAGIC = (
 )
 MAGIC_BYTES = 16
 MAX_TYPE_BYTES = 255
+MAX_PARAMETERS_BYTES = 1024
 UNKNOWN_TYPE = "application/octet-stream"
 # What clients claim without having looked at the file; curl says the last of them of every body.
 _UNSAID_TYPES = frozenset({"", UNKNOWN_TYPE, "binary/octet-stream", "application/x-www-form-urlencoded"})
+# Of ASCII, without the white space that a signature of S3 folds on its way.
+_KEPT_VALUE = re.compile(rf'{TOKEN}|"(?: ?(?:[!#-\[\]-~]|\\[!-~]))* ?"')
 # A table of our own: those of the machine and of the interpreter change, and with them the key of a second attempt.
 _EXTENSION_OF_TYPE = {
     "application/gzip": "gz",
@@ -299,18 +318,30 @@ _EXTENSION_OF_TYPE = {
 
 
 def content_type(claimed: str, first_bytes: bytes) -> str:
-    """The media type of a file: as claimed by the sender, else by its first bytes, else the unknown type."""
+    """The media type of a file: as claimed by the sender, else by its first bytes, else the unknown type.
+
+    The parameters that were claimed stay with it, such as `charset`; type and names are in lower case, values are as sent.
+    """
     plain = claimed.partition(";")[0].strip().lower()
     if (
         plain not in _UNSAID_TYPES
         and len(plain) <= MAX_TYPE_BYTES
         and re.fullmatch(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+", plain)
     ):
-        return plain
+        return plain + _kept_parameters(claimed)
     for offset, magic, media_type in _MAGIC:
         if first_bytes[offset : offset + len(magic)] == magic:
             return media_type
-    return UNKNOWN_TYPE
+    return UNKNOWN_TYPE + (_kept_parameters(claimed) if plain == UNKNOWN_TYPE else "")
+
+
+def _kept_parameters(claimed: str) -> str:
+    """The parameters of a type as the type of an object can carry them: all of them or, where one is malformed, none."""
+    found = parameters_of(claimed)
+    if found is None or not all(_KEPT_VALUE.fullmatch(value) for _, value in found):
+        return ""
+    text = "".join(f"; {name}={value}" for name, value in found)
+    return text if len(text) <= MAX_PARAMETERS_BYTES else ""
 
 
 def file_key(prefix: str, *, user: str, uri: str, media_type: str, received_ns: int, order: int, again: str) -> str:
@@ -328,8 +359,9 @@ def file_key(prefix: str, *, user: str, uri: str, media_type: str, received_ns: 
 
 def _extension_of(media_type: str) -> str:
     """`image/png` is `png`: the subtype serves where the table is silent and it can be an extension."""
-    known = _EXTENSION_OF_TYPE.get(media_type)
-    subtype = media_type.rpartition("/")[2]
+    bare = media_type.partition(";")[0]
+    known = _EXTENSION_OF_TYPE.get(bare)
+    subtype = bare.rpartition("/")[2]
     return known or (subtype if _EXTENSION.fullmatch(subtype) else "bin")
 
 

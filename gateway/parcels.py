@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -127,11 +127,11 @@ class ReceivedFile:
         )
 
     def companion(self) -> Object | None:
-        """The sidecar as `<key>.meta.json`, where user and uri do not fit the metadata."""
+        """The sidecar as `<key>.meta.json`, where not all that a client said of it fits the metadata."""
         metadata, complete = self._metadata()
         if complete:
             return None
-        sidecar = asdict(self._sidecar) | {"received": names.iso(self._sidecar.received)}
+        sidecar = self._sidecar.known() | {"received": names.iso(self._sidecar.received)}
         body = json.dumps(sidecar, indent=2).encode("ascii") + b"\n"
         return Object(
             bucket=self._stream.bucket,
@@ -161,12 +161,15 @@ class ReceivedFile:
 
     def _metadata(self) -> tuple[dict[str, str], bool]:
         """The metadata, and whether it says all of it."""
-        texts, complete = names.metadata_texts({"user": self._sidecar.user, "uri": self._sidecar.uri}, MAX_METADATA_TEXT_BYTES)
+        sidecar = self._sidecar
+        of_form = {"filename": sidecar.filename, "fields": json.dumps(sidecar.fields, separators=(",", ":"))}
+        optional = {name: text for name, text in of_form.items() if getattr(sidecar, name)}
+        texts, complete = names.metadata_texts({"user": sidecar.user, "uri": sidecar.uri}, MAX_METADATA_TEXT_BYTES, optional)
         return {
-            "id": self._sidecar.id,
+            "id": sidecar.id,
             **texts,
-            "received": names.iso(self._sidecar.received),
-            "sha256": self._sidecar.sha256,
+            "received": names.iso(sidecar.received),
+            "sha256": sidecar.sha256,
         }, complete
 
 

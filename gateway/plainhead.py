@@ -71,7 +71,8 @@ def parse_head(head: bytes, streams: Mapping[str, Stream], max_length: int) -> P
     user = _user(fields)
     if b"host" not in fields or not is_host(fields[b"host"].encode("ascii")):
         return None
-    if user is None or is_ndjson(fields.get(b"content-type", "")):
+    content_type = fields.get(b"content-type", "")
+    if user is None or is_ndjson(content_type) or "form-data" in content_type.lower():
         return None
     method, path = line[1].decode("ascii"), line[2].decode("ascii")
     return PlainHead(method, path, stream, user, fields.get(b"x-request-id"), int(length), len(head))

@@ -29,8 +29,8 @@ def target_of(request: web.BaseRequest) -> str:
     return slash + path if slashes else ""
 
 
-def uri_of(query: str) -> str:
-    """The parameter `uri` of a query string, decoded as a form is: BadRequest if it is missing or empty.
+def uri_of(query: str, *, is_required: bool = True) -> str:
+    """The parameter `uri` of a query string, decoded as a form is; where it is missing or empty: BadRequest, or nothing.
 
     Bytes of it that are not UTF-8 are surrogate escapes.
     """
@@ -39,6 +39,8 @@ def uri_of(query: str) -> str:
         if name == "uri" and value:
             raw = unquote_to_bytes(value.replace("+", " ").encode("utf-8", "surrogateescape"))
             return raw.decode("utf-8", "surrogateescape")
+    if not is_required:
+        return ""
     raise BadRequest("the query parameter uri is missing or empty; say what the file is: ?uri=https%3A%2F%2F...")
 
 

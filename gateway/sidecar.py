@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway import names
 
@@ -18,10 +19,12 @@ class Sidecar:
         id: 32 hexadecimal digits, given at receipt, by which the store knows the object again.
         user: as sent; bytes that are not UTF-8 are surrogate escapes.
         uri: likewise.
-        type: media type.
+        type: media type, with its parameters.
         received: the instant of the commit in nanoseconds since the epoch.
         size: bytes, decoded.
         sha256: hexadecimal, of the decoded bytes.
+        filename: that a form had for it; empty where there was none.
+        fields: name and value of the others that the form had, in their order.
     """
 
     id: str
@@ -31,17 +34,27 @@ class Sidecar:
     received: int
     size: int
     sha256: str
+    filename: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
+
+    def known(self) -> dict[str, Any]:
+        """All of it by name, without what only files out of forms have where there is none."""
+        return {name: value for name, value in asdict(self).items() if value or name not in _FORM_FIELDS}
 
     def to_json(self) -> bytes:
         """One JSON object in one line of ASCII."""
-        return json.dumps(asdict(self)).encode("ascii") + b"\n"
+        return json.dumps(self.known()).encode("ascii") + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Sidecar:
         """Undo `to_json`; ValueError if it is not one."""
         fields = json.loads(data)
         try:
-            return cls(**{name: kind(fields[name]) for name, kind in _SIDECAR_FIELDS.items()})
+            return cls(
+                **{name: kind(fields[name]) for name, kind in _SIDECAR_FIELDS.items()},
+                filename=str(fields.get("filename", "")),
+                fields=tuple((str(name), str(value)) for name, value in fields.get("fields", ())),
+            )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a sidecar: {error}") from error
 
@@ -55,6 +68,7 @@ _SIDECAR_FIELDS: dict[str, type] = {
     "size": int,
     "sha256": str,
 }
+_FORM_FIELDS = frozenset({"filename", "fields"})
 
 
 def sidecar_of(body: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from aiohttp import web
@@ -15,6 +15,7 @@ from gateway.connection import SERVER, Connection, Server
 from gateway.content import decoder
 from gateway.errors import GatewayError, Unanswerable
 from gateway.fastlane import Answered, FastConnection, FastLane
+from gateway.forms import boundary_of, largest_body
 from gateway.guard import Guard
 from gateway.headcheck import MAX_FIELD_BYTES, MAX_FIELDS, MAX_LINE_BYTES, Heads
 from gateway.identify import user_of
@@ -233,23 +234,28 @@ class Web:
             request = exchange.request
             headers = request.headers
             exchange.user = user = user_of(headers.getall("USER_TOKEN", ()), headers.getall("Authorization", ()))
-            uri = uri_of(exchange.query) if is_named else ""
+            content_type = headers.get("Content-Type", "")
+            boundary = boundary_of(content_type)
+            uri = uri_of(exchange.query, is_required=boundary is None) if is_named else ""
+            # What is let in is the body, which is larger than what a form holds.
+            admitted = stream if boundary is None else replace(stream, max_body_bytes=largest_body(stream, boundary))
             length = request.content_length
             encoding = headers.get("Content-Encoding", "")
-            undo = decoder(encoding, stream.max_body_bytes) if encoding else None
-            with self._guard.admit(stream, length) as ticket:
+            undo = decoder(encoding, admitted.max_body_bytes) if encoding else None
+            with self._guard.admit(admitted, length) as ticket:
                 if "Expect" in headers and expects_continue(headers):
                     invite_body(request)
                 incoming = Incoming(
                     stream=stream,
                     user=user,
                     uri=uri,
-                    content_type=headers.get("Content-Type", ""),
+                    content_type=content_type,
                     undo=undo,
                     length=length,
                     body=request.content,
                     ticket=ticket,
-                    large=large_body(request) if is_named and undo is None else None,
+                    large=large_body(request) if is_named and undo is None and boundary is None else None,
+                    boundary=boundary,
                 )
                 try:
                     count = await receive(incoming)

@@ -35,6 +35,7 @@ LAYERS = (
         names timestamps streams routes units retry errors metrics series board tls version
         config configdraft configfile configload configprint
         log clockwatch events repeated logline librarylog tasks rarebytes jsontext jsongrammar reportlines documents content
+        parameters formparser forms
         """,
     ),
 )

@@ -40,8 +40,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def report_draft(bench: Bench, encoding: str = "", *, many: bool = False, memory: int = MEMORY) -> ReportDraft:
     """A draft for a document, or for many lines."""
-    folder = NdjsonFolder() if many else DocumentFolder()
-    return ReportDraft(bench.spool, decoder(encoding, USAGE.max_body_bytes), folder, memory)
+    new_folder = NdjsonFolder if many else DocumentFolder
+    return ReportDraft(bench.spool, decoder(encoding, USAGE.max_body_bytes), new_folder, memory)
 
 
 def file_draft(bench: Bench, encoding: str = "") -> FileDraft:
@@ -206,7 +206,7 @@ def test_the_claimed_type_counts(bench: Bench) -> None:
     """A type that the sender claims is kept, whatever the first bytes look like."""
     finish_file(file_draft(bench), [b"%PDF-1.7"], claimed_type="Text/Plain; charset=utf-8")
     (path,) = (bench.spool.root / "specimen").glob("*.body")
-    assert read_sidecar(path).type == "text/plain"
+    assert read_sidecar(path).type == "text/plain; charset=utf-8"
 
 
 def test_an_empty_file_is_a_file(bench: Bench) -> None:
@@ -280,7 +280,7 @@ def test_a_corrupt_body_is_refused(sent: bytes, bench: Bench) -> None:
 
 def test_a_body_that_decodes_to_too_much_is_refused(bench: Bench) -> None:
     """A body over its limit once decoded is refused, and nothing of it stays."""
-    draft = ReportDraft(bench.spool, decoder("gzip", 1000), DocumentFolder(), MEMORY)
+    draft = ReportDraft(bench.spool, decoder("gzip", 1000), DocumentFolder, MEMORY)
     with pytest.raises(TooLarge):
         draft.feed([gzip.compress(b" " * 1001)])
     draft.discard()

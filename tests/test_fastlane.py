@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from fixtures_forms import form, part
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -206,6 +207,7 @@ BODIES = (
     st.sampled_from(
         [b'{"a":1}', b"1", b"", b"[1,\r\n2]\n", b'{"a":1,}', b"NaN", b'"\\ud800"', b"\xff", b"[" * 1001 + b"]" * 1001]
     )
+    | st.sampled_from([form(part(b'{"a":1}')), form(part(b"1\n2")), form(part(b"1"), part(b"2"))])
     | st.binary(max_size=20)
     | st.integers(1, 2 * LIMIT + 10).map(lambda size: b"1" * size)
 )
@@ -221,6 +223,8 @@ FIELDS = st.lists(
             "Authorization: Basic eDp5",
             "Content-Type: application/json",
             "Content-Type: application/x-ndjson; charset=utf-8",
+            "Content-Type: multipart/form-data",
+            "Content-Type: multipart/form-data; boundary=-b-",
             "Connection: close",
             "Connection: keep-alive",
             "Proxy-Connection: close",
@@ -307,6 +311,16 @@ def test_both_lanes_answer_and_keep_the_same(requests: list[bytes], cuts: list[i
     assert received_at.sub(b"", fast.lines) == received_at.sub(b"", ordinary.lines)
 
 
+@pytest.mark.parametrize("boundary", ["", "; boundary=-b-"])
+@pytest.mark.parametrize("body", [b'{"a":1}', form(part(b'{"a":1}'))])
+async def test_both_lanes_know_a_form(body: bytes, boundary: str) -> None:
+    """A body that claims to be a form gets one answer in both lanes, also where it is a document by itself."""
+    sent = [request(body, "USER_TOKEN: alice", f"Content-Type: multipart/form-data{boundary}")]
+    fast, ordinary = await run(sent, fast_lane=True), await run(sent, fast_lane=False)
+    assert (fast.answers, fast.lines) == (ordinary.answers, ordinary.lines)
+    assert fast.lines == (b'{"a":1}\n' if boundary and body.startswith(b"--") else b"")
+
+
 @pytest.mark.parametrize("offset", range(1, len(PLAIN)))
 async def test_plain_report_cut_anywhere(offset: int) -> None:
     """A plain report cut in two at any offset is answered with 204 and kept once."""
@@ -361,6 +375,7 @@ async def test_lane_can_be_closed() -> None:
         request(b"1", "USER_TOKEN: a", "Content-Encoding: gzip"),
         request(b"1", "USER_TOKEN: a", "Expect: 100-continue"),
         request(b"1", "USER_TOKEN: a", "Content-Type: application/x-ndjson"),
+        request(b"1", "USER_TOKEN: a", "Content-Type: Multipart/Form-Data; boundary=b"),
         request(b"1", "USER_TOKEN: a", "Content-Length: 1"),
         request(b"1", "USER_TOKEN: a", "Content-Type: application/jsonlines"),
         request(b"1", "USER_TOKEN: a", "Authorization: Bearer b"),

@@ -17,6 +17,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from aiohttp.web import RequestPayloadError
+from fixtures_forms import SENT, SentForm
 from fixtures_spool import SPECIMEN, START_NS, USAGE, WAIT_S, Bench, open_bench, soon
 
 from gateway import disk, intake, names
@@ -31,6 +32,7 @@ from gateway.errors import (
     SpoolFull,
     TooLarge,
 )
+from gateway.forms import boundary_of
 from gateway.guard import Guard, Room
 from gateway.intake import Incoming, Intake
 from gateway.journal import Journal, SegmentLimits
@@ -287,6 +289,26 @@ async def test_a_file_is_received(size: int, door: Door) -> None:
     sidecars = [read_sidecar(path) for path in door.bench.spool.directory(SPECIMEN).glob("*.body")]
     assert [(one.user, one.uri, one.type, one.size) for one in sidecars] == [("alice", "a/b.png", "image/x-own", len(body))] * 2
     assert len({one.id for one in sidecars}) == 2
+    assert os.listdir(door.bench.spool.tmp) == []
+
+
+@pytest.mark.parametrize("sent", SENT, ids=[sent.client for sent in SENT])
+async def test_the_file_of_a_form_is_received(sent: SentForm, door: Door) -> None:
+    """What a form says of its file stands in the sidecar: its type with the charset, its filename and its fields."""
+    incoming = door.incoming(
+        Body().end(sent.body),
+        SPECIMEN,
+        uri="",
+        content_type=sent.content_type,
+        boundary=boundary_of(sent.content_type),
+        undo=decoder(sent.encoding, SPECIMEN.max_body_bytes) if sent.encoding else None,
+    )
+    assert await door.intake.receive_file(incoming) == 1
+    (path,) = door.bench.spool.directory(SPECIMEN).glob("*.body")
+    sidecar = read_sidecar(path)
+    assert path.read_bytes() == sent.file
+    assert (sidecar.uri, sidecar.filename, sidecar.fields) == (sent.filename, sent.filename, sent.fields)
+    assert sidecar.type == names.content_type(sent.file_type, sent.file)
     assert os.listdir(door.bench.spool.tmp) == []
 
 

@@ -124,6 +124,20 @@ def test_metadata_tells_which_fields_are_encoded() -> None:
     )
 
 
+def test_optional_metadata_is_whole_or_missing() -> None:
+    """A text that is optional takes what the others leave: it is there whole, or it is said that something is missing."""
+    texts = {"user": "u" * 600, "uri": "a" * 600}
+    assert names.metadata_texts(texts, 1500, {"filename": "f" * 200, "fields": "日" * 11}) == (
+        {**texts, "filename": "f" * 200, "fields": "%E6%97%A5" * 11, "encoded": "fields"},
+        True,
+    )
+    assert names.metadata_texts(texts, 1500, {"filename": "f" * 200, "fields": "日" * 12}) == (
+        {**texts, "filename": "f" * 200},
+        False,
+    )
+    assert names.metadata_texts(texts, 1500, {"filename": "f" * 301, "fields": "x"}) == ({**texts, "fields": "x"}, False)
+
+
 # --- time in names -----------------------------------------------------------------------------------------------
 
 
@@ -323,7 +337,7 @@ def test_file_keys_of_a_second_attempt_differ() -> None:
 @pytest.mark.parametrize(
     ("claimed", "first_bytes", "expected"),
     [
-        ("image/PNG; charset=x", b"\xff\xd8\xff", "image/png"),
+        ("image/PNG; charset=x", b"\xff\xd8\xff", "image/png; charset=x"),
         ("", b"\x89PNG\r\n\x1a\n....", "image/png"),
         ("application/octet-stream", b"\xff\xd8\xff\xe0", "image/jpeg"),
         ("application/x-www-form-urlencoded", b"GIF89a", "image/gif"),
@@ -345,6 +359,49 @@ def test_file_keys_of_a_second_attempt_differ() -> None:
 def test_content_type(claimed: str, first_bytes: bytes, expected: str) -> None:
     """The claimed type is believed where it says something and is one; else the first bytes are asked."""
     assert names.content_type(claimed, first_bytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("claimed", "expected"),
+    [
+        ("text/plain; charset=Shift_JIS", "text/plain; charset=Shift_JIS"),
+        ("Text/Plain ;CHARSET=UTF-8;\tFormat=Flowed ; ", "text/plain; charset=UTF-8; format=Flowed"),
+        ('text/csv; header="present; really"', 'text/csv; header="present; really"'),
+        (r'a/b; x="q\"uote"', r'a/b; x="q\"uote"'),
+        ('a/b; x=""', 'a/b; x=""'),
+        ("multipart/mixed; boundary=b; type=a", "multipart/mixed; boundary=b; type=a"),
+        ("application/octet-stream; padding=3", "application/octet-stream; padding=3"),
+        # What is malformed, or cannot stand in the head of an object, leaves the bare type.
+        ("text/plain; charset", "text/plain"),
+        ("text/plain; charset=", "text/plain"),
+        ("text/plain; charset = utf-8", "text/plain"),
+        ("text/plain; a=1; charset=日本", "text/plain"),
+        ('text/plain; charset="utf-8', "text/plain"),
+        ('text/plain; x="日"', "text/plain"),
+        ('text/plain; x="a\\"', "text/plain"),
+        ('text/plain; x="a  b"', "text/plain"),
+        ('text/plain; x="a\tb"', "text/plain"),
+        ("text/plain; boundary=a/b", "text/plain"),
+        ("text/plain; x=" + "y" * 2000, "text/plain"),
+        ("application/x-www-form-urlencoded; charset=utf-8", "application/octet-stream"),
+        ("no type; charset=utf-8", "application/octet-stream"),
+    ],
+)
+def test_parameters_stay_with_their_type(claimed: str, expected: str) -> None:
+    """What a type says beside its name, such as its charset, is kept with its values as sent, or all of it is left out."""
+    assert names.content_type(claimed, b"hello") == expected
+
+
+def test_a_type_that_the_first_bytes_give_has_no_parameters() -> None:
+    """The parameters of an unknown type do not go over to the one that was found."""
+    assert names.content_type("application/octet-stream; padding=3", b"%PDF-1.7") == "application/pdf"
+
+
+@pytest.mark.parametrize("parameters", ["; charset=utf-8", '; x="/a.b"'])
+@pytest.mark.parametrize("media_type", ["text/plain", "image/svg+xml", "image/png", "a/b.c"])
+def test_parameters_leave_the_key_alone(media_type: str, parameters: str) -> None:
+    """The extension in a key comes from the bare type."""
+    assert key("a", media_type + parameters) == key("a", media_type)
 
 
 def test_hours_are_of_utc() -> None:

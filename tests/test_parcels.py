@@ -128,6 +128,55 @@ def test_what_does_not_fit_stands_whole_beside_it(tmp_path: Path, user: str, uri
         assert all(value.isascii() for value in one.metadata.values())
 
 
+FIELDS = (("prod", "Electron"), ("ver", "31.2 日"), ("prod", "again"))
+
+
+def test_metadata_has_what_a_form_said(tmp_path: Path) -> None:
+    """The filename and the fields of a form stand in the metadata, the fields as one JSON text of pairs."""
+    sidecar = replace(SIDECAR, filename="a%20日.dmp", fields=FIELDS, type="text/plain; charset=Shift_JIS")
+    parcel = ReceivedFile(SPECIMEN, tmp_path / "1.7.body", sidecar)
+    made = parcel.object()
+    assert parcel.companion() is None
+    assert made.content_type == "text/plain; charset=Shift_JIS"
+    assert made.metadata == {
+        **ReceivedFile(SPECIMEN, tmp_path / "1.7.body", SIDECAR).object().metadata,
+        "filename": "a%2520%E6%97%A5.dmp",
+        "fields": '[["prod","Electron"],["ver","31.2 \\u65e5"],["prod","again"]]',
+        "encoded": "filename",
+    }
+
+
+@pytest.mark.parametrize("length", [900, 1500, 16_000])
+def test_fields_that_do_not_fit_stand_beside(tmp_path: Path, length: int) -> None:
+    """Fields that are too long for the metadata are left out of it, and all that is known stands in the companion."""
+    fields = (("long", "日" * (length // 3)), *FIELDS)
+    parcel = ReceivedFile(SPECIMEN, tmp_path / "1.7.body", replace(SIDECAR, user="u" * 740, filename="f", fields=fields))
+    made, companion = parcel.object(), parcel.companion()
+    assert companion is not None
+    assert isinstance(companion.source, bytes)
+    assert made.metadata["filename"] == "f"
+    assert "fields" not in made.metadata
+    found = json.loads(companion.source)
+    assert (found["filename"], found["fields"]) == ("f", [list(field) for field in fields])
+
+
+@pytest.mark.parametrize("uri", ["a.png", "日" * 4000])
+def test_a_plain_file_has_nothing_of_forms(tmp_path: Path, uri: str) -> None:
+    """The metadata of a file that came without a form, and what stands beside it, have no fields but its own."""
+    parcel = received(tmp_path, uri=uri)
+    assert set(parcel.object().metadata) - {"encoded"} == {"id", "user", "uri", "received", "sha256"}
+    if (companion := parcel.companion()) is not None:
+        assert isinstance(companion.source, bytes)
+        assert sorted(json.loads(companion.source)) == ["id", "received", "sha256", "size", "type", "uri", "user"]
+
+
+def test_metadata_of_a_form_fits_a_store(tmp_path: Path) -> None:
+    """With everything a form can say the metadata stays below 2 KB, names included."""
+    sidecar = replace(SIDECAR, user="\udcff" * 900, uri="é" * 900, filename="日" * 90, fields=(("a", "\x7f" * 40),))
+    metadata = ReceivedFile(SPECIMEN, tmp_path / "1.7.body", sidecar).object().metadata
+    assert sum(len(f"x-amz-meta-{name}") + len(value) for name, value in metadata.items()) <= 2048
+
+
 def test_a_file_under_another_number_has_another_key(tmp_path: Path) -> None:
     """The object and its companion move together."""
     parcel = received(tmp_path, uri="日" * 4000)

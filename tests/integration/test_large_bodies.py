@@ -3,8 +3,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Callable
 
 import pytest
+from fixtures_forms import BOUNDARY, file_part, form
 
 from integration.buckets import Buckets
 from integration.conftest import MakeGateway
@@ -54,15 +56,20 @@ def test_large_report(buckets: Buckets, make_gateway: MakeGateway, size: int) ->
     assert gateway.stop() == 0
 
 
+@pytest.mark.parametrize("wrap", [None, file_part], ids=["plain", "form"])
 @pytest.mark.parametrize("size", [5 * MB, 100 * MB], ids=["5MB", "100MB"])
-def test_large_specimen(buckets: Buckets, make_gateway: MakeGateway, size: int) -> None:
+def test_large_specimen(buckets: Buckets, make_gateway: MakeGateway, size: int, wrap: Callable[[bytes], bytes] | None) -> None:
     """A large specimen is delivered byte for byte, in parts where it is above the part size, in little memory."""
     gateway = make_gateway(settings_for(buckets, s3={"part_size": "16MiB"}))
     gateway.start()
     warm(gateway, buckets)
     before = gateway.forget_peak()
     specimen = os.urandom(size)
-    assert gateway.put("/specimen?uri=large.heic", specimen) == 204
+    if wrap is None:
+        assert gateway.put("/specimen?uri=large.heic", specimen) == 204
+    else:
+        head = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+        assert gateway.put("/specimen?uri=large.heic", form(wrap(specimen)), headers=head) == 204
     until(lambda: len(keys(buckets, buckets.specimen)) == 2, "the large specimen", timeout_s=60)
     until(lambda: gateway.left() == [], "the spool to be empty")
     taken = gateway.peak_memory() - before

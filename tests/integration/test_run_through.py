@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
 from datetime import UTC, datetime
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
+from fixtures_forms import BOUNDARY, file_part, form, part
 
 from integration.buckets import Buckets, StoredObject
 from integration.conftest import MakeGateway
@@ -98,6 +100,32 @@ def test_specimen_becomes_an_object(buckets: Buckets, make_gateway: MakeGateway)
     assert began <= received <= datetime.now(UTC)
     until(lambda: gateway.left() == [], "the spool to be empty")
     assert gateway.stop() == 0
+
+
+def test_a_form_becomes_an_object(buckets: Buckets, make_gateway: MakeGateway) -> None:
+    """The file of a form is delivered byte for byte with its charset, its filename and the fields that came with it."""
+    gateway = make_gateway(settings_for(buckets))
+    gateway.start()
+    text = "写真の説明\r\n".encode("shift_jis")
+    body = form(
+        part(b"Lightfile6", 'name="prod"'),
+        part('日本 "2"'.encode(), 'name="title"'),
+        file_part(text, "C:\\説明.TXT", 'Content-Type: Text/Plain; charset=Shift_JIS; title="a; b"'),
+        part(b"again", 'name="prod"'),
+    )
+    head = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", "Content-Encoding": "gzip"}
+    assert gateway.put("/specimen", gzip.compress(body), headers=head) == 204
+    assert gateway.stop() == 0
+    (stored,) = files(buckets, buckets.specimen)
+    assert stored.body == text
+    assert re.fullmatch(r"alice/\d{4}/\d\d/\d\d/%E8%AA%AC%E6%98%8E\.\d{19}\.txt", stored.key)
+    assert stored.headers["content-type"] == 'text/plain; charset=Shift_JIS; title="a; b"'
+    metadata = stored.metadata
+    assert metadata["encoded"] == "uri filename"
+    assert unquote(metadata["filename"]) == unquote(metadata["uri"]) == "C:\\説明.TXT"
+    assert json.loads(metadata["fields"]) == [["prod", "Lightfile6"], ["title", '日本 "2"'], ["prod", "again"]]
+    assert metadata["sha256"] == hashlib.sha256(text).hexdigest()
+    assert gateway.left() == []
 
 
 def test_what_does_not_fit_stands_beside(buckets: Buckets, make_gateway: MakeGateway) -> None:
