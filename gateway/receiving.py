@@ -7,19 +7,22 @@ import itertools
 import socket
 import ssl
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+from gateway.bodyreader import STREAMED_BODY_BYTES
 from gateway.config import Config
-from gateway.disk import free_bytes
-from gateway.guard import Guard, Room
-from gateway.intake import STREAMED_BODY_BYTES, Intake
+from gateway.disk import file_system
+from gateway.guard import Bounds, Guard
+from gateway.intake import BodyTimes, Intake
 from gateway.journal import Journal, SegmentLimits
 from gateway.listening import LISTEN_BACKLOG
 from gateway.log import Log
-from gateway.metrics import Metrics
+from gateway.metrics import Free, Metrics
 from gateway.spool import Spool
 from gateway.streams import Kind
+from gateway.threads import started_pool
 from gateway.web import Probes, Web
+from gateway.writefault import WriteFault
 
 DRAFT_THREADS = 8
 _CLOSING_S = 0.1
@@ -66,10 +69,10 @@ class Receiving:
             if stream.kind is Kind.REPORTS
         }
         spool.writers.update(self._journals)
-        metrics.watch(spool.census.of_each_stream, lambda: free_bytes(spool.root))
+        metrics.watch(spool.census.of_each_stream, partial(_free, spool))
         self._guard = Guard(
             spool,
-            Room(
+            Bounds(
                 quota=config.spool.quota,
                 reserve=config.spool.reserve,
                 pending_bytes=config.limits.pending_bytes,
@@ -78,19 +81,23 @@ class Receiving:
             ),
             {name: journal.current_fault for name, journal in self._journals.items()},
         )
+        writers = started_pool(DRAFT_THREADS, "draft")
+        self._write_fault = WriteFault(spool, writers)
         intake = Intake(
             spool,
             self._journals,
+            self._guard,
             segment_report_limit=config.spool.segment_report_limit,
             envelope=config.aggregation.envelope,
-            body_timeout_s=config.limits.body_timeout,
-            executor=ThreadPoolExecutor(DRAFT_THREADS, thread_name_prefix="draft"),
+            times=BodyTimes(config.limits.body_timeout, config.limits.body_min_rate),
+            executor=writers,
+            write_fault=self._write_fault,
         )
         self._web = Web(
             spool.streams,
             self._guard,
             intake,
-            Probes(self._guard.refusal, degraded, metrics.render),
+            Probes(self._refusals, degraded, metrics.render),
             log=log,
             metrics=metrics,
             fast_lane_bytes=config.spool.segment_report_limit if config.listen.fast_lane else 0,
@@ -104,6 +111,16 @@ class Receiving:
         loop = asyncio.get_running_loop()
         for each in itertools.chain(*sockets):
             self._listeners.append(await loop.create_server(self._protocols, sock=each, ssl=self._tls, backlog=LISTEN_BACKLOG))
+
+    def _refusals(self) -> list[str]:
+        """Why a body would be refused now, for `/ready`."""
+        reasons = self._guard.refusal()
+        for name, journal in self._journals.items():
+            if journal.is_full:
+                reasons.append(f"{name}: too many reports wait to be written")
+        if (error := self._write_fault.current()) is not None:
+            reasons.append(f"files: {error}")
+        return reasons
 
     async def stop(self, timeout_s: float) -> None:
         """Take nothing new, and let requests in flight come to their end, for so long at the most."""
@@ -121,5 +138,11 @@ class Receiving:
 
     async def close(self) -> None:
         """Cut the segments, and end their writers."""
+        await self._write_fault.close()
         for journal in self._journals.values():
             await journal.close()
+
+
+def _free(spool: Spool) -> Free:
+    seen = file_system(spool.root)
+    return Free(seen.free_bytes, seen.free_inodes)

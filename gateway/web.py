@@ -11,12 +11,13 @@ from functools import partial
 from aiohttp import web
 
 from gateway.answers import CLOSING_STATUSES, RETRY_AFTER_S, ErrorResponse, json_response, response_for
+from gateway.bodyreader import Incoming
 from gateway.connection import SERVER, Connection, Server
 from gateway.content import decoder
 from gateway.errors import GatewayError, Unanswerable
 from gateway.fastlane import Answered, FastConnection, FastLane
 from gateway.guard import Guard
-from gateway.intake import Incoming, Intake
+from gateway.intake import Intake
 from gateway.largebody import LARGE_BYTES, LargeBody
 from gateway.log import Log, Request
 from gateway.metrics import Metrics

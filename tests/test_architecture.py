@@ -16,18 +16,25 @@ LAYERS = (
         "edge",
         """
         __main__ cli arguments commands healthcheck service workers workerprocess worker channel receiving sending
-        listening web answers requesthead connection fastlane plainhead guard intake largebody
+        listening web answers requesthead connection fastlane plainhead guard intake bodyreader largebody
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember parcels drafts"),
     ("stores", "stores stores.local stores.s3 stores.s3_client stores.s3_errors stores.silence stores.file_slice"),
-    ("disk", "recovery adoption adopted_reports goedition journal spool census quarantine layout sidecar tallies unsettled disk"),
+    (
+        "disk",
+        """
+        recovery adoption adopted_reports goedition journal writefault diskroom
+        spool census quarantine layout sidecar tallies unsettled disk
+        """,
+    ),
     (
         "ground",
         """
         names timestamps streams routes units retry errors metrics series board tls version
         config configdraft configfile configload configprint
-        log events repeated logline librarylog tasks rarebytes jsontext jsongrammar reportlines documents content
+        log events repeated logline librarylog tasks threads memory buffers pace
+        rarebytes jsontext jsongrammar reportlines documents content
         """,
     ),
 )
@@ -44,6 +51,12 @@ RECEIVING = {
         "fastlane",
         "plainhead",
         "intake",
+        "bodyreader",
+        "buffers",
+        "memory",
+        "pace",
+        "diskroom",
+        "writefault",
         "largebody",
     ),
 }

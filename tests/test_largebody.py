@@ -20,7 +20,7 @@ import pytest
 from integration.deadlines import until
 from running import LocalGateway, Wire, head, put, running
 
-from gateway.intake import PIECE_BYTES, WIDE_BODIES, WIDE_BODY_BYTES, WIDE_PIECE_BYTES
+from gateway.bodyreader import PIECE_BYTES, WIDE_BODIES, WIDE_BODY_BYTES, WIDE_PIECE_BYTES
 from gateway.largebody import LARGE_BYTES, LargeBody
 
 SIZES = [LARGE_BYTES, LARGE_BYTES + 1, 5 * PIECE_BYTES - 1, WIDE_BODY_BYTES, WIDE_BODY_BYTES + WIDE_PIECE_BYTES // 2]
