@@ -85,6 +85,9 @@ class Piece(NamedTuple):
 class BodyReader:
     """Reads one body.
 
+    Attributes:
+        has_file: whether it is written to a file meanwhile, which is among `OpenFiles.bodies`.
+
     Args:
         incoming: the body.
         pace: the time that it has.
@@ -100,6 +103,7 @@ class BodyReader:
         self._limit: asyncio.Timeout | None = None
         self._is_asked = self._is_ended = False
         self._put_back: Piece | None = None
+        self.has_file = False
 
     def at_hand(self) -> bytes | None:
         """The body if it came with the head, as small bodies do: then there is nothing to wait for, and no timeout to set."""

@@ -23,6 +23,7 @@ from gateway.bodyreader import (
 )
 from gateway.buffers import Buffers
 from gateway.content import Decoder, decoder
+from gateway.descriptors import OpenFiles
 from gateway.drafts import Chunks, Draft, FileDraft, ReportDraft, check_enveloped, envelope_parts
 from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Unanswerable
 from gateway.guard import Guard
@@ -65,6 +66,7 @@ class Intake:
         times: how long a body may take.
         executor: the threads that write drafts.
         write_fault: is told what becomes of them.
+        files: has descriptors for them.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Intake:
         times: BodyTimes,
         executor: Executor,
         write_fault: WriteFault,
+        files: OpenFiles,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spool = spool
@@ -88,6 +91,7 @@ class Intake:
         self._times = times
         self._executor = executor
         self._write_fault = write_fault
+        self._files = files
         self._monotonic = monotonic
         self._wide_bodies = 0
 
@@ -226,6 +230,9 @@ class Intake:
             with contextlib.suppress(OSError):
                 await _finished(self._in_thread(draft.discard))
             raise
+        finally:
+            if reader.has_file:
+                self._files.close_body()
         if not isinstance(result, bytes):
             # Else it stayed in memory, and says nothing of the disk.
             self._write_fault.succeeded()
@@ -244,9 +251,8 @@ class Intake:
                 if writing is not None:
                     with reader.standing():
                         await _finished(writing)
-                elif incoming.undo is not None:
-                    # Now, and not at the door: a few heads must not take the memory of bodies that come.
-                    incoming.ticket.memory.take(incoming.undo.memory_bytes)
+                else:
+                    self._begin_draft(incoming, reader)
                 incoming.ticket.handed_on(sum(map(len, piece.chunks)))
                 writing = self._in_thread(partial(_feed_piece, draft, piece))
                 writing.add_done_callback(partial(_written, piece))
@@ -257,6 +263,13 @@ class Intake:
         if writing is not None:
             writing.result()
         return piece.chunks
+
+    def _begin_draft(self, incoming: Incoming, reader: BodyReader) -> None:
+        """What a body takes that is received for longer; now, and not at the door: a few heads must not take it from others."""
+        self._files.open_body()
+        reader.has_file = True
+        if incoming.undo is not None:
+            incoming.ticket.memory.take(incoming.undo.memory_bytes)
 
     @contextlib.contextmanager
     def _buffers(self, incoming: Incoming) -> Iterator[Buffers]:

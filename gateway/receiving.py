@@ -9,13 +9,15 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 
+from gateway import descriptors
+from gateway.accepting import Acceptor
 from gateway.bodyreader import STREAMED_BODY_BYTES
 from gateway.config import Config
+from gateway.descriptors import OpenFiles
 from gateway.disk import file_system
 from gateway.guard import Bounds, Guard
 from gateway.intake import BodyTimes, Intake
 from gateway.journal import Journal, SegmentLimits
-from gateway.listening import LISTEN_BACKLOG
 from gateway.log import Log
 from gateway.metrics import Free, Metrics
 from gateway.spool import Spool
@@ -54,10 +56,8 @@ class Receiving:
         degraded: Callable[[], list[str]],
         on_defect: Callable[[], object],
     ) -> None:
-        self._config = config
         self._spool = spool
         self._log = log
-        self._tls = tls
         segments = SegmentLimits(
             max_bytes=config.spool.segment_max_bytes,
             max_age_s=config.spool.segment_max_age,
@@ -82,6 +82,7 @@ class Receiving:
             {name: journal.current_fault for name, journal in self._journals.items()},
         )
         writers = started_pool(DRAFT_THREADS, "draft")
+        self._files = OpenFiles(descriptors.limit(), descriptors.in_use())
         self._write_fault = WriteFault(spool, writers)
         intake = Intake(
             spool,
@@ -92,6 +93,7 @@ class Receiving:
             times=BodyTimes(config.limits.body_timeout, config.limits.body_min_rate),
             executor=writers,
             write_fault=self._write_fault,
+            files=self._files,
         )
         self._web = Web(
             spool.streams,
@@ -104,13 +106,13 @@ class Receiving:
             delay_s=config.response_delay_ms / 1000,
         )
         self._protocols = self._web.server(config.limits.keepalive_timeout)
-        self._listeners: list[asyncio.Server] = []
+        self._acceptor = Acceptor(self._protocols, self._files, log, tls=tls, on_count=metrics.open_connections.labels().set)
+        metrics.max_connections.labels().set(self._files.most)
 
     async def listen(self, sockets: list[list[socket.socket]]) -> None:
         """Accept requests on all of these sockets from now on."""
-        loop = asyncio.get_running_loop()
         for each in itertools.chain(*sockets):
-            self._listeners.append(await loop.create_server(self._protocols, sock=each, ssl=self._tls, backlog=LISTEN_BACKLOG))
+            self._acceptor.listen(each)
 
     def _refusals(self) -> list[str]:
         """Why a body would be refused now, for `/ready`."""
@@ -120,13 +122,14 @@ class Receiving:
                 reasons.append(f"{name}: too many reports wait to be written")
         if (error := self._write_fault.current()) is not None:
             reasons.append(f"files: {error}")
+        if self._acceptor.is_blocked:
+            reasons.append(f"new connections have to wait: {self._files.shortage()}")
         return reasons
 
     async def stop(self, timeout_s: float) -> None:
         """Take nothing new, and let requests in flight come to their end, for so long at the most."""
         self._guard.stopping = True
-        for listener in self._listeners:
-            listener.close()
+        self._acceptor.close()
         try:
             # Before connections are closed: aiohttp reads nothing from a closing one.
             async with asyncio.timeout(timeout_s):

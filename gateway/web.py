@@ -118,7 +118,7 @@ class Web:
                 on_end=self._end,
             )
 
-    def server(self, keepalive_timeout_s: float) -> web.Server:
+    def server(self, keepalive_timeout_s: float) -> Server:
         """The protocol factory to listen with."""
         return Server(
             self.handle,

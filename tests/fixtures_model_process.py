@@ -16,6 +16,7 @@ from fixtures_spool import HOST, Clock, open_bench
 from gateway.batching import Batcher, Summaries
 from gateway.bodyreader import STREAMED_BODY_BYTES, Incoming
 from gateway.delivery import Lane
+from gateway.descriptors import OpenFiles
 from gateway.guard import Bounds, Guard
 from gateway.intake import BodyTimes, Intake
 from gateway.journal import Journal, SegmentLimits
@@ -106,6 +107,7 @@ class Process:
             times=BodyTimes(3600.0),
             executor=AtOnce(),
             write_fault=self._write_fault,
+            files=OpenFiles(1024, 0),
         )
 
     # --- steps ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ LAYERS = (
         "edge",
         """
         __main__ cli arguments commands healthcheck service workers workerprocess worker channel receiving sending
-        listening web answers requesthead connection fastlane plainhead guard intake bodyreader largebody
+        accepting listening web answers requesthead connection fastlane plainhead guard intake bodyreader largebody
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember parcels drafts"),
@@ -33,7 +33,7 @@ LAYERS = (
         """
         names timestamps streams routes units retry errors metrics series board tls version
         config configdraft configfile configload configprint
-        log events repeated logline librarylog tasks threads memory buffers pace
+        log events repeated logline librarylog tasks threads descriptors memory buffers pace
         rarebytes jsontext jsongrammar reportlines documents content
         """,
     ),
@@ -43,6 +43,7 @@ RECEIVING = {
     *(
         "worker",
         "channel",
+        "accepting",
         "receiving",
         "web",
         "answers",

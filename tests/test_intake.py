@@ -23,6 +23,7 @@ from fixtures_spool import SPECIMEN, USAGE, WAIT_S, Bench, open_bench, soon
 from gateway import bodyreader, disk, names
 from gateway.bodyreader import BodyReader, Incoming
 from gateway.content import decoder
+from gateway.descriptors import OpenFiles
 from gateway.errors import (
     BadRequest,
     BodyTimeout,
@@ -142,7 +143,14 @@ async def make_door(tmp_path: Path) -> AsyncIterator[Callable[..., Door]]:
             faults.append(fault)
             guard = Guard(bench.spool, bounds, {})
             made = Intake(
-                bench.spool, {"usage": journal}, guard, times=times, executor=executor, write_fault=fault, **(plain | settings)
+                bench.spool,
+                {"usage": journal},
+                guard,
+                times=times,
+                executor=executor,
+                write_fault=fault,
+                files=OpenFiles(1024, 0),
+                **(plain | settings),
             )
             return Door(bench, journal, guard, made, executor, fault)
 
