@@ -15,18 +15,12 @@ from running import WAIT_S, LocalGateway, head, put
 IDLE = 104
 
 
-class FewFiles(LocalGateway):
-    """A gateway that may have 64 files open."""
-
-    def _command(self, port: int) -> list[str]:
-        return ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh", *super()._command(port)]
-
-
 @pytest.fixture(params=[1, 2], ids=["one process", "workers"])
-def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FewFiles]:
+def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalGateway]:
     """Run a gateway that may have 64 files open."""
     settings: dict[str, Any] = {"server": {"workers": request.param}}
-    started = FewFiles(tmp_path, settings)
+    started = LocalGateway(tmp_path, settings)
+    started.open_files = 64
     try:
         started.start()
         yield started
@@ -41,7 +35,7 @@ def connect(gateway: LocalGateway, stack: ExitStack, count: int = IDLE) -> list[
     return [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), WAIT_S)) for _ in range(count)]
 
 
-def test_idle_connections_keep_nobody_out(gateway: FewFiles) -> None:
+def test_idle_connections_keep_nobody_out(gateway: LocalGateway) -> None:
     """With many more idle connections than files that may be open, reports and specimens of any size are taken with 204."""
     with ExitStack() as stack:
         connect(gateway, stack)
@@ -55,7 +49,7 @@ def test_idle_connections_keep_nobody_out(gateway: FewFiles) -> None:
     assert gateway.events("spool failed") == []
 
 
-def test_busy_connections_are_not_closed_for_others(gateway: FewFiles) -> None:
+def test_busy_connections_are_not_closed_for_others(gateway: LocalGateway) -> None:
     """A client in the middle of a body keeps its connection; the idle ones go, the longest first."""
     with ExitStack() as stack:
         first = stack.enter_context(gateway.wire())
@@ -66,7 +60,7 @@ def test_busy_connections_are_not_closed_for_others(gateway: FewFiles) -> None:
         assert first.answer().status == 204
 
 
-def test_connections_that_are_all_busy_are_waited_for(gateway: FewFiles) -> None:
+def test_connections_that_are_all_busy_are_waited_for(gateway: LocalGateway) -> None:
     """Where no connection is idle a further client waits, and is answered when one ends."""
     with ExitStack() as stack:
         busy = []
@@ -84,7 +78,7 @@ def test_connections_that_are_all_busy_are_waited_for(gateway: FewFiles) -> None
         assert late.answer().status == 204
 
 
-def test_the_limit_is_in_the_metrics(gateway: FewFiles) -> None:
+def test_the_limit_is_in_the_metrics(gateway: LocalGateway) -> None:
     """How many connections there may be and are can be seen before they are short."""
     workers = gateway.settings["server"]["workers"]
     assert 4 <= gateway.metric("max_connections") < 64 * workers
