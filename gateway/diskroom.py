@@ -18,7 +18,7 @@ from functools import partial
 
 from gateway import disk
 from gateway.disk import FileSystem
-from gateway.errors import SpoolBroken, SpoolFull
+from gateway.errors import GatewayError, SpoolBroken, SpoolFull
 from gateway.spool import Spool
 
 # How long a look at the file system is good for, and for how many bytes that bodies write meanwhile.
@@ -57,9 +57,10 @@ class DiskRoom:
         self._monotonic = monotonic
         # Bytes that are kept for bodies; changed by the event loop's thread alone.
         self.promised_bytes = 0
-        # What the event loop's thread has seen, when, and how many files it has let in since.
+        # What the event loop's thread has seen, when, how many bytes that left, and how many files it has let in since.
         self._seen = FileSystem(0)
         self._seen_at = float("-inf")
+        self._left = 0
         self._files_since = 0
         # The same for the threads that write, and how many bytes were written at all when they looked.
         self._lock = threading.Lock()
@@ -77,20 +78,36 @@ class DiskRoom:
         wanted = size + self.promised_bytes
         if self._quota and self._census.used_bytes() + wanted > self._quota:
             raise SpoolFull("the spool has reached its quota")
-        now = self._monotonic()
-        if now - self._seen_at > ROOM_LOOK_S:
-            self._seen = self._look_now()
-            self._seen_at = now
-            self._files_since = 0
-        seen = self._seen
-        if seen.is_read_only:
-            raise _read_only()
-        if seen.free_bytes - self._reserve < max(wanted, 1):
-            raise SpoolFull("the disk has no room")
-        if seen.free_inodes is not None:
-            if seen.free_inodes - self._files_since < KEPT_INODES:
-                raise _no_inodes(seen.free_inodes)
-            self._files_since += files
+        if self._monotonic() - self._seen_at > ROOM_LOOK_S:
+            self._look_at_the_door()
+        if self._left < wanted or self._left <= 0:
+            raise self._refusal()
+        if files:
+            self._take_files(files)
+
+    def _look_at_the_door(self) -> None:
+        seen = self._look_now()
+        self._seen, self._seen_at, self._files_since = seen, self._monotonic(), 0
+        self._left = 0 if seen.is_read_only or self._inodes_are_short() else seen.free_bytes - self._reserve
+
+    def _inodes_are_short(self) -> bool:
+        free = self._seen.free_inodes
+        return free is not None and free - self._files_since < KEPT_INODES
+
+    def _take_files(self, files: int) -> None:
+        if self._inodes_are_short():
+            raise self._refusal()
+        self._files_since += files
+
+    def _refusal(self) -> GatewayError:
+        if self._seen.is_read_only:
+            return _read_only()
+        if self._inodes_are_short():
+            return SpoolFull(
+                f"the file system of cache_dir has {self._seen.free_inodes} inodes free, and {KEPT_INODES} are kept for "
+                "aggregation and delivery: remove files there that are not the spool's, or give it a file system with more inodes"
+            )
+        return SpoolFull("the disk has no room")
 
     # --- the side of the threads that write -----------------------------------------------------------------------
 
@@ -147,10 +164,3 @@ class DiskRoom:
 
 def _read_only() -> SpoolBroken:
     return SpoolBroken("the file system of cache_dir is read-only: see what the kernel says of it, and mount it to be written")
-
-
-def _no_inodes(free: int) -> SpoolFull:
-    return SpoolFull(
-        f"the file system of cache_dir has {free} inodes free, and {KEPT_INODES} are kept for aggregation and delivery: "
-        "remove files there that are not the spool's, or give it a file system with more inodes"
-    )
