@@ -10,12 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fixtures_spool import SPECIMEN, Bench, open_bench, soon
+from integration.deadlines import until
+from running import running
 
 from gateway import disk
 from gateway.errors import refusal
-from gateway.writefault import WriteFault
+from gateway.writefault import TRIAL_BYTES, WriteFault
 
 
 @pytest.fixture
@@ -71,3 +74,20 @@ def test_descriptors_are_not_blamed_on_the_disk(number: int, words: str) -> None
     message: Any = str(refusal(OSError(number, os.strerror(number))))
     assert words in message
     assert "disk" not in message
+
+
+def test_readiness_says_that_files_are_not_kept(tmp_path: Path) -> None:
+    """A specimen that the disk refuses is a reason in `/ready`, which goes by itself when the disk takes files again."""
+    with running(tmp_path) as gateway:
+        (process,) = gateway._processes()
+        soft, hard = process.rlimit(psutil.RLIMIT_FSIZE)
+        # Less than a trial writes, and more than the log does.
+        process.rlimit(psutil.RLIMIT_FSIZE, (TRIAL_BYTES - 1, hard))
+        assert gateway.put("/specimen?uri=a", b"x" * 10_000) == 503
+        ready = gateway.get("/ready")
+        assert ready.status == 503
+        assert "File too large" in ready.json()["reasons"][0]
+        process.rlimit(psutil.RLIMIT_FSIZE, (soft, hard))
+        until(lambda: gateway.get("/ready").status == 200, "the gateway to be ready again")
+        assert gateway.put("/specimen?uri=a", b"x" * 10_000) == 204
+        assert gateway.events("spool recovered")
