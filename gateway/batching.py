@@ -217,7 +217,7 @@ class Batcher:
     def _room(self) -> int:
         """Bytes that an archive may take: other streams may make one at the same time."""
         streams = sum(stream.kind is Kind.REPORTS for stream in self._spool.streams)
-        return max(0, disk.free_bytes(self._spool.root) // streams - ARCHIVE_OVERHEAD_BYTES)
+        return max(0, disk.file_system(self._spool.root).free_bytes // streams - ARCHIVE_OVERHEAD_BYTES)
 
     async def _resume_claimed(self) -> OSError | None:
         """Finish the batches that a crash or a failure left between claim and seal.

@@ -36,6 +36,8 @@ class Census:
         self.open = {stream.name: Tally(board, f"open {stream.name}") for stream in layout.streams}
         # Bytes under `tmp/` of bodies that are being received.
         self.drafted = Tally(board, "drafted")
+        # Of the bytes of such bodies, since the start: how many a process was about to write, and how many are written.
+        self.written = board.integers("written", 2)
         # How many changes of what waits were begun, and how many are done and counted.
         self._changes = board.integers("changes", 2)
         self._changes_lock = threading.Lock()
@@ -102,6 +104,7 @@ class Census:
         for stream in self._layout.streams:
             self.open[stream.name].forget(column)
         self.drafted.forget(column)
+        self.written.columns[column][1] = self.written.columns[column][0]
         self._changes.columns[column][1] = begun
         return begun != done
 

@@ -129,6 +129,7 @@ class Limits:
     report_bytes: Bytes = key(64 * MIB, size(1, 5 * GIB), "Largest body of reports, once decompressed.")
     specimen_bytes: Bytes = key(5 * GIB, size(1, 5 * TIB), "Largest specimen, once decompressed.")
     body_timeout: Seconds = key(60.0, duration(0.1, HOUR), "How long a client may be silent within a body.")
+    body_min_rate: Bytes = key(512, size(0, GIB), "Least bytes a second of a body, on the whole and after body_timeout; 0: any.")
     keepalive_timeout: Seconds = key(
         75.0, duration(1.0, HOUR), "How long an idle connection stays open, and a TLS handshake may take."
     )

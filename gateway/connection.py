@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -65,6 +66,13 @@ class Connection(RequestHandler):
         """The client is gone."""
         self._forget_unread()
         super().connection_lost(exc)
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when it waits for a request, by the clock of the loop; None while one is received or answered."""
+        if self._waiter is None or self._waiter.done() or self._request_in_progress or self._messages:
+            return None
+        return self._next_keepalive_close_time - self._keepalive_timeout
 
     def read_no_more(self) -> None:
         """Do not wait for the rest of a broken body: aiohttp would meet the error once more, and tell it as one of its own."""
@@ -226,6 +234,20 @@ class Server(web.Server):
             return super()._make_request(message, payload, protocol, writer, task)
         except ValueError:
             return super()._make_request(message._replace(path="", url=URL()), payload, protocol, writer, task)
+
+    @property
+    def open_count(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    def close_idle(self, count: int, before: float) -> int:
+        """Close so many of the connections that have been idle for longest, since `before` or longer; how many there were."""
+        since = [(each.idle_since, each) for each in self._connections if isinstance(each, Connection)]
+        idle = [(at, each) for at, each in since if at is not None and at <= before]
+        oldest = heapq.nsmallest(count, idle, key=lambda found: found[0])
+        for _, connection in oldest:
+            connection.force_close()
+        return len(oldest)
 
     def __call__(self) -> Connection:
         """A new connection."""

@@ -11,6 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import StartError
@@ -218,10 +219,30 @@ def sync_files(paths: Iterable[Path]) -> None:
             os.close(descriptor)
 
 
-def free_bytes(path: Path) -> int:
-    """Bytes that an ordinary process may still write to the file system that holds `path`."""
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """What an ordinary process may still do on a file system.
+
+    Attributes:
+        free_bytes: so many may be written.
+        free_inodes: so many files may be created; None where the file system has no bound of its own (btrfs, some of networks).
+        is_read_only: whether it is mounted so, or was made so by the kernel after an error.
+    """
+
+    free_bytes: int
+    free_inodes: int | None = None
+    is_read_only: bool = False
+
+
+def file_system(path: Path) -> FileSystem:
+    """Ask the file system that holds `path`."""
     status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
+    return FileSystem(
+        free_bytes=status.f_bavail * status.f_frsize,
+        # One that counts no inodes at all says 0 of 0.
+        free_inodes=status.f_favail if status.f_files else None,
+        is_read_only=bool(status.f_flag & os.ST_RDONLY),
+    )
 
 
 class Lock:

@@ -25,6 +25,8 @@ from gateway.streams import Stream
 # So much is gathered before the disk is asked to begin with it.
 WRITE_BEHIND_BYTES = 8 << 20
 ENVELOPE_CHUNK_BYTES = 64 * 1024
+# A chunk of many tiny lines grows with its envelopes to about this at most.
+ENVELOPED_CHUNK_BYTES = 4 << 20
 
 # Parts of a body as they were sent. A view is good until the step that takes it is over.
 Chunks = Sequence[bytes | memoryview]
@@ -38,26 +40,49 @@ class Draft(Protocol):
         """Take bytes as they were sent; a GatewayError ends the draft."""
         ...
 
+    def spill(self) -> None:
+        """Keep nothing in memory from now on, because that is short and the rest may be long in coming."""
+        ...
+
     def discard(self) -> None:
         """Remove what was written, if it was not committed."""
+        ...
+
+
+class Room(Protocol):
+    """Room on the disk, asked for before each write; see `Ticket`."""
+
+    def charge(self, size: int) -> None:
+        """So much is about to be written: SpoolFull if there is no room for it."""
+        ...
+
+    def landed(self, size: int) -> None:
+        """It is written, or could not be."""
         ...
 
 
 class _File:
     """A file under `tmp/` that becomes something or goes away."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, room: Room) -> None:
         self.path = spool.new_tmp()
         self.size = 0
+        # What of it is counted as used, in `census.drafted`: also what a failed write has not brought to the disk.
+        self._charged = 0
+        self._room = room
         self._begun = 0
         self._spool = spool
         self._descriptor: int | None = disk.create(self.path)
 
     def write(self, data: bytes | memoryview) -> None:
         assert self._descriptor is not None  # nothing is written after `finish`
-        written = disk.write_all(self._descriptor, [data])
-        self.size += written
-        self._spool.census.drafted.add(0, written)
+        size = len(data)
+        self._room.charge(size)
+        self._charged += size
+        try:
+            self.size += disk.write_all(self._descriptor, [data])
+        finally:
+            self._room.landed(size)
         if self.size - self._begun >= WRITE_BEHIND_BYTES:
             disk.begin_writing(self._descriptor, self._begun, self.size - self._begun)
             self._begun = self.size
@@ -70,8 +95,8 @@ class _File:
 
     def committed(self) -> None:
         """It is counted as what it has become."""
-        self._spool.census.drafted.add(0, -self.size)
-        self.size = 0
+        self._spool.census.drafted.add(0, -self._charged)
+        self._charged = 0
 
     def discard(self) -> None:
         self.committed()
@@ -95,13 +120,21 @@ class ReportDraft:
         new_folder: gives what makes lines of what is decoded, for a body too large for memory; called once some of the
             body has come.
         memory_bytes: up to so many decoded bytes stay in memory; 0 for none.
+        room: what it writes has to find there.
         form: that holds the reports; None where they are the body.
     """
 
     def __init__(
-        self, spool: Spool, decoder: Decoder, new_folder: Callable[[], Folder], memory_bytes: int, form: Form | None = None
+        self,
+        spool: Spool,
+        decoder: Decoder,
+        new_folder: Callable[[], Folder],
+        memory_bytes: int,
+        room: Room,
+        form: Form | None = None,
     ) -> None:
         self._spool = spool
+        self._room = room
         self._decoder = decoder
         self._new_folder = new_folder
         self._memory_bytes = memory_bytes
@@ -124,11 +157,28 @@ class ReportDraft:
             self._kept_bytes += len(piece)
             return
         if self._file is None:
-            self._file = _File(self._spool)
-            for kept in self._kept:
-                self._file.write(self._folder.feed(kept))
-            self._kept.clear()
+            self._file = self._written()
         self._file.write(self._folder.feed(piece))
+
+    def _written(self) -> _File:
+        """A file, with what was kept in memory."""
+        file = _File(self._spool, self._room)
+        # At once, so that it is discarded whatever fails.
+        self._file = file
+        for kept in self._kept:
+            file.write(self._folder.feed(kept))
+        self._kept.clear()
+        self._kept_bytes = 0
+        return file
+
+    def spill(self) -> None:
+        """See `Draft.spill`."""
+        self._memory_bytes = 0
+        if self._kept:
+            try:
+                self._written()
+            except OSError as error:
+                raise refusal(error) from error
 
     def finish(self, rest: Chunks, stream: Stream, user: str, *, envelope: bool) -> bytes | int:
         """Take the last bytes, then return the body if it stayed in memory, or commit it and return how many reports."""
@@ -146,7 +196,7 @@ class ReportDraft:
 
     def _commit(self, stream: Stream, user: str, *, envelope: bool) -> None:
         if self._file is None:
-            self._file = _File(self._spool)
+            self._file = _File(self._spool, self._room)
         self._file.write(self._folder.finish())
         received = self._spool.timestamps.now()
         if envelope:
@@ -162,12 +212,13 @@ class ReportDraft:
         """Write the lines once more, each in its envelope: what stands in it is known only now, at the commit."""
         prefix, suffix = parts
         between = suffix + b"\n" + prefix
-        enveloped = _File(self._spool)
+        enveloped = _File(self._spool, self._room)
         try:
             enveloped.write(prefix)
             left = bare.size - 1  # without the LF that ends the last line
+            at_once = max(1, min(ENVELOPE_CHUNK_BYTES, 2 * ENVELOPED_CHUNK_BYTES // len(between)))
             with bare.path.open("rb", buffering=0) as file:
-                while left and (chunk := file.read(min(left, ENVELOPE_CHUNK_BYTES))):
+                while left and (chunk := file.read(min(left, at_once))):
                     left -= len(chunk)
                     enveloped.write(chunk.replace(b"\n", between))
             enveloped.write(suffix + b"\n")
@@ -189,11 +240,13 @@ class FileDraft:
     Args:
         spool: where the file goes.
         undo: undoes the Content-Encoding; None where there is none, and no form either.
+        room: what it writes has to find there.
         form: that holds the file; None where the file is the body.
     """
 
-    def __init__(self, spool: Spool, undo: Decoder | None, form: Form | None = None) -> None:
+    def __init__(self, spool: Spool, undo: Decoder | None, room: Room, form: Form | None = None) -> None:
         self._spool = spool
+        self._room = room
         self._undo = undo
         self._form = form
         self._file: _File | None = None
@@ -209,7 +262,7 @@ class FileDraft:
 
     def _take(self, piece: bytes | memoryview) -> None:
         if self._file is None:
-            self._file = _File(self._spool)
+            self._file = _File(self._spool, self._room)
         if len(self._first_bytes) < names.MAGIC_BYTES:
             self._first_bytes += bytes(piece[: names.MAGIC_BYTES])
         self._hash.update(piece)
@@ -226,7 +279,7 @@ class FileDraft:
             claims = self._form.claims(uri)
         try:
             if self._file is None:
-                self._file = _File(self._spool)  # an empty file is a file
+                self._file = _File(self._spool, self._room)  # an empty file is a file
             self._file.finish()
             sidecar = Sidecar(
                 id=identity,
@@ -239,11 +292,20 @@ class FileDraft:
                 filename=claims.filename,
                 fields=claims.fields,
             )
-            self._spool.commit_file(stream, self._file.path, sidecar)
+            size = len(sidecar.to_json())
+            self._room.charge(size)
+            try:
+                self._spool.commit_file(stream, self._file.path, sidecar)
+            finally:
+                self._room.landed(size)
+                self._spool.census.drafted.add(0, -size)
         except OSError as error:
             raise refusal(error) from error
         self._file.committed()
         self._file = None
+
+    def spill(self) -> None:
+        """See `Draft.spill`: nothing is kept in memory anyway."""
 
     def discard(self) -> None:
         """See `Draft.discard`."""

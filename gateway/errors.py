@@ -147,8 +147,14 @@ def is_full(error: OSError) -> bool:
 
 def refusal(error: OSError) -> GatewayError:
     """What a failed write to the spool means to the client."""
-    if is_full(error):
+    if error.errno == errno.ENOSPC:
         return SpoolFull("the disk has no room")
+    if error.errno == errno.EDQUOT:
+        return SpoolFull("the quota that the file system has for this user is used up")
+    if error.errno == errno.EMFILE:
+        return Overloaded("no file can be opened: this process has reached its limit of open files (ulimit -n, LimitNOFILE=)")
+    if error.errno == errno.ENFILE:
+        return Overloaded("no file can be opened: this machine has reached its limit of open files (fs.file-max)")
     if error.errno == errno.EFBIG:
         return SpoolBroken("the process may not write a file of this size: raise its limit (ulimit -f, LimitFSIZE)")
     return SpoolBroken(f"the disk did not keep it ({error.strerror or error})")

@@ -284,6 +284,11 @@ class FastConnection(Connection):
         return super()._is_answering() or bool(self._behind)
 
     @property
+    def idle_since(self) -> float | None:
+        """Not idle while a report is in the fast lane; see `Connection.idle_since`."""
+        return None if self._head is not None or self._behind else super().idle_since
+
+    @property
     def is_last(self) -> bool:
         """Whether nothing comes after the request that is being answered."""
         return super().is_last and not self._behind

@@ -4,79 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import mmap
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 from typing import TypeVar
 
-import aiohttp
-from aiohttp.web import RequestPayloadError
-
+from gateway.bodyreader import (
+    PIECE_BYTES,
+    WIDE_BODIES,
+    WIDE_BODY_BYTES,
+    WIDE_PIECE_BYTES,
+    BodyReader,
+    Incoming,
+    Piece,
+)
+from gateway.buffers import Buffers
 from gateway.content import Decoder, decoder
+from gateway.descriptors import OpenFiles
 from gateway.drafts import Chunks, Draft, FileDraft, ReportDraft, check_enveloped, envelope_parts
-from gateway.errors import BadRequest, BodyTimeout, ClientGone, GatewayError, Overloaded
-from gateway.forms import form_of, largest_body
-from gateway.guard import Ticket, too_large
+from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Unanswerable
+from gateway.forms import Form, form_of
+from gateway.guard import Guard
 from gateway.journal import Done, Journal
-from gateway.largebody import LargeBody
+from gateway.pace import Pace
 from gateway.reportlines import DocumentFolder, Folder, NdjsonFolder, document_line, is_ndjson, ndjson_lines
 from gateway.spool import Spool
 from gateway.streams import Stream
+from gateway.writefault import WriteFault
 
 T = TypeVar("T")
-Chunk = TypeVar("Chunk", bytes, memoryview)
-# Of a body, and whether it is the last one, which may be empty.
-Piece = tuple[Chunks, bool]
 
-# How much is handed to a thread at a time. Two such pieces of a body are in memory: one on its way to the disk, and one
-# that gathers meanwhile.
-PIECE_BYTES = 256 * 1024
-# With what aiohttp reads ahead.
-STREAMED_BODY_BYTES = 2 * PIECE_BYTES + 256 * 1024
-# Each piece costs the waking of a thread: those of a file of so many bytes are wider, for so many such files at once.
-WIDE_PIECE_BYTES = 1 << 20
-WIDE_BODY_BYTES = 8 << 20
-WIDE_BODIES = 4
+# What the disk has refused, of all that ends a body.
+DISK_ERRORS = (SpoolFull, SpoolBroken, Overloaded, Unanswerable)
 
 
-@dataclass(slots=True)
-class Incoming:
-    """An admitted body.
+@dataclass(frozen=True, slots=True)
+class BodyTimes:
+    """How long a body may take.
 
     Attributes:
-        stream: where it goes.
-        user: who sends it.
-        uri: what a file is called; empty for reports, and where a form is to say it.
-        content_type: as claimed; of a form that of what it holds, once that has come.
-        undo: undoes the Content-Encoding; None where there is none.
-        length: the Content-Length, None if it is not known.
-        body: the bytes as they come.
-        ticket: what it may take.
-        large: what reads the same bytes past the parser, where that can be; then `body` is left alone.
-        boundary: of the form that the body is; None where it is none.
-        received_bytes: of the body so far, as sent.
+        timeout_s: how long a client may be silent, and the grace before the rate counts.
+        min_bytes_per_s: how fast the body has to come on the whole; 0 for no such bound.
     """
 
-    stream: Stream
-    user: str
-    uri: str
-    content_type: str
-    undo: Decoder | None
-    length: int | None
-    body: aiohttp.StreamReader
-    ticket: Ticket
-    large: LargeBody | None = None
-    boundary: bytes | None = None
-    received_bytes: int = 0
-
-    @property
-    def max_bytes(self) -> int:
-        """Of the body, decoded."""
-        return largest_body(self.stream, self.boundary)
+    timeout_s: float
+    min_bytes_per_s: int = 0
 
 
 class Intake:
@@ -85,28 +60,39 @@ class Intake:
     Args:
         spool: where files are committed.
         journals: for each report stream the writer of its segments.
+        guard: has let the bodies in.
         segment_report_limit: bytes up to which a report goes into a segment.
         envelope: whether reports are put into one.
-        body_timeout_s: how long a client may be silent in the middle of a body.
+        times: how long a body may take.
         executor: the threads that write drafts.
+        write_fault: is told what becomes of them.
+        files: has descriptors for them.
     """
 
     def __init__(
         self,
         spool: Spool,
         journals: Mapping[str, Journal],
+        guard: Guard,
         *,
         segment_report_limit: int,
         envelope: bool,
-        body_timeout_s: float,
+        times: BodyTimes,
         executor: Executor,
+        write_fault: WriteFault,
+        files: OpenFiles,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spool = spool
         self._journals = journals
+        self._guard = guard
         self._segment_report_limit = segment_report_limit
         self._envelope = envelope
-        self._body_timeout_s = body_timeout_s
+        self._times = times
         self._executor = executor
+        self._write_fault = write_fault
+        self._files = files
+        self._monotonic = monotonic
         self._wide_bodies = 0
 
     # --- reports --------------------------------------------------------------------------------------------------
@@ -114,43 +100,41 @@ class Intake:
     async def receive_reports(self, incoming: Incoming) -> int:
         """Commit the reports of a body, all or none, and return how many; a GatewayError says why not."""
         limit = min(self._segment_report_limit, incoming.stream.max_body_bytes)
-        form = form_of(incoming.stream, incoming.boundary)
+        reader, form = self._reader(incoming), form_of(incoming.stream, incoming.boundary)
+        body: bytes | None = None
         if incoming.length is not None and incoming.length <= limit and incoming.undo is None and form is None:
-            body = self._at_hand(incoming)
+            body = reader.at_hand()
             if body is None:
-                body = b"".join([chunk async for chunk in self._chunks(incoming)])
-            count, synced = self._commit_small(incoming, body)
-            await synced
-            return count
+                piece = await reader.gather(max(PIECE_BYTES, limit + 1))
+                if piece.is_last:
+                    body = b"".join(piece.chunks)
+                else:
+                    # Memory is short, and the rest may be long in coming: it gets a file of its own.
+                    reader.put_back(piece)
+        if body is None:
+            received = await self._receive_into_draft(incoming, reader, limit, form)
+            if isinstance(received, int):
+                return received
+            body = received
+            if form is not None:
+                incoming.content_type = form.content_type
+        count, synced = self._commit_small(incoming, body)
+        await synced
+        return count
+
+    async def _receive_into_draft(self, incoming: Incoming, reader: BodyReader, limit: int, form: Form | None) -> bytes | int:
+        """The body if it is small, decoded; or the number of its reports, committed."""
 
         def new_folder() -> Folder:
             claimed = incoming.content_type if form is None else form.content_type
             return NdjsonFolder() if is_ndjson(claimed) else DocumentFolder()
 
-        draft = ReportDraft(self._spool, _decoder(incoming), new_folder, limit, form)
+        draft = ReportDraft(self._spool, _decoder(incoming), new_folder, limit, incoming.ticket, form)
 
         def finish(rest: Chunks) -> bytes | int:
             return draft.finish(rest, incoming.stream, incoming.user, envelope=self._envelope)
 
-        result = await self._receive(incoming, draft, finish, partial(self._gather, incoming))
-        if isinstance(result, int):
-            return result
-        if form is not None:
-            incoming.content_type = form.content_type
-        count, synced = self._commit_small(incoming, result)
-        await synced
-        return count
-
-    @staticmethod
-    def _at_hand(incoming: Incoming) -> bytes | None:
-        """The body if it came with the head, as small bodies do: then there is nothing to wait for, and no timeout to set."""
-        body = incoming.body
-        if not body.is_eof() or body.exception() is not None:
-            return None
-        data = body.read_nowait(-1)
-        incoming.received_bytes = len(data)
-        incoming.ticket.took(len(data))
-        return data
+        return await self._receive(incoming, reader, draft, finish, reader.gather)
 
     def _commit_small(self, incoming: Incoming, body: bytes) -> tuple[int, asyncio.Future[None]]:
         """The number of reports, and what is done when they are synced."""
@@ -188,15 +172,28 @@ class Intake:
         if self._envelope:
             prefix, suffix = parts = envelope_parts(user, received)
             check_enveloped(size, len(lines), parts, stream.max_body_bytes)
+            added = len(lines) * sum(map(len, parts))
+            self._guard.hold_more(added)
+            done = partial(self._let_go_more, added, done)
             lines = [prefix + line[:-1] + suffix + b"\n" for line in lines]
-        self._journals[stream.name].append(received, lines[0] if len(lines) == 1 else b"".join(lines), done)
+        try:
+            self._journals[stream.name].append(received, lines[0] if len(lines) == 1 else b"".join(lines), done)
+        except BaseException:
+            if self._envelope:
+                self._guard.let_go_more(added)
+            raise
+
+    def _let_go_more(self, added: int, done: Done, error: GatewayError | None) -> None:
+        self._guard.let_go_more(added)
+        done(error)
 
     # --- files ----------------------------------------------------------------------------------------------------
 
     async def receive_file(self, incoming: Incoming) -> int:
         """Commit the body as a file, and return 1; a GatewayError says why not."""
         form = form_of(incoming.stream, incoming.boundary)
-        draft = FileDraft(self._spool, incoming.undo if form is None else _decoder(incoming), form)
+        draft = FileDraft(self._spool, incoming.undo if form is None else _decoder(incoming), incoming.ticket, form)
+        reader = self._reader(incoming)
 
         def finish(rest: Chunks) -> None:
             draft.finish(
@@ -209,117 +206,91 @@ class Intake:
             )
 
         if incoming.large is None:
-            await self._receive(incoming, draft, finish, partial(self._gather, incoming))
+            await self._receive(incoming, reader, draft, finish, reader.gather)
         else:
             with self._buffers(incoming) as buffers, incoming.large as large:
-                await self._receive(incoming, draft, finish, partial(self._fill, incoming, large, cycle(buffers)))
+                await self._receive(incoming, reader, draft, finish, partial(reader.fill, large, buffers))
         return 1
 
     # --- bodies ---------------------------------------------------------------------------------------------------
 
+    def _reader(self, incoming: Incoming) -> BodyReader:
+        return BodyReader(incoming, Pace(self._times.min_bytes_per_s, self._times.timeout_s, self._monotonic))
+
     async def _receive(
-        self, incoming: Incoming, draft: Draft, finish: Callable[[Chunks], T], next_piece: Callable[[], Awaitable[Piece]]
+        self,
+        incoming: Incoming,
+        reader: BodyReader,
+        draft: Draft,
+        finish: Callable[[Chunks], T],
+        next_piece: Callable[[], Awaitable[Piece]],
     ) -> T:
         try:
-            rest = await self._feed(incoming, draft, next_piece)
-            incoming.ticket.written(incoming.received_bytes)
-            return await _finished(self._in_thread(lambda: finish(rest)))
-        except BaseException:
+            rest = await self._feed(incoming, reader, draft, next_piece)
+            incoming.ticket.handed_on(incoming.received_bytes)
+            result = await _finished(self._in_thread(lambda: finish(rest)))
+        except BaseException as error:
+            if isinstance(error, DISK_ERRORS) and isinstance(error.__cause__, OSError):
+                self._write_fault.failed(incoming.stream, error)
             # What kept the body out is what its sender is told; a draft that cannot be removed is erased at the next start.
             with contextlib.suppress(OSError):
                 await _finished(self._in_thread(draft.discard))
             raise
+        finally:
+            if reader.has_file:
+                self._files.close_body()
+        if not isinstance(result, bytes):
+            # Else it stayed in memory, and says nothing of the disk.
+            self._write_fault.succeeded()
+        return result
 
-    async def _feed(self, incoming: Incoming, draft: Draft, next_piece: Callable[[], Awaitable[Piece]]) -> Chunks:
+    async def _feed(
+        self, incoming: Incoming, reader: BodyReader, draft: Draft, next_piece: Callable[[], Awaitable[Piece]]
+    ) -> Chunks:
         """Read while the piece before is being written, and return the last piece."""
         writing: asyncio.Future[None] | None = None
         try:
             while True:
-                piece, is_last = await next_piece()
-                if is_last:
+                piece = await next_piece()
+                if piece.is_last:
                     break
                 if writing is not None:
-                    await _finished(writing)
-                    incoming.ticket.check_room()
-                elif incoming.undo is not None:
-                    # Now, and not at the door: a few heads must not take the memory of bodies that come.
-                    incoming.ticket.take_memory(incoming.undo.memory_bytes)
-                incoming.ticket.written(sum(map(len, piece)))
-                writing = self._in_thread(partial(draft.feed, piece))
+                    with reader.standing():
+                        await _finished(writing)
+                else:
+                    self._begin_draft(incoming, reader)
+                incoming.ticket.handed_on(sum(map(len, piece.chunks)))
+                writing = self._in_thread(partial(_feed_piece, draft, piece))
+                writing.add_done_callback(partial(_written, piece))
         finally:
             # Also when the client is gone: the draft must not be discarded under a thread that writes it.
             if writing is not None:
                 await _over(writing)
         if writing is not None:
             writing.result()
-        return piece
+        return piece.chunks
 
-    async def _gather(self, incoming: Incoming) -> Piece:
-        """Wait for the next piece of a body, in the chunks in which it comes."""
-        gathered: list[bytes] = []
-        size = 0
-        while size < PIECE_BYTES:
-            chunk = await self._next(incoming, incoming.body.readany())
-            if not chunk:
-                return gathered, True
-            gathered.append(chunk)
-            size += len(chunk)
-        return gathered, False
-
-    async def _fill(self, incoming: Incoming, large: LargeBody, buffers: Iterator[memoryview]) -> Piece:
-        """Wait for the next piece of a large body, in the buffer whose turn it is: what was in it before is written."""
-        buffer = next(buffers)
-        size = 0
-        while size < len(buffer):
-            chunk = await self._next(incoming, large.read_into(buffer[size:]))
-            if not chunk:
-                break
-            size += len(chunk)
-        return [buffer[:size]], size < len(buffer)
+    def _begin_draft(self, incoming: Incoming, reader: BodyReader) -> None:
+        """What a body takes that is received for longer; now, and not at the door: a few heads must not take it from others."""
+        self._files.open_body()
+        reader.has_file = True
+        if incoming.undo is not None:
+            incoming.ticket.memory.take(incoming.undo.memory_bytes)
 
     @contextlib.contextmanager
-    def _buffers(self, incoming: Incoming) -> Iterator[tuple[memoryview, memoryview]]:
+    def _buffers(self, incoming: Incoming) -> Iterator[Buffers]:
         """Two buffers for the pieces of a large body, wide ones if there is memory for them."""
         is_wide = self._wide_bodies < WIDE_BODIES and (incoming.length or 0) >= WIDE_BODY_BYTES
         if is_wide:
             try:
-                incoming.ticket.take_memory(2 * WIDE_PIECE_BYTES - STREAMED_BODY_BYTES)
+                self._guard.memory.check(2 * WIDE_PIECE_BYTES)
             except Overloaded:
                 is_wide = False
-        size = WIDE_PIECE_BYTES if is_wide else PIECE_BYTES
         self._wide_bodies += is_wide
         try:
-            # Mapped, so that memory is taken by the bytes that come, and not by a client that has only announced them.
-            yield memoryview(mmap.mmap(-1, size)), memoryview(mmap.mmap(-1, size))
+            yield Buffers(WIDE_PIECE_BYTES if is_wide else PIECE_BYTES, incoming.ticket.memory)
         finally:
             self._wide_bodies -= is_wide
-
-    async def _chunks(self, incoming: Incoming) -> AsyncIterator[bytes]:
-        """The body as it comes; see `_next`."""
-        while chunk := await self._next(incoming, incoming.body.readany()):
-            yield chunk
-
-    async def _next(self, incoming: Incoming, reading: Awaitable[Chunk]) -> Chunk:
-        """More of the body, nothing at its end; BodyTimeout when the client is silent, ClientGone when it went away."""
-        try:
-            async with asyncio.timeout(self._body_timeout_s):
-                chunk = await reading
-        except TimeoutError:
-            raise BodyTimeout(f"no byte of the body came for {self._body_timeout_s:g} seconds") from None
-        except RequestPayloadError as error:
-            # Nothing of it is worth reading after the answer.
-            incoming.body.feed_eof()
-            raise BadRequest(f"the body is not as its head says: {error}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise ClientGone("the client closed the connection in the middle of the body") from error
-        if chunk:
-            incoming.received_bytes += len(chunk)
-            limit = incoming.max_bytes
-            if incoming.received_bytes > limit:
-                # Decoding only ever makes a body of interest larger.
-                raise too_large(limit)
-            incoming.ticket.took(len(chunk))
-        return chunk
 
     def _in_thread(self, step: Callable[[], T]) -> asyncio.Future[T]:
         """Have a thread begin with a step of a draft: at once, and not when the loop next turns."""
@@ -344,6 +315,16 @@ async def _over(running: asyncio.Future[T]) -> None:
     running.exception()
     if cancelled is not None:
         raise cancelled
+
+
+def _feed_piece(draft: Draft, piece: Piece) -> None:
+    if piece.is_early:
+        draft.spill()
+    draft.feed(piece.chunks)
+
+
+def _written(piece: Piece, _: asyncio.Future[None]) -> None:
+    piece.written()
 
 
 def _decoder(incoming: Incoming) -> Decoder:

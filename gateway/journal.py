@@ -34,6 +34,8 @@ from gateway.streams import Stream
 Done = Callable[[GatewayError | None], None]
 
 RESTORE_PAUSE_S = 1.0
+# Of a small report.
+SMALL_BYTES = 1024
 # How long a round may wait for more reports while they keep coming.
 GATHER_S = 0.0005
 
@@ -123,6 +125,11 @@ class Journal:
     def current_fault(self) -> GatewayError | None:
         """What keeps reports out at the moment, None if nothing does."""
         return self.fault
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be written that a small report would find no room behind it."""
+        return bool(self._pending_bytes) and self._pending_bytes + SMALL_BYTES > self._limits.pending_bytes
 
     # --- the event loop's side ------------------------------------------------------------------------------------
 

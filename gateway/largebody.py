@@ -51,6 +51,8 @@ class LargeBody(asyncio.BufferedProtocol):
         self._is_lost = False
         self._target: memoryview | None = None
         self._arrived: asyncio.Future[int] | None = None
+        # What arrived just when the wait for it was given up.
+        self._early = b""
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +64,8 @@ class LargeBody(asyncio.BufferedProtocol):
     async def read_into(self, target: memoryview) -> memoryview:
         """Put what comes next at the begin of `target`, and return that part of it; it is empty at the end of the body.
 
+        Where the wait for it is given up, nothing is lost: the next call goes on.
+
         Raises:
             ConnectionError: the client is gone; or what else the connection says of its end.
         """
@@ -71,6 +75,10 @@ class LargeBody(asyncio.BufferedProtocol):
                 target[: len(parsed)] = parsed
                 return target[: len(parsed)]
             self._left = self._take_over()
+        if self._early:
+            early, self._early = self._early, b""
+            target[: len(early)] = early
+            return target[: len(early)]
         if not self._left:
             return target[:0]
         if self._is_lost or self._transport.is_closing():
@@ -80,6 +88,13 @@ class LargeBody(asyncio.BufferedProtocol):
         self._transport.resume_reading()
         try:
             return target[: await self._arrived]
+        except asyncio.CancelledError:
+            # Who reads may come back with another target: nothing of the body is forgotten meanwhile.
+            if self._arrived.done() and not self._arrived.cancelled() and self._arrived.exception() is None:
+                self._early = bytes(target[: self._arrived.result()])
+            elif self._left:
+                self._transport.pause_reading()
+            raise
         finally:
             self._target = self._arrived = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -59,6 +60,11 @@ class Metrics:
         self.quarantined = counter(
             "quarantined", "Things set aside because they could not be read.", {"stream": (*streams, ADOPTING)}
         )
+        self.open_connections = Counts(
+            registry, board, GaugeMetricFamily, PREFIX + "open_connections", "Connections that are open.", {}
+        )
+        text = "Connections that the limit of open files allows, files of bodies that are received among them."
+        self.max_connections = Counts(registry, board, GaugeMetricFamily, PREFIX + "max_connections", text, {})
         self.worker_deaths = counter("worker_deaths", "Worker processes that ended by themselves.", {})
         self.request_seconds = histogram(
             "request_seconds", "Seconds from the head of a request to its answer.", REQUEST_BUCKETS_S, {"route": routes}
@@ -73,11 +79,9 @@ class Metrics:
             per_stream,
         )
 
-    def watch(
-        self, waiting: Callable[[], Iterable[Waiting]], free_bytes: Callable[[], int], ahead_s: Callable[[], float]
-    ) -> None:
+    def watch(self, waiting: Callable[[], Iterable[Waiting]], free: Callable[[], Free], ahead_s: Callable[[], float]) -> None:
         """Have the state of the spool asked at each scrape."""
-        self.registry.register(SpoolCollector(waiting, free_bytes, ahead_s))
+        self.registry.register(SpoolCollector(waiting, free, ahead_s))
 
     def render(self) -> bytes:
         """The Prometheus text format."""
@@ -96,14 +100,22 @@ class Waiting:
         self.age_s = age_s
 
 
+class Free:
+    """What is free on the file system of the spool: bytes, and inodes, None where those have no bound."""
+
+    __slots__ = ("bytes", "inodes")
+
+    def __init__(self, size: int, inodes: int | None) -> None:
+        self.bytes = size
+        self.inodes = inodes
+
+
 class SpoolCollector(Collector):
     """Gauges that are read from the spool when they are asked for."""
 
-    def __init__(
-        self, waiting: Callable[[], Iterable[Waiting]], free_bytes: Callable[[], int], ahead_s: Callable[[], float]
-    ) -> None:
+    def __init__(self, waiting: Callable[[], Iterable[Waiting]], free: Callable[[], Free], ahead_s: Callable[[], float]) -> None:
         self._waiting = waiting
-        self._free_bytes = free_bytes
+        self._free = free
         self._ahead_s = ahead_s
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
@@ -112,12 +124,14 @@ class SpoolCollector(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The families with the values of now."""
-        files, size, age, free, ahead = families = self._families()
+        files, size, age, free_bytes, free_inodes, ahead = families = self._families()
         for waiting in self._waiting():
             files.add_metric([waiting.stream], waiting.files)
             size.add_metric([waiting.stream], waiting.bytes)
             age.add_metric([waiting.stream], waiting.age_s)
-        free.add_metric([], self._free_bytes())
+        free = self._free()
+        free_bytes.add_metric([], free.bytes)
+        free_inodes.add_metric([], math.inf if free.inodes is None else free.inodes)
         ahead.add_metric([], self._ahead_s())
         return families
 
@@ -131,6 +145,10 @@ class SpoolCollector(Collector):
                 labels=["stream"],
             ),
             GaugeMetricFamily(PREFIX + "spool_free_bytes", "Bytes free on the file system of the spool."),
+            GaugeMetricFamily(
+                PREFIX + "spool_free_inodes",
+                "Files that can still be created on the file system of the spool, +Inf without a bound.",
+            ),
             GaugeMetricFamily(
                 PREFIX + "names_ahead_seconds",
                 "How far the order of names in the spool is ahead of the clock, which was stepped back; times stay true.",

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+from gateway import descriptors
+from gateway.accepting import Acceptor
+from gateway.bodyreader import STREAMED_BODY_BYTES
 from gateway.config import Config
 from gateway.connection import Connection
-from gateway.disk import free_bytes
+from gateway.descriptors import OpenFiles
+from gateway.disk import file_system
 from gateway.errors import ConfigError
-from gateway.guard import Guard, Room
+from gateway.guard import Bounds, Guard
 from gateway.handshakes import Handshakes
-from gateway.intake import STREAMED_BODY_BYTES, Intake
+from gateway.intake import BodyTimes, Intake
 from gateway.journal import Journal, SegmentLimits
-from gateway.listening import LISTEN_BACKLOG, Listeners
+from gateway.listening import Listeners
 from gateway.log import Log
-from gateway.metrics import Metrics
+from gateway.metrics import Free, Metrics
 from gateway.spool import Spool
 from gateway.streams import Kind
+from gateway.threads import started_pool
 from gateway.tls import renew
 from gateway.web import Probes, Web
+from gateway.writefault import WriteFault
 
 DRAFT_THREADS = 8
 _CLOSING_S = 0.1
@@ -58,9 +63,9 @@ class Receiving:
         degraded: Callable[[], list[str]],
         on_defect: Callable[[], object],
     ) -> None:
-        self._config = config
         self._spool = spool
         self._log = log
+        self._config = config
         self._tls = tls
         if tls is not None:
             Handshakes(log).watch(tls)
@@ -75,10 +80,10 @@ class Receiving:
             if stream.kind is Kind.REPORTS
         }
         spool.writers.update(self._journals)
-        metrics.watch(spool.census.of_each_stream, lambda: free_bytes(spool.root), spool.timestamps.ahead_s)
+        metrics.watch(spool.census.of_each_stream, partial(_free, spool), spool.timestamps.ahead_s)
         self._guard = Guard(
             spool,
-            Room(
+            Bounds(
                 quota=config.spool.quota,
                 reserve=config.spool.reserve,
                 pending_bytes=config.limits.pending_bytes,
@@ -87,47 +92,47 @@ class Receiving:
             ),
             {name: journal.current_fault for name, journal in self._journals.items()},
         )
+        writers = started_pool(DRAFT_THREADS, "draft")
+        self._files = OpenFiles(descriptors.limit(), descriptors.in_use())
+        self._write_fault = WriteFault(spool, writers)
         intake = Intake(
             spool,
             self._journals,
+            self._guard,
             segment_report_limit=config.spool.segment_report_limit,
             envelope=config.aggregation.envelope,
-            body_timeout_s=config.limits.body_timeout,
-            executor=ThreadPoolExecutor(DRAFT_THREADS, thread_name_prefix="draft"),
+            times=BodyTimes(config.limits.body_timeout, config.limits.body_min_rate),
+            executor=writers,
+            write_fault=self._write_fault,
+            files=self._files,
         )
         self._web = Web(
             spool.streams,
             self._guard,
             intake,
-            Probes(self._guard.refusal, degraded, metrics.render),
+            Probes(self._refusals, degraded, metrics.render),
             log=log,
             metrics=metrics,
             fast_lane_bytes=config.spool.segment_report_limit if config.listen.fast_lane else 0,
             delay_s=config.response_delay_ms / 1000,
         )
         self._protocols = self._web.server(config.limits.keepalive_timeout)
-        self._listeners: list[asyncio.AbstractServer] = []
+        self._acceptor = Acceptor(
+            self._protocols,
+            self._files,
+            log,
+            tls=tls,
+            handshake_s=config.limits.keepalive_timeout,
+            on_count=metrics.open_connections.labels().set,
+        )
+        metrics.max_connections.labels().set(self._files.most)
         self._is_inherited = False
 
     async def listen(self, listeners: Listeners) -> None:
         """Accept requests on all of these sockets from now on."""
         self._is_inherited = listeners.is_inherited
-        loop = asyncio.get_running_loop()
         for each in listeners.of(0):
-            if each.family == socket.AF_UNIX:
-                # Without TLS: what goes through it does not leave this machine. Its file belongs to the one who made it.
-                made = await loop.create_unix_server(  # type: ignore[call-arg]  # uvloop's takes cleanup_socket, asyncio's from 3.13
-                    self._protocols, sock=each, backlog=LISTEN_BACKLOG, cleanup_socket=False
-                )
-            else:
-                made = await loop.create_server(
-                    self._protocols,
-                    sock=each,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=None if self._tls is None else self._config.limits.keepalive_timeout,
-                    backlog=LISTEN_BACKLOG,
-                )
-            self._listeners.append(made)
+            self._acceptor.listen(each)
 
     def reload(self) -> None:
         """Use the certificate that the files hold now, for new connections; if it cannot be used, the one of before."""
@@ -138,11 +143,22 @@ class Receiving:
         except ConfigError as error:
             self._log.error("reload failed", reason=str(error))
 
+    def _refusals(self) -> list[str]:
+        """Why a body would be refused now, for `/ready`."""
+        reasons = self._guard.refusal()
+        for name, journal in self._journals.items():
+            if journal.is_full:
+                reasons.append(f"{name}: too many reports wait to be written")
+        if (error := self._write_fault.current()) is not None:
+            reasons.append(f"files: {error}")
+        if self._acceptor.is_blocked:
+            reasons.append(f"new connections have to wait: {self._files.shortage()}")
+        return reasons
+
     async def stop(self, timeout_s: float) -> None:
         """Take nothing new, and let requests in flight come to their end, for so long at the most."""
         # Inherited sockets stay open elsewhere: connections wait in them for the next process.
-        for listener in self._listeners:
-            listener.close()
+        self._acceptor.close()
         if self._is_inherited:
             await self._serve_accepted()
         self._guard.stopping = True
@@ -161,8 +177,7 @@ class Receiving:
         while True:
             # At least once: a connection that was accepted in this turn is known in the next one.
             await asyncio.sleep(_LOOK_S)
-            # Of one whose handshake is not over nothing is known here, so with TLS the time is waited for.
-            is_done = self._tls is None and not any(
+            is_done = not self._acceptor.is_opening and not any(
                 isinstance(each, Connection) and each.is_fresh for each in self._protocols.connections
             )
             if is_done or time.monotonic() > ends:
@@ -170,5 +185,11 @@ class Receiving:
 
     async def close(self) -> None:
         """Cut the segments, and end their writers."""
+        await self._write_fault.close()
         for journal in self._journals.values():
             await journal.close()
+
+
+def _free(spool: Spool) -> Free:
+    seen = file_system(spool.root)
+    return Free(seen.free_bytes, seen.free_inodes)

@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gateway import descriptors
 from gateway.adoption import adopt, needs_adoption
 from gateway.board import Board
 from gateway.clockwatch import ClockWatch
@@ -114,6 +115,8 @@ class Service:
             python=platform.python_version(),
         )
         self._log.info("configuration in effect", **_unlike_default(self._config))
+        before, now = descriptors.raise_limit()
+        self._log.info("open files allowed", before=before, now=now)
         self._open_spool()
         try:
             self._build()

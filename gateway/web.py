@@ -11,6 +11,7 @@ from functools import partial
 from aiohttp import web
 
 from gateway.answers import CLOSING_STATUSES, RETRY_AFTER_S, ErrorResponse, json_response, response_for
+from gateway.bodyreader import Incoming
 from gateway.connection import SERVER, Connection, Server
 from gateway.content import decoder
 from gateway.errors import GatewayError, Unanswerable
@@ -19,7 +20,7 @@ from gateway.forms import boundary_of, largest_body
 from gateway.guard import Guard
 from gateway.headcheck import MAX_FIELD_BYTES, MAX_FIELDS, MAX_LINE_BYTES, Heads
 from gateway.identify import user_of
-from gateway.intake import Incoming, Intake
+from gateway.intake import Intake
 from gateway.largebody import LARGE_BYTES, LargeBody
 from gateway.log import Log, Request
 from gateway.metrics import Metrics
@@ -117,7 +118,7 @@ class Web:
                 on_end=self._end,
             )
 
-    def server(self, keepalive_timeout_s: float) -> web.Server:
+    def server(self, keepalive_timeout_s: float) -> Server:
         """The protocol factory to listen with."""
         return Server(
             self.handle,

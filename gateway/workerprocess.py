@@ -78,6 +78,13 @@ class WorkerProcess:
         self.has_stopped.set()
         return code
 
+    async def ends_within(self, seconds: float) -> None:
+        """Wait until the process is gone, for so long at the most."""
+        assert self._process is not None  # as above
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._process.wait()
+
     def kill(self) -> None:
         """End the process, if there is one."""
         if self._process is not None and self.is_running:

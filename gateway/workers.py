@@ -27,6 +27,8 @@ from gateway.tasks import watched
 from gateway.workerprocess import WorkerProcess, program
 
 START_PATIENCE_S = 60.0
+# For what a worker logs that ends while it starts.
+FAREWELL_S = 5.0
 # Beside the time that requests have: for the cut of its segments, before it is ended from outside.
 STOP_PATIENCE_S = 10.0
 # A worker that dies again and again is replaced later and later.
@@ -171,6 +173,9 @@ class Workers:
         await asyncio.wait([reading, waiting], timeout=START_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if not worker.is_ready.is_set():
+            if reading.done():
+                # It goes by itself, and is logging why.
+                await worker.ends_within(FAREWELL_S)
             worker.kill()
             raise StartError("a worker process did not start: what it met stands in the lines above")
         self._log.info("worker started", worker=worker.column, pid=worker.pid)

@@ -14,14 +14,17 @@ from fixtures_model_thread import AtOnce, Monotonic
 from fixtures_spool import HOST, Clock, open_bench
 
 from gateway.batching import Batcher, Summaries
+from gateway.bodyreader import STREAMED_BODY_BYTES, Incoming
 from gateway.delivery import Lane
-from gateway.guard import Guard, Room
-from gateway.intake import STREAMED_BODY_BYTES, Incoming, Intake
+from gateway.descriptors import OpenFiles
+from gateway.guard import Bounds, Guard
+from gateway.intake import BodyTimes, Intake
 from gateway.journal import Journal, SegmentLimits
 from gateway.retry import RetryPolicy
 from gateway.spool import Spool
 from gateway.stores import Store
 from gateway.streams import Kind, Stream
+from gateway.writefault import WriteFault
 
 # Small, so that some reports fill a segment; a segment, or a report too large for one, is enough for a batch.
 SEGMENT_REPORT_LIMIT = 200
@@ -92,15 +95,19 @@ class Process:
                 )
                 wake = self.batchers[stream.name].wake
             spool.on_commit(stream, wake)
-        room = Room(0, 0, 1 << 30, SEGMENT_REPORT_LIMIT, STREAMED_BODY_BYTES)
-        self._guard = Guard(spool, room, {name: journal.current_fault for name, journal in self.journals.items()})
+        bounds = Bounds(0, 0, 1 << 30, SEGMENT_REPORT_LIMIT, STREAMED_BODY_BYTES)
+        self._guard = Guard(spool, bounds, {name: journal.current_fault for name, journal in self.journals.items()})
+        self._write_fault = WriteFault(spool, AtOnce(), pause_s=3600.0)
         self._intake = Intake(
             spool,
             self.journals,
+            self._guard,
             segment_report_limit=SEGMENT_REPORT_LIMIT,
             envelope=envelope,
-            body_timeout_s=3600.0,
+            times=BodyTimes(3600.0),
             executor=AtOnce(),
+            write_fault=self._write_fault,
+            files=OpenFiles(1024, 0),
         )
 
     # --- steps ----------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ LAYERS = (
         "edge",
         """
         __main__ cli inherited activation arguments commands healthcheck service workers workerprocess worker channel
-        receiving sending listening unixsocket handshakes web answers requesthead connection framing fastlane plainhead
-        headcheck identify guard intake largebody
+        receiving sending accepting listening unixsocket handshakes web answers requesthead connection framing fastlane
+        plainhead headcheck identify guard intake bodyreader largebody
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember packing parcels drafts"),
@@ -28,14 +28,20 @@ LAYERS = (
         stores.s3_errors stores.silence stores.file_slice
         """,
     ),
-    ("disk", "recovery adoption adopted_reports goedition journal spool census quarantine layout sidecar tallies unsettled disk"),
+    (
+        "disk",
+        """
+        recovery adoption adopted_reports goedition journal writefault diskroom
+        spool census quarantine layout sidecar tallies unsettled disk
+        """,
+    ),
     (
         "ground",
         """
         names timestamps streams routes units retry errors metrics series board tls version
         config configdraft configfile configload configprint
-        log clockwatch events repeated logline librarylog tasks rarebytes jsontext jsongrammar reportlines documents content
-        parameters formparser forms
+        log clockwatch events repeated logline librarylog tasks threads descriptors memory buffers pace
+        rarebytes jsontext jsongrammar reportlines documents content parameters formparser forms
         """,
     ),
 )
@@ -44,6 +50,7 @@ RECEIVING = {
     *(
         "worker",
         "channel",
+        "accepting",
         "receiving",
         "web",
         "answers",
@@ -56,6 +63,12 @@ RECEIVING = {
         "fastlane",
         "plainhead",
         "intake",
+        "bodyreader",
+        "buffers",
+        "memory",
+        "pace",
+        "diskroom",
+        "writefault",
         "largebody",
     ),
 }

@@ -295,7 +295,7 @@ async def test_a_batch_is_no_larger_than_the_room_for_its_archive(
     for number in range(6):
         bench.report(b"%d" % number * 10_000)
     room = 2 * (25_000 + batching.ARCHIVE_OVERHEAD_BYTES)
-    monkeypatch.setattr(disk, "free_bytes", lambda _: room)
+    monkeypatch.setattr(disk, "file_system", lambda _: disk.FileSystem(room))
     line = start()
     await line.everything()
     assert [len(lines.splitlines()) for lines in line.archives()] == [2, 2, 2]
@@ -306,7 +306,7 @@ async def test_what_does_not_fit_once_more_is_sealed_as_it_is(start: Open, bench
     for number in range(3):
         bench.report(b"%d" % number * 10_000)
     before = bench.spool.census.waiting[USAGE.name].files, bench.spool.census.waiting[USAGE.name].bytes
-    monkeypatch.setattr(disk, "free_bytes", lambda _: 0)
+    monkeypatch.setattr(disk, "file_system", lambda _: disk.FileSystem(0))
     line = start()
     await line.everything()
     assert sorted(sealed(bench).values()) == [b"%d" % number * 10_000 + b"\n" for number in range(3)]
@@ -348,7 +348,7 @@ async def test_what_is_sealed_as_it_is_arrives_packed(
     bench.reports([b"%d" % number for number in range(1000)])
     line = start()
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "free_bytes", lambda _: 0)
+        patch.setattr(disk, "file_system", lambda _: disk.FileSystem(0))
         await line.everything()
     batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
     assert tree(bench.spool.root) == {}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fixtures_spool import Trace
@@ -201,11 +202,25 @@ def test_a_file_is_cut_back(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"012x"
 
 
-def test_free_bytes_are_what_the_kernel_says(tmp_path: Path) -> None:
-    """The free space is that of an ordinary process, in bytes."""
+def test_a_file_system_is_what_the_kernel_says(tmp_path: Path) -> None:
+    """The free bytes and inodes are those of an ordinary process."""
     status = os.statvfs(tmp_path)
-    assert disk.free_bytes(tmp_path) <= status.f_bfree * status.f_frsize
-    assert disk.free_bytes(tmp_path) > 0
+    seen = disk.file_system(tmp_path)
+    assert 0 < seen.free_bytes <= status.f_bfree * status.f_frsize
+    assert seen.free_inodes is None or 0 < seen.free_inodes <= status.f_ffree
+    assert not seen.is_read_only
+
+
+@pytest.mark.parametrize(("files", "free", "told"), [(0, 0, None), (10, 0, 0), (10, 7, 7)])
+def test_a_file_system_that_counts_no_inodes_has_no_bound(files: int, free: int, told: int | None, tmp_path: Path) -> None:
+    """Where the kernel says 0 inodes of 0 there is no such bound; 0 of 10 is none left."""
+
+    def saying(path: Path) -> object:
+        return SimpleNamespace(f_bavail=1, f_frsize=4096, f_files=files, f_favail=free, f_flag=os.ST_RDONLY | os.ST_NOSUID)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "statvfs", saying)
+        assert disk.file_system(tmp_path) == disk.FileSystem(4096, told, is_read_only=True)
 
 
 # --- the lock ----------------------------------------------------------------------------------------------------

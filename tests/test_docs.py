@@ -22,7 +22,7 @@ from gateway import arguments, commands, service
 from gateway.answers import STATUSES
 from gateway.config import ENVIRONMENT, KEYS, SECTIONS, Key, environment_name
 from gateway.events import EVENTS, STREAM_EVENTS
-from gateway.metrics import Metrics
+from gateway.metrics import Free, Metrics
 from gateway.streams import STREAMS
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -143,7 +143,7 @@ def test_every_event_is_documented() -> None:
 def catalogue() -> dict[str, tuple[str, set[str]]]:
     """Give the type and the labels of each metric by the name under which it is scraped."""
     metrics = Metrics()
-    metrics.watch(list, lambda: 0, lambda: 0.0)
+    metrics.watch(list, lambda: Free(0, None), lambda: 0.0)
     found: dict[str, tuple[str, set[str]]] = {}
     for collector in metrics.registry._collector_to_names:
         # A family that is asked for at each scrape knows its labels, a metric that is counted up keeps them to itself.

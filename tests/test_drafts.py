@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backports import zstd
 from fixtures_spool import PID, SPECIMEN, START_NS, USAGE, Bench, Trace, open_bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import disk, drafts, names
 from gateway.content import decoder
-from gateway.drafts import FileDraft, ReportDraft, envelope_parts
+from gateway.disk import FileSystem
+from gateway.drafts import FileDraft, ReportDraft, Room, envelope_parts
 from gateway.errors import BadRequest, GatewayError, SpoolBroken, SpoolFull, TooLarge
+from gateway.guard import Bounds, Guard, Ticket
 from gateway.reportlines import DocumentFolder, NdjsonFolder
 from gateway.sidecar import read_sidecar
 
@@ -38,15 +42,23 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield made
 
 
-def report_draft(bench: Bench, encoding: str = "", *, many: bool = False, memory: int = MEMORY) -> ReportDraft:
+def ticket(bench: Bench, *, quota: int = 0, reserve: int = 0, free: int = 1 << 40) -> Ticket:
+    """What an admitted body of unknown length may take."""
+    bounds = Bounds(quota=quota, reserve=reserve, pending_bytes=1 << 30, held_bytes=MEMORY, streamed_bytes=1000)
+    return Guard(bench.spool, bounds, {}, look=lambda: FileSystem(free)).admit(SPECIMEN, None)
+
+
+def report_draft(
+    bench: Bench, encoding: str = "", *, many: bool = False, memory: int = MEMORY, room: Room | None = None
+) -> ReportDraft:
     """A draft for a document, or for many lines."""
     new_folder = NdjsonFolder if many else DocumentFolder
-    return ReportDraft(bench.spool, decoder(encoding, USAGE.max_body_bytes), new_folder, memory)
+    return ReportDraft(bench.spool, decoder(encoding, USAGE.max_body_bytes), new_folder, memory, room or ticket(bench))
 
 
-def file_draft(bench: Bench, encoding: str = "") -> FileDraft:
+def file_draft(bench: Bench, encoding: str = "", room: Room | None = None) -> FileDraft:
     """A draft for a specimen."""
-    return FileDraft(bench.spool, decoder(encoding, SPECIMEN.max_body_bytes))
+    return FileDraft(bench.spool, decoder(encoding, SPECIMEN.max_body_bytes), room or ticket(bench))
 
 
 def finish_file(draft: FileDraft, rest: Sequence[bytes], *, claimed_type: str = "") -> None:
@@ -216,6 +228,112 @@ def test_an_empty_file_is_a_file(bench: Bench) -> None:
     assert (path.read_bytes(), read_sidecar(path).size) == (b"", 0)
 
 
+# --- room ---------------------------------------------------------------------------------------------------------
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "deflate", "gzip, gzip"])
+@pytest.mark.parametrize("kept", ["report", "lines", "file"])
+@pytest.mark.parametrize("bound", ["quota", "reserve"])
+def test_room_is_asked_for_by_what_is_written(bound: str, kept: str, encoding: str, bench: Bench) -> None:
+    """A few bytes that decode to more than there is room for are refused within the one piece that they are."""
+    room = ticket(bench, quota=2 * MIB) if bound == "quota" else ticket(bench, reserve=1000, free=2 * MIB + 1000)
+    data = b'"%b"\n' % (b"x" * (MIB - 3)) if kept == "lines" else b" " * MIB
+    sent = encoded(data * 20, encoding)
+    assert len(sent) < MIB // 4
+    draft = (
+        file_draft(bench, encoding, room) if kept == "file" else report_draft(bench, encoding, many=kept == "lines", room=room)
+    )
+    with pytest.raises(SpoolFull):
+        draft.feed([sent])
+    (name,) = tmp_files(bench)
+    assert MIB < (bench.spool.tmp / name).stat().st_size <= 2 * MIB
+    draft.discard()
+    assert bench.spool.census.used_bytes() == 0
+
+
+def encoded(data: bytes, encoding: str) -> bytes:
+    """Apply the codings of a Content-Encoding."""
+    coders: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstd.compress}
+    for name in encoding.split(", "):
+        data = coders[name](data)
+    return data
+
+
+def test_an_uncoded_body_is_charged_alike(bench: Bench) -> None:
+    """What is sent as it is written is refused at the same byte."""
+    draft = file_draft(bench, room=ticket(bench, quota=1000))
+    draft.feed([b"x" * 999])
+    with pytest.raises(SpoolFull):
+        draft.feed([b"x" * 2])
+
+
+def test_envelopes_ask_for_room_as_they_are_written(bench: Bench) -> None:
+    """Where the lines fit and their envelopes do not, the body is refused, and nothing of it stays."""
+    body = b"1\n" * 1000
+    draft = report_draft(bench, many=True, memory=0, room=ticket(bench, quota=20_000))
+    with pytest.raises(SpoolFull):
+        draft.finish([body], USAGE, "u", envelope=True)
+    draft.discard()
+    assert (waiting(bench), tmp_files(bench), bench.spool.census.used_bytes()) == ([], [], 0)
+
+
+def test_long_envelopes_of_tiny_lines_take_little_memory(bench: Bench) -> None:
+    """A chunk of many tiny lines, each in an envelope of a long token, is not put together in memory at once."""
+    largest = 0
+    with pytest.MonkeyPatch.context() as patch:
+        write_all = disk.write_all
+
+        def measured(descriptor: int, buffers: Sequence[bytes]) -> int:
+            nonlocal largest
+            largest = max(largest, sum(map(len, buffers)))
+            return write_all(descriptor, buffers)
+
+        patch.setattr(disk, "write_all", measured)
+        assert report_draft(bench, many=True, memory=0).finish([b"1\n" * 1500], USAGE, "u" * 32_000, envelope=True) == 1500
+    assert largest <= 2 * drafts.ENVELOPED_CHUNK_BYTES
+    assert bench.spool.census.used_bytes() > 1500 * 32_000
+
+
+def test_a_sidecar_asks_for_room(bench: Bench) -> None:
+    """An empty file with a long name is refused where its sidecar has no room."""
+    draft = file_draft(bench, room=ticket(bench, quota=1000))
+    with pytest.raises(SpoolFull):
+        draft.finish([], SPECIMEN, identity="1" * 32, user="u", uri="x" * 4000, claimed_type="")
+    draft.discard()
+    assert (waiting(bench, "specimen"), bench.spool.census.used_bytes()) == ([], 0)
+
+
+def test_a_failed_write_gives_back_what_it_charged(bench: Bench) -> None:
+    """What was charged for a write that failed counts until the draft is gone, and no longer."""
+    draft = file_draft(bench)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "write_all", _refuse)
+        with pytest.raises(SpoolBroken):
+            draft.feed([b"x" * 100])
+    draft.discard()
+    assert bench.spool.census.used_bytes() == 0
+    begun, landed = bench.spool.census.written.mine
+    assert begun == landed == 100
+
+
+def _refuse(*_: Any) -> int:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_what_is_spilled_is_on_the_disk(bench: Bench) -> None:
+    """A small body whose memory is wanted goes on in a file, and becomes the same report."""
+    draft = report_draft(bench)
+    draft.feed([b'["a",'])
+    assert tmp_files(bench) == []
+    draft.spill()
+    assert len(tmp_files(bench)) == 1
+    draft.feed([b'"b"'])
+    assert draft.finish([b"]"], USAGE, "u", envelope=False) == 1
+    assert waiting(bench) == [b'["a","b"]\n']
+
+
 # --- what fails --------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +398,7 @@ def test_a_corrupt_body_is_refused(sent: bytes, bench: Bench) -> None:
 
 def test_a_body_that_decodes_to_too_much_is_refused(bench: Bench) -> None:
     """A body over its limit once decoded is refused, and nothing of it stays."""
-    draft = ReportDraft(bench.spool, decoder("gzip", 1000), DocumentFolder, MEMORY)
+    draft = ReportDraft(bench.spool, decoder("gzip", 1000), DocumentFolder, MEMORY, ticket(bench))
     with pytest.raises(TooLarge):
         draft.feed([gzip.compress(b" " * 1001)])
     draft.discard()

@@ -119,7 +119,7 @@ def test_the_order_of_parts_does_not_matter() -> None:
         ("", b"", "n", Claims("n", "", "n", (("uri", ""),))),
         ("", b"f", "", Claims("f", "", "")),
         ("q", b"", "", Claims("q", "", "", (("uri", ""),))),
-        ("", b"\xff%", "n", Claims("%FF%", "", "n")),
+        ("", b"\xff%", "n", Claims("%FF%25", "", "n")),
     ],
 )
 def test_what_names_the_file(query: str, field: bytes, filename: str, expected: Claims) -> None:
@@ -296,12 +296,13 @@ BAD_BODIES = {
 @pytest.mark.parametrize("encoding", ["", "gzip"])
 def test_a_bad_form_keeps_nothing(body: bytes, encoding: str, gateway: LocalGateway, client: Wire) -> None:
     """A form that is not one, or holds no one file, is a 400 after which nothing of it is there."""
-    before = sorted((gateway.cache / "specimen").iterdir())
+    before = set((gateway.cache / "specimen").iterdir())
     fields = (FORM_TYPE, *([f"Content-Encoding: {encoding}"] if encoding else []))
     sent = gzip.compress(body) if encoding else body
     for request in (put("/specimen", sent, *fields), chunked("/specimen", sent[:5], sent[5:], fields=fields)):
         assert "form" in refused(client.ask(request), 400, "bad_request") or body == BAD_BODIES["unnamed"]
-    assert sorted((gateway.cache / "specimen").iterdir()) == before
+    # What an earlier test sent may still be on its way out.
+    assert set((gateway.cache / "specimen").iterdir()) <= before
     assert gateway.drafts() == []
 
 

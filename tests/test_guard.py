@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from fixtures_spool import SPECIMEN, USAGE, Bench, open_bench
 
+from gateway.disk import FileSystem
+from gateway.diskroom import KEPT_INODES, ROOM_LOOK_S
 from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge
-from gateway.guard import PROMISED_BYTES, ROOM_LOOK_S, Guard, Room
+from gateway.guard import PROMISED_BYTES, SMALL_BYTES, Bounds, Guard
+from gateway.streams import Stream
 
 HELD, STREAMED = 1000, 700
 
@@ -22,18 +25,20 @@ class Door:
         self.free = free
         self.now_s = 0.0
         self.looks = 0
+        self.inodes: int | None = None
+        self.is_read_only = False
         self.fault: GatewayError | None = None
         self.guard = Guard(
             bench.spool,
-            Room(quota=quota, reserve=reserve, pending_bytes=pending, held_bytes=HELD, streamed_bytes=STREAMED),
+            Bounds(quota=quota, reserve=reserve, pending_bytes=pending, held_bytes=HELD, streamed_bytes=STREAMED),
             {USAGE.name: lambda: self.fault},
-            free_bytes=self._look,
+            look=self._look,
             monotonic=lambda: self.now_s,
         )
 
-    def _look(self) -> int:
+    def _look(self) -> FileSystem:
         self.looks += 1
-        return self.free
+        return FileSystem(self.free, self.inodes, self.is_read_only)
 
     def later(self) -> None:
         """Let the last look at the disk become old."""
@@ -58,18 +63,21 @@ def test_a_length_over_the_limit_is_refused(bench: Bench) -> None:
         guard.admit(USAGE, USAGE.max_body_bytes + 1)
 
 
-@pytest.mark.parametrize(
-    ("length", "memory"), [(None, STREAMED), (0, 0), (1, 1), (HELD, HELD), (HELD + 1, STREAMED), (1 << 20, STREAMED)]
-)
-def test_memory_is_counted_by_what_has_come(bench: Bench, length: int | None, memory: int) -> None:
-    """A small body takes its own size at last, a larger one only what stands between the socket and the disk."""
+@pytest.mark.parametrize("length", [None, 0, 1, HELD, HELD + 1, 1 << 20])
+def test_memory_is_counted_by_what_is_held(bench: Bench, length: int | None) -> None:
+    """A body takes no memory by being let in, then as much as is held of it, and gives back what is written."""
     guard = Door(bench).guard
     with guard.admit(USAGE, length) as ticket:
-        assert guard.memory_bytes == 0
-        for _ in range(10):
-            ticket.took((1 << 20 if length is None else length) // 10 + 1)
-        assert guard.memory_bytes == memory
-    assert guard.memory_bytes == 0
+        assert guard.memory.bytes == 0
+        ticket.took(500)
+        ticket.took(300)
+        assert guard.memory.bytes == 800
+        ticket.memory.free(500)
+        assert guard.memory.bytes == 300
+        ticket.memory.free(1000)
+        assert guard.memory.bytes == 0
+        ticket.took(7)
+    assert guard.memory.bytes == 0
 
 
 def test_what_is_announced_keeps_nobody_out(bench: Bench) -> None:
@@ -78,9 +86,9 @@ def test_what_is_announced_keeps_nobody_out(bench: Bench) -> None:
     with ExitStack() as bodies:
         for _ in range(100):
             bodies.enter_context(guard.admit(SPECIMEN, SPECIMEN.max_body_bytes)).took(1)
-        assert guard.promised_bytes <= 100 * PROMISED_BYTES
+        assert guard.room.promised_bytes <= 100 * PROMISED_BYTES
         bodies.enter_context(guard.admit(USAGE, 600)).took(600)
-    assert (guard.memory_bytes, guard.promised_bytes, guard.bodies) == (0, 0, 0)
+    assert (guard.memory.bytes, guard.room.promised_bytes, guard.bodies) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("length", [0, 1, PROMISED_BYTES - 1, PROMISED_BYTES, 3 * PROMISED_BYTES + 1])
@@ -90,12 +98,12 @@ def test_room_is_promised_a_little_ahead(bench: Bench, length: int) -> None:
     left = length
     with guard.admit(SPECIMEN, length) as ticket:
         while True:
-            assert guard.promised_bytes == min(left, PROMISED_BYTES)
+            assert guard.room.promised_bytes == min(left, PROMISED_BYTES)
             if not left:
                 break
-            ticket.written(PROMISED_BYTES // 2)
+            ticket.handed_on(PROMISED_BYTES // 2)
             left = max(0, left - PROMISED_BYTES // 2)
-    assert guard.promised_bytes == 0
+    assert guard.room.promised_bytes == 0
 
 
 def test_pending_bodies_are_bounded(bench: Bench) -> None:
@@ -103,8 +111,8 @@ def test_pending_bodies_are_bounded(bench: Bench) -> None:
     guard = Door(bench, pending=2500).guard
     with ExitStack() as bodies:
         for length in (600, 5000, None):
-            bodies.enter_context(guard.admit(USAGE, length)).took(length or 5000)
-        assert (guard.memory_bytes, guard.bodies) == (2000, 3)
+            bodies.enter_context(guard.admit(USAGE, length)).took(600 if length == 600 else 700)
+        assert (guard.memory.bytes, guard.bodies) == (2000, 3)
         with pytest.raises(Overloaded):
             guard.admit(USAGE, None)
         late = bodies.enter_context(guard.admit(USAGE, 500))
@@ -112,20 +120,19 @@ def test_pending_bodies_are_bounded(bench: Bench) -> None:
         late.took(500)
         with pytest.raises(Overloaded):
             later.took(1)
-    assert (guard.memory_bytes, guard.promised_bytes, guard.bodies) == (0, 0, 0)
+    assert (guard.memory.bytes, guard.room.promised_bytes, guard.bodies) == (0, 0, 0)
 
 
 def test_a_window_is_counted_when_it_is_opened(bench: Bench) -> None:
     """What a decoder takes beside the body counts too, once there is one, and is given back with the rest."""
     guard = Door(bench, pending=2500).guard
     with guard.admit(USAGE, None) as body, guard.admit(USAGE, None) as other:
-        body.took(5000)
-        body.take_memory(1500)
-        assert guard.memory_bytes == STREAMED + 1500
-        body.took(5000)
+        body.took(700)
+        body.memory.take(1500)
+        assert guard.memory.bytes == 2200
         with pytest.raises(Overloaded):
-            other.take_memory(1500)
-    assert guard.memory_bytes == 0
+            other.memory.take(1500)
+    assert guard.memory.bytes == 0
 
 
 def test_a_single_body_is_always_let_in(bench: Bench) -> None:
@@ -144,15 +151,15 @@ def test_a_body_that_fails_gives_back_what_it_took(bench: Bench) -> None:
 
     def fail() -> None:
         with guard.admit(USAGE, 500) as ticket:
-            ticket.written(200)
-            assert guard.promised_bytes == 300
-            ticket.written(9999)
-            assert guard.promised_bytes == 0
+            ticket.handed_on(200)
+            assert guard.room.promised_bytes == 300
+            ticket.handed_on(9999)
+            assert guard.room.promised_bytes == 0
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    assert (guard.memory_bytes, guard.promised_bytes, guard.bodies) == (0, 0, 0)
+    assert (guard.memory.bytes, guard.room.promised_bytes, guard.bodies) == (0, 0, 0)
 
 
 # --- room --------------------------------------------------------------------------------------------------------
@@ -191,17 +198,6 @@ def test_the_reserve_is_kept(bench: Bench) -> None:
         door.guard.admit(USAGE, None)
 
 
-def test_a_body_of_unknown_length_is_stopped_when_the_disk_is_full(bench: Bench) -> None:
-    """In the middle of a body the room is asked again."""
-    door = Door(bench, reserve=1000, free=5000)
-    with door.guard.admit(USAGE, None) as ticket:
-        ticket.check_room()
-        door.free = 1000
-        door.later()
-        with pytest.raises(SpoolFull):
-            ticket.check_room()
-
-
 def test_the_disk_is_not_asked_for_every_request(bench: Bench) -> None:
     """A look at the free space is good for a moment, and no longer."""
     door = Door(bench)
@@ -215,9 +211,9 @@ def test_the_disk_is_not_asked_for_every_request(bench: Bench) -> None:
 
 def test_the_free_space_is_that_of_the_spools_disk(bench: Bench) -> None:
     """Without being told otherwise the guard asks the disk that holds the spool."""
-    room = Room(quota=0, reserve=1 << 62, pending_bytes=1 << 20, held_bytes=HELD, streamed_bytes=STREAMED)
+    bounds = Bounds(quota=0, reserve=1 << 62, pending_bytes=1 << 20, held_bytes=HELD, streamed_bytes=STREAMED)
     with pytest.raises(SpoolFull):
-        Guard(bench.spool, room, {}).admit(USAGE, 1)
+        Guard(bench.spool, bounds, {}).admit(USAGE, 1)
 
 
 # --- the state of the gateway ------------------------------------------------------------------------------------
@@ -252,14 +248,72 @@ def test_readiness_says_that_there_is_no_room(bench: Bench) -> None:
     assert Door(bench, quota=100).guard.refusal() == ["the spool has reached its quota"]
 
 
+def test_readiness_counts_memory(bench: Bench) -> None:
+    """While a small body would be refused for want of memory, readiness says so, with the figures and the key."""
+    guard = Door(bench, pending=2000).guard
+    with guard.admit(USAGE, None) as body:
+        body.took(900)
+        assert guard.refusal() == []
+        body.took(200)
+        (reason,) = guard.refusal()
+        assert "1100 bytes of memory" in reason
+        assert "limits.pending_bytes is 2000" in reason
+        with pytest.raises(Overloaded):
+            guard.hold(USAGE, SMALL_BYTES)
+    assert guard.refusal() == []
+
+
+@pytest.mark.parametrize("stream", [USAGE, SPECIMEN], ids=["usage", "specimen"])
+def test_inodes_are_kept_for_delivery(bench: Bench, stream: Stream) -> None:
+    """Below what aggregation and delivery need of inodes every body is refused, and readiness says why, with the figures."""
+    door = Door(bench)
+    door.inodes = KEPT_INODES
+    assert door.guard.refusal() == []
+    door.guard.admit(stream, 1)
+    door.inodes = KEPT_INODES - 1
+    door.later()
+    for enter in (lambda: door.guard.admit(stream, 1), lambda: door.guard.hold(stream, 1)):
+        with pytest.raises(SpoolFull, match=f"{KEPT_INODES - 1} inodes free, and {KEPT_INODES} are kept"):
+            enter()
+    (reason,) = door.guard.refusal()
+    assert "inodes" in reason
+
+
+def test_a_read_only_file_system_lets_nobody_in(bench: Bench) -> None:
+    """A disk that was mounted anew without writing is a reason at once, and not only when a write fails; it is let go of."""
+    door = Door(bench)
+    door.is_read_only = True
+    with pytest.raises(SpoolBroken, match="read-only"):
+        door.guard.admit(SPECIMEN, 1)
+    assert len(door.guard.refusal()) == 1
+    door.is_read_only = False
+    door.later()
+    door.guard.admit(SPECIMEN, 1)
+    assert door.guard.refusal() == []
+
+
+def test_what_is_added_to_a_body_finds_room_too(bench: Bench) -> None:
+    """Envelopes take memory and room like what was sent, until the report is synced."""
+    guard = Door(bench, quota=2000, pending=1500).guard
+    guard.hold(USAGE, 400)
+    with pytest.raises(Overloaded):
+        guard.hold_more(1101)
+    guard.hold_more(1000)
+    with pytest.raises(SpoolFull):
+        guard.room.check(601)
+    guard.let_go_more(1000)
+    guard.let_go(400)
+    assert (guard.memory.bytes, guard.room.promised_bytes, guard.bodies) == (0, 0, 0)
+
+
 def test_readiness_says_that_the_disk_cannot_be_asked(bench: Bench) -> None:
     """A disk that does not answer is a reason and not a crash, and lets nobody in."""
     guard = Door(bench).guard
 
-    def gone() -> int:
+    def gone() -> FileSystem:
         raise OSError("no such device")
 
-    guard._free_bytes = gone
+    guard.room._look = gone
     (reason,) = guard.refusal()
     assert "no such device" in reason
     with pytest.raises(SpoolBroken):

@@ -17,11 +17,14 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from aiohttp.web import RequestPayloadError
+from backports import zstd
 from fixtures_forms import SENT, SentForm
 from fixtures_spool import SPECIMEN, START_NS, USAGE, WAIT_S, Bench, open_bench, soon
 
-from gateway import disk, intake, names
+from gateway import bodyreader, disk, names
+from gateway.bodyreader import BodyReader, Incoming
 from gateway.content import decoder
+from gateway.descriptors import OpenFiles
 from gateway.errors import (
     BadRequest,
     BodyTimeout,
@@ -33,11 +36,13 @@ from gateway.errors import (
     TooLarge,
 )
 from gateway.forms import boundary_of
-from gateway.guard import Guard, Room
-from gateway.intake import Incoming, Intake
+from gateway.guard import Bounds, Guard
+from gateway.intake import BodyTimes, Intake
 from gateway.journal import Journal, SegmentLimits
+from gateway.pace import MEASURED_S, Pace
 from gateway.sidecar import read_sidecar
 from gateway.streams import Stream
+from gateway.writefault import WriteFault
 
 LIMIT = 1000
 SMALL, LARGE = b'{"small":1}', b'["%b"]' % (b"x" * LIMIT)
@@ -79,6 +84,7 @@ class Door:
     guard: Guard
     intake: Intake
     executor: ThreadPoolExecutor
+    fault: WriteFault
 
     def incoming(self, body: Body, stream: Stream = USAGE, **fields: Any) -> Incoming:
         """An admitted body."""
@@ -91,7 +97,11 @@ class Door:
 
     async def reports(self, *chunks: bytes, **fields: Any) -> int:
         """Receive a whole body of reports."""
-        return await self.intake.receive_reports(self.incoming(Body().end(*chunks), **fields))
+        incoming = self.incoming(Body().end(*chunks), **fields)
+        try:
+            return await self.intake.receive_reports(incoming)
+        finally:
+            incoming.ticket.__exit__()
 
     def kept(self) -> list[bytes]:
         """Every committed line of reports."""
@@ -116,23 +126,39 @@ async def make_door(tmp_path: Path) -> AsyncIterator[Callable[..., Door]]:
     """Give what makes an intake with its own settings."""
     with open_bench(tmp_path) as bench, ThreadPoolExecutor(2) as executor:
         journals: list[Journal] = []
+        faults: list[WriteFault] = []
 
         def make(**settings: Any) -> Door:
             limits = SegmentLimits(max_bytes=1 << 20, max_age_s=3600.0, pending_bytes=settings.pop("pending", 1 << 20))
             journal = Journal(bench.spool, USAGE, limits)
             journals.append(journal)
-            room = Room(
+            bounds = Bounds(
                 quota=settings.pop("quota", 0),
                 reserve=0,
-                pending_bytes=1 << 30,
+                pending_bytes=settings.pop("memory", 1 << 30),
                 held_bytes=LIMIT,
-                streamed_bytes=intake.STREAMED_BODY_BYTES,
+                streamed_bytes=bodyreader.STREAMED_BODY_BYTES,
             )
-            plain: dict[str, Any] = {"segment_report_limit": LIMIT, "envelope": False, "body_timeout_s": WAIT_S}
-            made = Intake(bench.spool, {"usage": journal}, executor=executor, **(plain | settings))
-            return Door(bench, journal, Guard(bench.spool, room, {}), made, executor)
+            plain: dict[str, Any] = {"segment_report_limit": LIMIT, "envelope": False}
+            times = BodyTimes(settings.pop("body_timeout_s", WAIT_S), settings.pop("body_min_rate", 0))
+            fault = WriteFault(bench.spool, executor, pause_s=0.001)
+            faults.append(fault)
+            guard = Guard(bench.spool, bounds, {})
+            made = Intake(
+                bench.spool,
+                {"usage": journal},
+                guard,
+                times=times,
+                executor=executor,
+                write_fault=fault,
+                files=OpenFiles(1024, 0),
+                **(plain | settings),
+            )
+            return Door(bench, journal, guard, made, executor, fault)
 
         yield make
+        for fault in faults:
+            await fault.close()
         for journal in journals:
             await journal.close()
 
@@ -404,7 +430,8 @@ async def test_a_disk_that_fails_ends_the_body(
         await turns_until(is_over)
     with pytest.raises(kind):
         await receiving
-    assert door.nothing_left()
+    # A trial of whether the disk keeps files again may be under way.
+    await turns_until(door.nothing_left)
 
 
 async def test_a_body_of_unknown_length_is_held_to_the_quota(make_door: Callable[..., Door]) -> None:
@@ -422,6 +449,165 @@ async def test_a_body_of_unknown_length_is_held_to_the_quota(make_door: Callable
         await receiving
     assert fed < 100
     assert door.nothing_left()
+
+
+async def test_a_bomb_is_held_to_the_quota(make_door: Callable[..., Door]) -> None:
+    """A few bytes that decode to more than the quota are refused, and nothing of them stays."""
+    door = make_door(quota=1_000_000)
+    sent = gzip.compress(b" " * 50_000_000)
+    undo = decoder("gzip", SPECIMEN.max_body_bytes)
+    with pytest.raises(SpoolFull, match="quota"):
+        await door.intake.receive_file(door.incoming(Body().end(sent), SPECIMEN, undo=undo, length=len(sent)))
+    assert door.nothing_left()
+    assert door.fault.current() is None
+
+
+@pytest.mark.parametrize("bound", ["memory", "quota"])
+async def test_envelopes_of_small_reports_are_charged(bound: str, make_door: Callable[..., Door]) -> None:
+    """Tiny reports whose envelopes take more than memory or room are refused, and what was charged is given back."""
+    door = make_door(envelope=True, **{bound: 2500})
+    body = b"1\n" * 40
+    fields = {"content_type": "application/x-ndjson", "length": len(body)}
+    with pytest.raises(Overloaded if bound == "memory" else SpoolFull):
+        await door.reports(body, **fields)
+    assert door.nothing_left()
+    assert await door.reports(b"1\n" * 20, **(fields | {"length": 40})) == 20
+    assert door.guard.room.promised_bytes == 0
+
+
+# --- memory and time -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["small report", "report", "file"])
+async def test_what_is_held_of_slow_bodies_is_written_when_memory_is_short(kind: str, make_door: Callable[..., Door]) -> None:
+    """Clients that send most of a body and then wait keep nobody out, and their bodies are kept when they go on."""
+    door = make_door(memory=1_000_000, segment_report_limit=300_000)
+    stream = SPECIMEN if kind == "file" else USAGE
+    receive = door.intake.receive_file if kind == "file" else door.intake.receive_reports
+    half = b"x" * 200_000
+    length = 200_002 if kind == "small report" else None
+    bodies = [Body() for _ in range(4)]
+    receiving = []
+    for body in bodies:
+        body.feed_data(b'"' + half)
+        incoming = door.incoming(body, stream, length=length)
+        receiving.append(asyncio.create_task(receive(incoming)))
+    await turns_until(lambda: door.guard.memory.bytes > 800_000)
+    large = b'"%b"' % (b"y" * 250_000)
+    with pytest.raises(Overloaded):
+        await door.reports(large, length=len(large))
+    await turns_until(lambda: door.guard.memory.bytes == 0)
+    assert len(os.listdir(door.bench.spool.tmp)) == 4
+    assert await door.reports(large, length=len(large)) == 1
+    for body in bodies:
+        body.end(b'"')
+    assert await asyncio.gather(*receiving) == [1, 1, 1, 1]
+    whole = b'"' + half + b'"'
+    if kind == "file":
+        assert [path.read_bytes() for path in door.bench.spool.directory(SPECIMEN).glob("*.body")] == [whole] * 4
+    else:
+        assert sorted(door.kept()) == sorted([whole] * 4 + [large])
+
+
+async def test_the_slowest_decoder_ends_when_memory_is_short(make_door: Callable[..., Door]) -> None:
+    """Windows of decoders cannot be written: of clients that send a byte now and then one ends, with what to do about it."""
+    now_s = [0.0]
+    door = make_door(memory=20 << 20, monotonic=lambda: now_s[0])
+    guard = door.guard
+    guard.memory._monotonic = lambda: now_s[0]
+    incomings = []
+    for _ in range(2):
+        body = Body()
+        body.feed_data(zstd.compress(os.urandom(300_000)))
+        incomings.append(door.incoming(body, SPECIMEN, undo=decoder("zstd", SPECIMEN.max_body_bytes)))
+    slow = [asyncio.create_task(door.intake.receive_file(incoming)) for incoming in incomings]
+    await turns_until(lambda: guard.memory.bytes == 16 << 20)
+    now_s[0] += 200 * MEASURED_S
+    with pytest.raises(Overloaded):
+        guard.memory.check(8 << 20)
+    done, waiting = await asyncio.wait(slow, timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+    (ended,) = done
+    with pytest.raises(Overloaded, match="more slowly"):
+        ended.result()
+    incomings[slow.index(ended)].ticket.__exit__()
+    guard.memory.check(8 << 20)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+
+
+@pytest.mark.parametrize("length", [None, 500, 999_999])
+async def test_a_body_that_comes_too_slowly_is_let_go(length: int | None, make_door: Callable[..., Door]) -> None:
+    """A client that is never silent and yet too slow is let go, with the rate and the key, and nothing of its body stays."""
+    now_s = [0.0]
+    door = make_door(body_timeout_s=WAIT_S, body_min_rate=512, monotonic=lambda: now_s[0])
+    for stream, receive in ((USAGE, door.intake.receive_reports), (SPECIMEN, door.intake.receive_file)):
+        body = Body()
+        incoming = door.incoming(body, stream, length=length)
+        receiving = asyncio.create_task(receive(incoming))
+        await _drip(body, receiving, now_s)
+        with pytest.raises(BodyTimeout, match=r"512 bytes a second.*limits\.body_min_rate"):
+            await receiving
+        assert 4 <= incoming.received_bytes <= 5
+    assert door.nothing_left()
+
+
+async def _drip(body: Body, receiving: asyncio.Task[int], now_s: list[float]) -> None:
+    """Give a byte whenever the one before was taken, and let time pass before each."""
+    await turns_until(lambda: body._waiter is not None)
+    while not receiving.done():
+        now_s[0] += WAIT_S / 4
+        body.feed_data(b"1")
+        await turns_until(lambda: receiving.done() or not body._size)
+
+
+@pytest.mark.parametrize("length", [None, 999])
+async def test_a_byte_at_a_time_takes_the_memory_of_its_bytes(length: int | None, door: Door) -> None:
+    """A body that comes in chunks of one byte is not held in as many objects."""
+    body = Body()
+    incoming = door.incoming(body, length=length)
+    reader = BodyReader(incoming, Pace(0, WAIT_S))
+    reading = asyncio.create_task(reader.gather())
+    for number in range(999):
+        body.feed_data(b"%d" % (number % 10))
+        await turns_until(lambda: not body._size)
+    body.feed_eof()
+    piece = await reading
+    assert piece.is_last
+    assert len(piece.chunks) == 1
+    assert bytes(piece.chunks[0]) == b"".join(b"%d" % (number % 10) for number in range(999))
+
+
+async def test_chunks_of_every_size_keep_their_order(door: Door) -> None:
+    """Tiny chunks between large ones are put together where they stand."""
+    sizes = [1, 5, bodyreader.TINY_BYTES, 3, bodyreader.TINY_BYTES + 1, bodyreader.TINY_BYTES - 1, 2]
+    chunks = [os.urandom(size) for size in sizes]
+    body = Body()
+    reading = asyncio.create_task(BodyReader(door.incoming(body), Pace(0, WAIT_S)).gather())
+    for chunk in chunks:
+        body.feed_data(chunk)
+        await turns_until(lambda: not body._size)
+    body.feed_eof()
+    assert b"".join((await reading).chunks) == b"".join(chunks)
+
+
+async def test_a_failed_file_is_noted_and_a_good_one_forgets_it(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk refused of a file is a reason not to be ready, until a file is kept again."""
+    door.fault._pause_s = 3600.0
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync", failing)
+        with pytest.raises(SpoolFull, match="quota that the file system"):
+            await door.intake.receive_file(door.incoming(Body().end(b"x"), SPECIMEN))
+    assert "quota" in str(door.fault.current())
+    # A report that stays in memory says nothing of the disk's files.
+    assert await door.reports(SMALL) == 1
+    assert door.fault.current() is not None
+    assert await door.intake.receive_file(door.incoming(Body().end(b"x"), SPECIMEN)) == 1
+    assert door.fault.current() is None
 
 
 async def test_pieces_are_handed_on_as_they_come(door: Door) -> None:
@@ -443,7 +629,7 @@ async def test_pieces_are_handed_on_as_they_come(door: Door) -> None:
             await turns_until(lambda: not body._size)
         body.feed_eof()
         await receiving
-    assert largest < 2 * intake.PIECE_BYTES
+    assert largest < 2 * bodyreader.PIECE_BYTES
     (path,) = door.bench.spool.directory(SPECIMEN).glob("*.body")
     assert path.stat().st_size == 10_000_000
     assert names.parse_spool_name(path.name) is not None

@@ -20,7 +20,7 @@ import pytest
 from integration.deadlines import until
 from running import LocalGateway, Wire, head, put, running
 
-from gateway.intake import PIECE_BYTES, WIDE_BODIES, WIDE_BODY_BYTES, WIDE_PIECE_BYTES
+from gateway.bodyreader import PIECE_BYTES, WIDE_BODIES, WIDE_BODY_BYTES, WIDE_PIECE_BYTES
 from gateway.largebody import LARGE_BYTES, LargeBody
 
 SIZES = [LARGE_BYTES, LARGE_BYTES + 1, 5 * PIECE_BYTES - 1, WIDE_BODY_BYTES, WIDE_BODY_BYTES + WIDE_PIECE_BYTES // 2]
@@ -360,3 +360,41 @@ async def test_what_nobody_wants_is_forgotten() -> None:
     bench.give(b"y" * 90)
     assert bytes(target[:11]) == b"x" * 10 + b"\0"
     assert (bench.transport.protocol, bench.heads, bench.content.is_eof()) == (bench.owner, 1, True)
+
+
+@pytest.mark.parametrize("arrives", ["after", "just then"])
+async def test_a_wait_that_is_given_up_loses_nothing(arrives: str) -> None:
+    """Who has stopped waiting and comes back with another buffer gets every byte, also those that came just at that moment."""
+    bench = _Bench()
+    first, second = memoryview(bytearray(100)), memoryview(bytearray(100))
+    reading = asyncio.create_task(bench.body.read_into(first))
+    await asyncio.sleep(0)
+    if arrives == "just then":
+        bench.give(b"a" * 40)
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert reading.cancelled()
+    assert not bench.transport.reading
+    again = asyncio.create_task(bench.body.read_into(second))
+    await asyncio.sleep(0)
+    if arrives == "after":
+        bench.give(b"a" * 40)
+    assert bytes(await again) == b"a" * 40
+    rest = asyncio.create_task(bench.body.read_into(first))
+    await asyncio.sleep(0)
+    bench.give(b"b" * 60)
+    assert bytes(await rest) == b"b" * 60
+    assert bytes(await bench.body.read_into(second)) == b""
+
+
+async def test_a_wait_that_is_given_up_at_the_end_loses_nothing() -> None:
+    """The last bytes of a body, too, are there for who comes back, though the connection is given back already."""
+    bench = _Bench()
+    buffer = memoryview(bytearray(100))
+    reading = asyncio.create_task(bench.body.read_into(buffer))
+    await asyncio.sleep(0)
+    bench.give(b"a" * 100)
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert bytes(await bench.body.read_into(buffer)) == b"a" * 100
+    assert bytes(await bench.body.read_into(buffer)) == b""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import math
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import gateway
-from gateway.metrics import PREFIX, Metrics, Waiting
+from gateway.metrics import PREFIX, Free, Metrics, Waiting
 
 STREAM_METRICS = (
     "received",
@@ -25,7 +26,7 @@ STREAM_METRICS = (
 def metrics() -> Metrics:
     """Give metrics that watch a spool with one file of 7 bytes and 3 seconds in it."""
     made = Metrics()
-    made.watch(lambda: [Waiting("usage", 1, 7, 3.0), Waiting("error", 0, 0, 0.0)], lambda: 1000, lambda: 0.0)
+    made.watch(lambda: [Waiting("usage", 1, 7, 3.0), Waiting("error", 0, 0, 0.0)], lambda: Free(1000, 50), lambda: 0.0)
     return made
 
 
@@ -64,6 +65,14 @@ def test_what_waits_is_asked_at_each_scrape(metrics: Metrics) -> None:
     assert value(f"{PREFIX}waiting_oldest_age_seconds", {"stream": "usage"}) == 3
     assert value(f"{PREFIX}waiting_files", {"stream": "error"}) == 0
     assert value(f"{PREFIX}spool_free_bytes") == 1000
+    assert value(f"{PREFIX}spool_free_inodes") == 50
+
+
+def test_a_file_system_without_a_bound_on_inodes_has_no_end_of_them() -> None:
+    """Where the file system has no bound of its own the gauge never comes near an alert."""
+    made = Metrics()
+    made.watch(list, lambda: Free(1000, None), lambda: 0.0)
+    assert made.registry.get_sample_value(f"{PREFIX}spool_free_inodes") == math.inf
 
 
 def test_watching_asks_the_spool_nothing() -> None:
@@ -72,7 +81,7 @@ def test_watching_asks_the_spool_nothing() -> None:
     def not_yet() -> list[Waiting]:
         raise AssertionError("asked before a scrape")
 
-    Metrics().watch(not_yet, lambda: 0, lambda: 0.0)
+    Metrics().watch(not_yet, lambda: Free(0, None), lambda: 0.0)
 
 
 def test_two_gateways_count_apart() -> None:

@@ -27,9 +27,14 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 SIDECAR = Sidecar("ab" * 16, "machine-1", "file:///a/b.png", "image/png", START_NS, 3, "cd" * 32)
 
 
+def body_in(folder: Path) -> Path:
+    """Give where a body may stand."""
+    return folder / names.spool_name(START_NS, START_NS, 7, names.BODY, "a")
+
+
 def received(tmp_path: Path, user: str = "machine-1", uri: str = "a.png") -> ReceivedFile:
     """Give a file that was received from this user under this uri."""
-    path = tmp_path / names.spool_name(START_NS, START_NS, 7, names.BODY, "a")
+    path = body_in(tmp_path)
     return ReceivedFile(replace(SPECIMEN, prefix="p/"), path, replace(SIDECAR, user=user, uri=uri))
 
 
@@ -134,12 +139,12 @@ FIELDS = (("prod", "Electron"), ("ver", "31.2 日"), ("prod", "again"))
 def test_metadata_has_what_a_form_said(tmp_path: Path) -> None:
     """The filename and the fields of a form stand in the metadata, the fields as one JSON text of pairs."""
     sidecar = replace(SIDECAR, filename="a%20日.dmp", fields=FIELDS, type="text/plain; charset=Shift_JIS")
-    parcel = ReceivedFile(SPECIMEN, tmp_path / "1.7.body", sidecar)
+    parcel = ReceivedFile(SPECIMEN, body_in(tmp_path), sidecar)
     made = parcel.object()
     assert parcel.companion() is None
     assert made.content_type == "text/plain; charset=Shift_JIS"
     assert made.metadata == {
-        **ReceivedFile(SPECIMEN, tmp_path / "1.7.body", SIDECAR).object().metadata,
+        **ReceivedFile(SPECIMEN, body_in(tmp_path), SIDECAR).object().metadata,
         "filename": "a%2520%E6%97%A5.dmp",
         "fields": '[["prod","Electron"],["ver","31.2 \\u65e5"],["prod","again"]]',
         "encoded": "filename",
@@ -150,7 +155,11 @@ def test_metadata_has_what_a_form_said(tmp_path: Path) -> None:
 def test_fields_that_do_not_fit_stand_beside(tmp_path: Path, length: int) -> None:
     """Fields that are too long for the metadata are left out of it, and all that is known stands in the companion."""
     fields = (("long", "日" * (length // 3)), *FIELDS)
-    parcel = ReceivedFile(SPECIMEN, tmp_path / "1.7.body", replace(SIDECAR, user="u" * 740, filename="f", fields=fields))
+    parcel = ReceivedFile(
+        SPECIMEN,
+        body_in(tmp_path),
+        replace(SIDECAR, user="u" * 740, filename="f", fields=fields),
+    )
     made, companion = parcel.object(), parcel.companion()
     assert companion is not None
     assert isinstance(companion.source, bytes)
@@ -173,7 +182,7 @@ def test_a_plain_file_has_nothing_of_forms(tmp_path: Path, uri: str) -> None:
 def test_metadata_of_a_form_fits_a_store(tmp_path: Path) -> None:
     """With everything a form can say the metadata stays below 2 KB, names included."""
     sidecar = replace(SIDECAR, user="\udcff" * 900, uri="é" * 900, filename="日" * 90, fields=(("a", "\x7f" * 40),))
-    metadata = ReceivedFile(SPECIMEN, tmp_path / "1.7.body", sidecar).object().metadata
+    metadata = ReceivedFile(SPECIMEN, body_in(tmp_path), sidecar).object().metadata
     assert sum(len(f"x-amz-meta-{name}") + len(value) for name, value in metadata.items()) <= 2048
 
 

@@ -33,7 +33,7 @@ def test_a_start_is_told(tmp_path: Path) -> None:
     settings = {"aws": {"access_key_id": "AKID", "secret_access_key": "hidden-secret"}, "limits": {"body_timeout": "90s"}}
     with running(tmp_path, settings) as gateway:
         events = [line.split('"event":"')[1].split('"')[0] for line in gateway.said().splitlines() if line.startswith("{")]
-        assert events == ["gateway starting", "configuration in effect", "recovery done", "listening"]
+        assert events == ["gateway starting", "configuration in effect", "open files allowed", "recovery done", "listening"]
         (starting,), (settled,) = gateway.events("gateway starting"), gateway.events("configuration in effect")
         assert re.fullmatch(r"\d+\.\d+\.\d+.*", starting["version"])
         assert settled["limits.body_timeout"] == "1m30s"

@@ -1068,6 +1068,19 @@ def test_a_full_spool_is_said(fast_lane: bool, tmp_path: Path) -> None:
         assert gateway.stop() == 0
 
 
+@pytest.mark.parametrize("path", ["/usage", f"/specimen?uri={A_URI}"], ids=["usage", "specimen"])
+def test_what_is_written_is_held_to_the_quota(path: str, tmp_path: Path) -> None:
+    """A few bytes that decode to more than there is room for get 507, and nothing of them stays."""
+    limits = {"report_bytes": "500MiB", "specimen_bytes": "500MiB"}
+    bomb = gzip.compress(b" " * (60 << 20), 9)
+    with running(tmp_path, limited(spool={"quota": "20MiB"}, limits=limits)) as gateway:
+        with gateway.wire() as client:
+            answer = client.ask(put(path, bomb, "Content-Encoding: gzip"))
+        refused(answer, 507, "spool_full")
+        assert list((gateway.cache / "tmp").iterdir()) == []
+        assert not [name for name in gateway.left() if name.endswith((".body", ".json"))]
+
+
 def test_an_unknown_length_is_held_to_the_quota(tmp_path: Path) -> None:
     """A body of unknown length that passes the quota as it comes gets 507, and nothing of it stays."""
     settings = limited(spool={"quota": 1 << 20}, limits={"specimen_bytes": 64 << 20})

@@ -138,6 +138,8 @@ class Gateway:
         self.cache = folder / "spool"
         self.settings = merged({"cache_dir": str(self.cache)}, settings)
         self.port = 0
+        # How many files it may have open; None for as many as this process.
+        self.open_files: int | None = None
         self._environment = clean_environment(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_path = folder / "none.log"
@@ -157,7 +159,10 @@ class Gateway:
 
     def _command(self, port: int) -> list[str]:
         """What is run; the log has its path by then."""
-        return [*executable(), "-p", str(port), *self.with_config()]
+        command = [*executable(), "-p", str(port), *self.with_config()]
+        if self.open_files is None:
+            return command
+        return ["sh", "-c", f'ulimit -n {self.open_files} && exec "$@"', "sh", *command]
 
     def _spawn(self, command: Sequence[str], environment: Mapping[str, str], stdout: IO[bytes] | None = None) -> None:
         """Begin the process; what it says goes into the log, or what it says on STDOUT to where that is wanted."""

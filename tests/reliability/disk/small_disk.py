@@ -16,6 +16,7 @@ from integration.buckets import Buckets
 from integration.gateway_process import settings_for
 from integration.load import Load, Request
 
+from gateway.diskroom import KEPT_INODES
 from reliability.calls import Step
 from reliability.confined import Confined
 from reliability.disk.strace import Strace, Traced, steps
@@ -30,7 +31,8 @@ FILLER = "filler"
 _FILLING_BYTES = 1 << 16
 # Above the size of what the load sends as small ones; what is larger has a file of its own.
 _SEGMENT_REPORT_LIMIT = 4 * KIB
-_NAMES = 600
+# The gateway keeps the first of these for aggregation and delivery.
+_NAMES = KEPT_INODES + 600
 # Nothing but room is missing.
 STATUSES = (204, 507)
 
@@ -223,6 +225,6 @@ class FullDisk:
     def fill(self) -> None:
         """Leave little room."""
         if self.kind.by_names:
-            self.disk.fill_inodes(leave=20)
+            self.disk.fill_inodes(leave=KEPT_INODES + 100)
         else:
             self.disk.fill(leave=max(self.kind.size // 2, self.kind.reserve + self.kind.size // 4))

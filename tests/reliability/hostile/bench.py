@@ -51,13 +51,23 @@ class Bench:
         outcome: what is wrong is blamed there.
         where: stands before it.
         sections: laid over the settings of tests.
+        open_files: how many the gateway may have open; None for as many as this process.
     """
 
-    def __init__(self, site: Site, outcome: Outcome, where: str, sections: Mapping[str, Mapping[str, object]]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        outcome: Outcome,
+        where: str,
+        sections: Mapping[str, Mapping[str, object]],
+        *,
+        open_files: int | None = None,
+    ) -> None:
         self.outcome = outcome
         self.where = where
         self.buckets = Buckets(site.minio.minio)
         self.gateway = site.gateway(where, settings_for(self.buckets, **sections))
+        self.gateway.open_files = open_files
         self.ledger = Ledger()
         # What the well-behaved are told is apart: all of it has to be 204.
         self.load = Load(self.gateway, self.ledger, clients=_WELL_BEHAVED, breath_s=_BREATH_S)
@@ -169,10 +179,16 @@ class Bench:
 
 @contextmanager
 def attacked(
-    site: Site, outcome: Outcome, where: str, *, allowance: int = ALLOWANCE, **sections: Mapping[str, object]
+    site: Site,
+    outcome: Outcome,
+    where: str,
+    *,
+    allowance: int = ALLOWANCE,
+    open_files: int | None = None,
+    **sections: Mapping[str, object],
 ) -> Iterator[Bench]:
     """Attack a gateway within this block, while others send to it; afterwards everything that must hold is looked at."""
-    bench = Bench(site, outcome, where, sections)
+    bench = Bench(site, outcome, where, sections, open_files=open_files)
     with ended(bench.gateway):
         bench.prepare()
         with bench.load.running():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from reliability.hostile.bench import GROUP
 from reliability.hostile.bodies import run_bombs, run_json
 from reliability.hostile.crowds import MANY, aborts, many
+from reliability.hostile.descriptors import IDLE, OPEN_FILES, descriptors
 from reliability.hostile.slow import SLOW, slow
 from reliability.hostile.wire import chunked, half_closed, heads_and_floods, pipelined, rounds
 from reliability.row import Row
@@ -28,5 +29,11 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("hostile-json", GROUP, "documents of great depth, odd numbers and odd text, and NDJSON with a bad line in it", run_json),
     Row("hostile-many", GROUP, f"{MANY:,} connections at a time: idle, answered, within a head, within a body", many),
+    Row(
+        "hostile-descriptors",
+        GROUP,
+        f"{IDLE} idle connections at a time, where {OPEN_FILES} files may be open",
+        descriptors,
+    ),
     Row("hostile-aborts", GROUP, "clients go away at every point of a request and of its answer", aborts),
 )

@@ -16,7 +16,8 @@ from reliability.row import Outcome, Site
 
 SLOW = 500
 # A byte a second is no silence, however slow the machine; who says nothing for so long is ended.
-LIMITS = {"body_timeout": "4s", "keepalive_timeout": "5s"}
+# Without a least rate, so that the slowness lasts.
+LIMITS = {"body_timeout": "4s", "keepalive_timeout": "5s", "body_min_rate": 0}
 DRIPPING_S = 60
 LEAST_S = 9
 # Of what is answered without them. They cost next to nothing, but a machine may be busy with something else.
