@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import io
-import logging
 import os
 import socket
 import sys
@@ -15,23 +14,22 @@ from pathlib import Path
 
 import uvloop
 
+from gateway import checkconfig
 from gateway.activation import inherited_sockets
 from gateway.arguments import BAD_USAGE, CONFIG_FILE, Arguments
 from gateway.config import Config
 from gateway.configload import load
-from gateway.configprint import to_yaml
-from gateway.errors import ConfigError, NoPlaceToListen, StartError, StoreError
+from gateway.errors import ConfigError, NoPlaceToListen, StartError
 from gateway.healthcheck import healthcheck
 from gateway.log import Log
 from gateway.service import Service
-from gateway.stores.s3_client import has_credentials, s3_store
-from gateway.streams import streams_of
-from gateway.tls import server_context
+from gateway.serviceenv import run_as_service
 from gateway.version import current
 
 PROGRAM = "lightfile6-insights-gateway"
 DEFAULT_CONFIG = Path(CONFIG_FILE)
 FAILED = 1
+AS_SERVICE = "--as-service"
 # Who tries the program on a desk wants to see the object appear.
 LOCAL_DEFAULTS = {
     "LIGHTFILE6_AGGREGATION_USAGE_INTERVAL": "10s",
@@ -44,6 +42,7 @@ examples:
   {PROGRAM} -p 8080 --local ./data         without S3: spool and objects under ./data
   LIGHTFILE6_S3_USAGE_BUCKET=b {PROGRAM} -p 8080   every key can come from the environment
   {PROGRAM} check-config -c ./config.yml   what is in effect, or everything that is wrong
+  {PROGRAM} check-config --as-service      the same, with the user and the environment of the service
   {PROGRAM} healthcheck -p 8080            ask a running gateway
   {PROGRAM} version
 
@@ -62,10 +61,12 @@ def run(arguments: list[str]) -> int:
         if options.command == "version":
             _say(f"{PROGRAM} {current()}")
             return 0
+        if options.as_service:
+            return run_as_service([word for word in arguments if word != AS_SERVICE])
         inherited = inherited_sockets(os.environ, os.getpid()) if options.command == "serve" else []
         config = _config(options, is_port_given=options.command != "serve" or options.port is not None or bool(inherited))
         if options.command == "check-config":
-            return asyncio.run(_check_config(config, local=options.local is not None))
+            return _check_config(config, local=options.local is not None)
         return _serve(config, options, inherited)
     except NoPlaceToListen:
         Arguments(prog=PROGRAM).error(
@@ -97,7 +98,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("-p", "--port", type=_port, metavar="PORT", help="port to listen on; by default $PORT")
     parser.add_argument("-c", "--config", type=Path, metavar="FILE", help=f"configuration, default {DEFAULT_CONFIG}")
     parser.add_argument("--local", type=Path, metavar="DIR", help="no S3: spool and objects under DIR; needs no file")
+    parser.add_argument(
+        AS_SERVICE, action="store_true", help="check-config: with the user and the environment of the systemd service"
+    )
     options = parser.parse_args(arguments)
+    if options.as_service and options.command != "check-config":
+        parser.error(f"{AS_SERVICE} goes with check-config only")
     if options.command == "serve" and options.port is None and (told := os.environ.get("PORT")):
         try:
             options.port = _port(told)
@@ -174,53 +180,16 @@ def _welcome(port: int, objects: Path) -> str:
     )
 
 
-async def _check_config(config: Config, *, local: bool) -> int:
-    """Print what is in effect, then try what cannot be seen in a file: the disk, the credentials and the buckets."""
-    # What a library would warn of is among the faults that are told here.
-    logging.root.addHandler(logging.NullHandler())
-    _say(to_yaml(config).rstrip())
-    server_context(config.listen)
-    faults = [] if (fault := cache_dir_fault(config.cache_dir)) is None else [fault]
-    if not local:
-        faults += await _store_faults(config)
-    for fault in faults:
+def _check_config(config: Config, *, local: bool) -> int:
+    """Print what is in effect, then what is wrong, or what was proved."""
+    _say(checkconfig.printed(config))
+    found = asyncio.run(checkconfig.check(config, local=local))
+    for fault in found.faults:
         _complain(fault)
-    return BAD_USAGE if faults else 0
-
-
-def cache_dir_fault(cache_dir: Path) -> str | None:
-    """Why a start could not make the spool, as far as that can be told without making it."""
-    place = next(path for path in (cache_dir, *cache_dir.parents) if os.path.exists(path))
-    if not place.is_dir():
-        return f"cache_dir: {place} is no directory"
-    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-        what = f"{cache_dir} cannot be used" if place == cache_dir else f"{cache_dir} is not there, and cannot be made in {place}"
-        return f"cache_dir: {what} by this user: make it and give it to the user that the gateway runs as, or set another"
-    return None
-
-
-async def _store_faults(config: Config) -> list[str]:
-    faults = []
-    try:
-        is_nobody = not await has_credentials(config)
-    except StoreError as error:
-        faults.append(f"aws: {error}")
-        is_nobody = False
-    if is_nobody:
-        faults.append(
-            "aws: no credentials: set aws.access_key_id and aws.secret_access_key, or AWS_PROFILE, or give the machine a role"
-        )
-    elif not faults:
-        store = s3_store(config, 1)
-        try:
-            for stream in streams_of(config):
-                try:
-                    await store.honours_condition(stream.bucket, stream.prefix)
-                except StoreError as error:
-                    faults.append(f"s3.{stream.name}_bucket: {error}")
-        finally:
-            await store.close()
-    return faults
+    if not found.faults:
+        # As comments, so that what is printed stays a configuration.
+        _say("\n".join(f"# {sentence}." for sentence in found.proved))
+    return BAD_USAGE if found.faults else 0
 
 
 def _say(text: str) -> None:

@@ -227,11 +227,13 @@ class FileSystem:
         free_bytes: so many may be written.
         free_inodes: so many files may be created; None where the file system has no bound of its own (btrfs, some of networks).
         is_read_only: whether it is mounted so, or was made so by the kernel after an error.
+        total_bytes: so many it has, free or not.
     """
 
     free_bytes: int
     free_inodes: int | None = None
     is_read_only: bool = False
+    total_bytes: int = 0
 
 
 def file_system(path: Path) -> FileSystem:
@@ -242,6 +244,7 @@ def file_system(path: Path) -> FileSystem:
         # One that counts no inodes at all says 0 of 0.
         free_inodes=status.f_favail if status.f_files else None,
         is_read_only=bool(status.f_flag & os.ST_RDONLY),
+        total_bytes=status.f_blocks * status.f_frsize,
     )
 
 

@@ -8,6 +8,7 @@ EVENTS: Final[dict[str, str]] = {
     "gateway starting": "The program began; the line names its version.",
     "configuration in effect": "The settings this run uses, secrets masked.",
     "recovery done": "What an earlier run left in the spool has been found and put in order.",
+    "disk too small": "No body can be received: the disk of cache_dir has no more than spool.reserve keeps free.",
     "quarantined": "Received data that cannot be read was set aside for a person; nothing was erased.",
     "open files allowed": "The limit of open files that this run has; the soft one was raised to the hard one.",
     "connections wait": "As many connections are open as the limit of open files allows; idle ones are closed, others wait.",

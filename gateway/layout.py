@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway import disk, names
+from gateway import cachedir, disk, names
 from gateway.errors import StartError
 from gateway.streams import Kind, Stream
 
@@ -82,25 +82,34 @@ class Layout:
 
     def acquire(self) -> None:
         """Take the spool for this process; StartError if it cannot be had, is newer than this version or not writable."""
+        cachedir.try_out(self.root, keep=True)
         try:
-            disk.make_directory(self.root)
             self._lock = disk.Lock(self.root / ".lock")
+            cachedir.clear(self.root)
         except OSError as error:
-            raise StartError(
-                f"cache_dir {self.root} cannot be used ({error.strerror or error}): "
-                "give a directory that this user may write, with cache_dir or LIGHTFILE6_CACHE_DIR"
-            ) from error
+            raise StartError(f"cache_dir {self.root} cannot be used ({error.strerror or error}): mend the disk") from error
         try:
-            version = self.format_version()
+            self.check_format()
         except StartError:
             self.release()
             raise
+
+    def check_format(self) -> None:
+        """StartError if the layout is newer than this version, or does not say which it is."""
+        version = self.format_version()
         if version is not None and version > FORMAT_VERSION:
-            self.release()
             raise StartError(
                 f"cache_dir {self.root} was written by a newer gateway (format {version}, this one knows {FORMAT_VERSION}): "
                 "run that version, or give this one a cache_dir of its own"
             )
+
+    def is_empty(self) -> bool:
+        """Whether nothing waits in it."""
+        for stream in self.streams:
+            for directory in (self.directory(stream), self.aggregation(stream), self.uploading(stream)):
+                if any(name not in ("aggregation", "uploading") for name in disk.names(directory)):
+                    return False
+        return True
 
     def format_version(self) -> int | None:
         """The version of the layout on disk, None where there is none yet (a new directory, or the Go edition's)."""

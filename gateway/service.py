@@ -26,6 +26,7 @@ from typing import Any
 from gateway import descriptors
 from gateway.adoption import adopt, needs_adoption
 from gateway.board import Board
+from gateway.cachedir import room_fault
 from gateway.clockwatch import ClockWatch
 from gateway.config import Config
 from gateway.configprint import describe
@@ -151,6 +152,10 @@ class Service:
                 f"cache_dir {self._spool.root} cannot be put in order ({error}): mend the disk and start again"
             ) from error
         self._log.info("recovery done", **asdict(found), duration_s=time.monotonic() - begun)
+        reserve = self._config.spool.reserve
+        if (fault := room_fault(self._spool.root, reserve, is_empty=not self._waiting_files())) is not None:
+            # What waits has to be delivered all the same.
+            self._log.error("disk too small", reason=fault)
 
     def _build(self) -> None:
         config = self._config

@@ -15,9 +15,9 @@ LAYERS = (
     (
         "edge",
         """
-        __main__ cli inherited activation arguments commands healthcheck service workers workerprocess worker channel
-        receiving sending accepting listening unixsocket handshakes web answers requesthead connection framing fastlane
-        plainhead headcheck identify guard intake bodyreader largebody
+        __main__ cli inherited activation arguments commands checkconfig serviceenv healthcheck service workers
+        workerprocess worker channel receiving sending accepting listening unixsocket handshakes web answers requesthead
+        connection framing fastlane plainhead headcheck identify guard intake bodyreader largebody
         """,
     ),
     ("work", "delivery numbering batching aggregate gzipmember packing parcels drafts"),
@@ -32,7 +32,7 @@ LAYERS = (
         "disk",
         """
         recovery adoption adopted_reports goedition journal writefault diskroom
-        spool census quarantine layout sidecar tallies unsettled disk
+        spool census quarantine layout cachedir sidecar tallies unsettled disk
         """,
     ),
     (

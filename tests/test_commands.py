@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import socket
 import subprocess
@@ -21,7 +22,6 @@ from integration.minio import free_port
 from running import running
 
 from gateway import commands
-from gateway.commands import cache_dir_fault
 from gateway.config import KEYS
 from gateway.healthcheck import healthcheck
 from gateway.version import current
@@ -337,20 +337,121 @@ def test_a_healthcheck_never_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert served == []
 
 
-def test_check_config_looks_at_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache_dir that cannot be made or used is a fault for check-config, told in one line, and nothing is made."""
+def test_check_config_looks_at_the_disk(tmp_path: Path) -> None:
+    """A cache_dir that cannot be made or used is a fault for check-config in the words of the start, and nothing is made."""
     (tmp_path / "file").write_text("")
     (tmp_path / "program").mkdir()
-    done = program(tmp_path).run("check-config", "--local", str(tmp_path / "file"))
-    assert done.returncode == 2
-    assert done.stderr == f"{PROGRAM}: cache_dir: {tmp_path}/file is no directory\n"
-    assert cache_dir_fault(tmp_path / "a" / "b") is None
+    for place, reason in ((tmp_path / "file", "Not a directory"), (Path("/proc/nope"), "/proc/nope")):
+        gateway = program(tmp_path)
+        checked = gateway.run("check-config", "--local", str(place))
+        started = gateway.run("-p", "0", "--local", str(place))
+        assert (checked.returncode, started.returncode) == (2, 1)
+        assert checked.stderr == started.stderr.splitlines(keepends=True)[-1]
+        assert checked.stderr.startswith(f"{PROGRAM}: cache_dir {place}/spool cannot be used (")
+        assert reason in checked.stderr
+    done = program(tmp_path).run("check-config", "--local", str(tmp_path / "a" / "b"))
+    assert done.returncode == 0
     assert not (tmp_path / "a").exists()
-    # To root, which may run the tests, nothing is closed.
-    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path / "closed")
-    (tmp_path / "closed").mkdir()
-    assert f"closed/a/b is not there, and cannot be made in {tmp_path}/closed" in str(cache_dir_fault(tmp_path / "closed/a/b"))
-    assert f"{tmp_path}/closed cannot be used" in str(cache_dir_fault(tmp_path / "closed"))
+
+
+def test_check_config_does_what_a_large_object_does(fake: FakeS3, tmp_path: Path) -> None:
+    """A role that may not abort an upload, or not look at an object, is found before the first one needs it."""
+    for operation, permission in (("AbortMultipartUpload", "s3:AbortMultipartUpload"), ("HeadObject", "s3:GetObject")):
+        fake.fail_always(operation, FORBIDDEN)
+        gateway = program(tmp_path, s3_settings(fake.endpoint))
+        done = gateway.run("check-config", *gateway.with_config())
+        assert done.returncode == 2
+        assert done.stderr.count(permission) >= 3
+        fake.fail_always(operation, None)
+
+
+def test_check_config_says_what_was_proved(fake: FakeS3, tmp_path: Path) -> None:
+    """Success ends with a sentence for the disk and for each bucket, which a reader of YAML passes over."""
+    gateway = program(tmp_path, s3_settings(fake.endpoint), HTTP_PROXY="")
+    done = gateway.run("check-config", *gateway.with_config())
+    assert done.returncode == 0
+    *_, disk, usage, error, specimen = done.stdout.splitlines()
+    assert disk.startswith(f"# cache_dir {gateway.cache}: files can be written")
+    for line, bucket in ((usage, "usage"), (error, "error"), (specimen, "specimen")):
+        assert line.startswith(
+            f"# s3.{bucket}_bucket {bucket}-b: keeps what is put, shows it again, refuses to replace an object"
+        )
+    fake.condition = "ignored"
+    done = gateway.run("check-config", *gateway.with_config())
+    assert "replaces objects, so that each key holds an id" in done.stdout
+
+
+def test_check_config_of_a_host_that_takes_everything(fake: FakeS3, tmp_path: Path) -> None:
+    """A host that answers 200 to every request is no store, and check-config says so of each bucket."""
+    for operation in ("PutObject", "HeadObject", "CreateMultipartUpload", "UploadPart"):
+        fake.pretended[operation] = ({}, "<html></html>")
+    gateway = program(tmp_path, s3_settings(fake.endpoint))
+    done = gateway.run("check-config", *gateway.with_config())
+    assert done.returncode == 2
+    assert done.stderr.count("something else has given it") == 3
+
+
+def test_a_reserve_that_the_disk_has_not_is_a_fault(tmp_path: Path) -> None:
+    """A disk that is smaller than its reserve is told by check-config and at the start, with what would be right."""
+    gateway = program(tmp_path, {"spool": {"reserve": "8TiB"}})
+    done = gateway.run("check-config", "--local", str(tmp_path / "data"), *gateway.with_config())
+    assert done.returncode == 2
+    assert re.search(r"spool\.reserve: 8388608 MiB .* nothing could be received; set it to at most \d+MiB", done.stderr)
+    with running(tmp_path / "running", {"spool": {"reserve": "8TiB"}}) as started:
+        (line,) = started.events("disk too small")
+        assert line["level"] == "error"
+        assert line["reason"] in done.stderr.replace(str(tmp_path / "data"), "").strip() or "8388608 MiB" in line["reason"]
+
+
+# --- as the service --------------------------------------------------------------------------------------------------
+
+
+def systemd(folder: Path, *lines: str) -> str:
+    """Give a PATH whose systemctl says this of the unit."""
+    folder.mkdir()
+    told = "\n".join(("LoadState=loaded", *lines))
+    (folder / "systemctl").write_text(f"#!/bin/sh\ncat <<'EOF'\n{told}\nEOF\n")
+    (folder / "systemctl").chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_check_config_as_the_service(fake: FakeS3, tmp_path: Path) -> None:
+    """With --as-service the keys of the unit's environment file count, and those of the one who asks do not."""
+    settings = s3_settings(fake.endpoint)
+    del settings["aws"]["access_key_id"], settings["aws"]["secret_access_key"]
+    (tmp_path / "environment").write_text('# keys\nAWS_ACCESS_KEY_ID = of-the-service\nAWS_SECRET_ACCESS_KEY="a \\"b"\n; end\n')
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    path = systemd(
+        tmp_path / "bin",
+        f"User={user}",
+        "Environment=PORT=8080 LIGHTFILE6_LIMITS_BODY_TIMEOUT=7s",
+        f"EnvironmentFiles={tmp_path}/environment (ignore_errors=no)",
+        "EnvironmentFiles=/nowhere (ignore_errors=yes)",
+    )
+    gateway = program(
+        tmp_path, settings, PATH=path, AWS_ACCESS_KEY_ID="mine", AWS_SECRET_ACCESS_KEY="m", LIGHTFILE6_LOG_LEVEL="x"
+    )
+    done = gateway.run("check-config", "--as-service", *gateway.with_config())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert yaml.safe_load(done.stdout)["limits"]["body_timeout"] == "7s"
+    assert {re.findall(r"Credential=([^/]+)", request.headers["authorization"])[0] for request in fake.requests} == {
+        "of-the-service"
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["User=no-such-user-here"], "there is no user no-such-user-here"),
+        (["User=root", "EnvironmentFiles=/nowhere (ignore_errors=no)"], "the environment file /nowhere"),
+    ],
+)
+def test_a_service_that_is_not_there(lines: list[str], said: str, tmp_path: Path) -> None:
+    """What keeps the check from being the service's is one line and exit code 1."""
+    gateway = program(tmp_path, {}, PATH=systemd(tmp_path / "bin", *lines))
+    done = gateway.run("check-config", "--as-service", *gateway.with_config())
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert said in done.stderr
 
 
 # --- signals -----------------------------------------------------------------------------------------------------

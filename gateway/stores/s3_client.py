@@ -5,10 +5,13 @@ from __future__ import annotations
 import socket
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiobotocore.session
 from aiobotocore.config import AioConfig
 from aiohttp.connector import AddrInfoType
+from botocore.httpsession import mask_proxy_url
+from botocore.utils import get_environ_proxies
 
 from gateway.config import Config
 from gateway.errors import ConfigError, Refused
@@ -98,6 +101,16 @@ def _options(config: Config) -> S3Options:
         patience_s=s3.read_timeout,
         extra=given,
     )
+
+
+def proxy_of(config: Config) -> str:
+    """The proxy through which the store is asked, without its password; empty if there is none.
+
+    The environment decides (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), as for other programs.
+    """
+    address = config.aws.endpoint or f"https://s3.{config.aws.region}.amazonaws.com"
+    proxy = get_environ_proxies(address).get(urlsplit(address).scheme, "")
+    return mask_proxy_url(proxy) if proxy else ""
 
 
 async def has_credentials(config: Config) -> bool:

@@ -72,4 +72,4 @@ def _runs(pid: int) -> bool:
 def writers_of(gateway: Gateway, stream: str) -> list[int]:
     """The process in the name of each file that waits in a stream's directory."""
     names = (path.name for path in Path(gateway.cache / stream).iterdir() if path.is_file())
-    return [int(name.split(".")[1]) for name in names]
+    return [int(name.split(".")[2]) for name in names]
