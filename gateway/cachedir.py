@@ -5,6 +5,7 @@ The start and `check-config` ask here alone, so that they cannot disagree.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def clear(root: Path) -> None:
 def _make(path: Path, made: list[Path]) -> None:
     if path.is_dir():
         return
+    if os.path.lexists(path):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     if not path.parent.is_dir():
         _make(path.parent, made)
     disk.make_directory(path)

@@ -25,7 +25,7 @@ _CLIENTS, _BREATH_S = 12, 0.03
 # 503 while it stops or its disk fails, 507 while its disk is full.
 _STATUSES = (204, 503, 507)
 # Bytes that a dying process may have written behind the last whole line. They were promised to nobody.
-_TORN = re.compile(r"quarantine/\w+\.\d+\.\d+\.jsonl\.open\.rest")
+_TORN = re.compile(r"quarantine/\w+\.\d+\.\d+\.\d+\.jsonl\.open\.rest")
 
 
 class Bench:
