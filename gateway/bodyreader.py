@@ -74,6 +74,17 @@ class Incoming:
         return largest_body(self.stream, self.boundary)
 
 
+def at_hand(incoming: Incoming) -> bytes | None:
+    """The body if it came with the head, as small bodies do: then there is nothing to wait for, and no time to keep."""
+    body = incoming.body
+    if not body.is_eof() or body.exception() is not None:
+        return None
+    data = body.read_nowait(-1)
+    incoming.received_bytes = len(data)
+    incoming.ticket.took(len(data))
+    return data
+
+
 class Piece(NamedTuple):
     """Of a body.
 
@@ -112,16 +123,6 @@ class BodyReader:
         self._is_asked = self._is_ended = False
         self._put_back: Piece | None = None
         self.has_file = False
-
-    def at_hand(self) -> bytes | None:
-        """The body if it came with the head, as small bodies do: then there is nothing to wait for, and no timeout to set."""
-        body = self._incoming.body
-        if not body.is_eof() or body.exception() is not None:
-            return None
-        data = body.read_nowait(-1)
-        self._incoming.received_bytes = len(data)
-        self._incoming.ticket.took(len(data))
-        return data
 
     def put_back(self, piece: Piece) -> None:
         """Have a piece given out again by the next `gather`."""

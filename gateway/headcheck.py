@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from gateway.errors import GatewayError, MalformedRequest, NotImplementedHere, UnsupportedVersion
 
@@ -45,8 +46,7 @@ _KEPT_HEAD_BYTES = 4096
 _TLS_HELLO = b"\x16\x03"
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A head that may be parsed.
 
     Attributes:
@@ -131,6 +131,8 @@ def check_trailer(data: bytes, *, is_whole: bool) -> None:
             raise MalformedRequest(f"{_title(found[1])} must not stand in the trailer behind the last chunk")
 
 
+# The names by which clients know this gateway are few.
+@lru_cache(maxsize=256)
 def is_host(value: bytes) -> bool:
     """Whether a text is `host` or `host:port`, as the field Host has it; it may be empty."""
     found = _HOST.fullmatch(value)

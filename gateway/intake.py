@@ -20,6 +20,7 @@ from gateway.bodyreader import (
     BodyReader,
     Incoming,
     Piece,
+    at_hand,
 )
 from gateway.buffers import Buffers
 from gateway.content import Decoder, decoder
@@ -100,24 +101,25 @@ class Intake:
     async def receive_reports(self, incoming: Incoming) -> int:
         """Commit the reports of a body, all or none, and return how many; a GatewayError says why not."""
         limit = min(self._segment_report_limit, incoming.stream.max_body_bytes)
-        reader, form = self._reader(incoming), form_of(incoming.stream, incoming.boundary)
-        body: bytes | None = None
-        if incoming.length is not None and incoming.length <= limit and incoming.undo is None and form is None:
-            body = reader.at_hand()
-            if body is None:
+        form = form_of(incoming.stream, incoming.boundary)
+        is_small = incoming.length is not None and incoming.length <= limit and incoming.undo is None and form is None
+        body = at_hand(incoming) if is_small else None
+        if body is None:
+            reader = self._reader(incoming)
+            if is_small:
                 piece = await reader.gather(max(PIECE_BYTES, limit + 1))
                 if piece.is_last:
                     body = b"".join(piece.chunks)
                 else:
                     # Memory is short, and the rest may be long in coming: it gets a file of its own.
                     reader.put_back(piece)
-        if body is None:
-            received = await self._receive_into_draft(incoming, reader, limit, form)
-            if isinstance(received, int):
-                return received
-            body = received
-            if form is not None:
-                incoming.content_type = form.content_type
+            if body is None:
+                received = await self._receive_into_draft(incoming, reader, limit, form)
+                if isinstance(received, int):
+                    return received
+                body = received
+                if form is not None:
+                    incoming.content_type = form.content_type
         count, synced = self._commit_small(incoming, body)
         await synced
         return count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.errors import GatewayError
 from gateway.headcheck import is_host
@@ -71,17 +72,22 @@ def parse_head(head: bytes, streams: Mapping[str, Stream], max_length: int) -> P
     user = _user(fields)
     if b"host" not in fields or not is_host(fields[b"host"].encode("ascii")):
         return None
-    content_type = fields.get(b"content-type", "")
-    if user is None or is_ndjson(content_type) or "form-data" in content_type.lower():
+    if user is None or not _is_of_one_document(fields.get(b"content-type", "")):
         return None
     method, path = line[1].decode("ascii"), line[2].decode("ascii")
     return PlainHead(method, path, stream, user, fields.get(b"x-request-id"), int(length), len(head))
 
 
+# Types are few, and some have a charset.
+@lru_cache(maxsize=256)
+def _is_of_one_document(content_type: str) -> bool:
+    return not is_ndjson(content_type) and "form-data" not in content_type.lower()
+
+
 def _user(fields: Mapping[bytes, str]) -> str | None:
-    tokens, authorizations = ([fields[name]] if name in fields else [] for name in (b"user_token", b"authorization"))
+    token, authorization = fields.get(b"user_token"), fields.get(b"authorization")
     try:
-        return user_of(tokens, authorizations)
+        return user_of(() if token is None else (token,), () if authorization is None else (authorization,))
     except GatewayError:
         return None
 
