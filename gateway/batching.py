@@ -49,10 +49,10 @@ class Summaries:
 
 
 class OnSealed(Protocol):
-    """Told of each seal."""
+    """Notified of each seal."""
 
     def __call__(self, batch: str, *, is_new: bool) -> None:
-        """`is_new` says that nobody can have tried to deliver the batch before."""
+        """`is_new` says that the batch is about to be sealed, so that nobody can have tried to deliver it yet."""
         ...
 
 
@@ -225,6 +225,8 @@ class Batcher:
         One that cannot be finished, for a source on a bad sector say, holds up no other; its error is returned.
         """
         stuck: OSError | None = None
+        for batch in await asyncio.to_thread(self._spool.settle_unpacked, self._stream):
+            self._on_sealed(batch, is_new=False)
         for claimed in await asyncio.to_thread(self._spool.claimed, self._stream):
             try:
                 await asyncio.to_thread(self._spool.settle, claimed)
@@ -234,6 +236,9 @@ class Batcher:
         return stuck
 
     async def _aggregate(self, claimed: Claimed, *, is_new: bool) -> None:
+        if is_new:
+            # Before anybody can see the archive: called new after it was tried, it would get a second key.
+            self._on_sealed(str(claimed.batch), is_new=True)
         sources = await asyncio.to_thread(claimed.sources)
         room = await asyncio.to_thread(self._room)
         if sum(path.stat().st_size for path in sources) > room and not await asyncio.to_thread(self._is_sealed, claimed):
@@ -252,7 +257,7 @@ class Batcher:
                 # Sealed all the same, its sources gone: no later look at what is claimed will find it.
                 self._on_sealed(str(claimed.batch), is_new=False)
             raise
-        self._on_sealed(str(claimed.batch), is_new=is_new)
+        self._on_sealed(str(claimed.batch), is_new=False)
 
     def _is_sealed(self, claimed: Claimed) -> bool:
         return self._spool.sealed_as(self._stream, claimed.batch) is not None
@@ -264,9 +269,11 @@ class Batcher:
 
     async def _seal_unpacked(self, sources: list[Path]) -> None:
         for path in sources:
-            batch = await asyncio.to_thread(self._spool.seal_unpacked, self._stream, path, self._host)
-            self._log.info("sealed unpacked", stream=self._stream.name, batch=str(batch), reason="no room for an archive")
+            batch = self._spool.batch_of(path, self._host)
             self._on_sealed(str(batch), is_new=True)
+            await asyncio.to_thread(self._spool.seal_unpacked, self._stream, path, batch)
+            self._log.info("sealed unpacked", stream=self._stream.name, batch=str(batch), reason="no room for an archive")
+            self._on_sealed(str(batch), is_new=False)
 
     def _aggregate_and_seal(self, claimed: Claimed) -> aggregate.Summary | None:
         if self._spool.sealed_as(self._stream, claimed.batch) is not None:

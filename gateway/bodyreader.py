@@ -142,6 +142,7 @@ class BodyReader:
             if chunk is None:
                 break
             if not chunk:
+                self._check_length()
                 return Piece(_with(gathered, tiny), is_last=True)
             self._share.take(len(chunk))
             size += len(chunk)
@@ -164,6 +165,7 @@ class BodyReader:
             chunk = await self._next(large.read_into(view[size:]), held=size or buffers.idle_bytes)
             if chunk is not None:
                 if not chunk:
+                    self._check_length()
                     return Piece([view[:size]], is_last=True)
                 size += len(chunk)
                 buffer.use(size)
@@ -217,6 +219,12 @@ class BodyReader:
         if chunk:
             self._count(len(chunk))
         return chunk
+
+    def _check_length(self) -> None:
+        """At the end: what is short of its announced length is never kept as if it were whole, whoever lost the rest."""
+        length, received = self._incoming.length, self._incoming.received_bytes
+        if length is not None and received != length:
+            raise BadRequest(f"the body ended after {received} bytes, and its Content-Length is {length}")
 
     def _count(self, size: int) -> None:
         incoming = self._incoming

@@ -64,6 +64,9 @@ def _make(path: Path, made: list[Path]) -> None:
 
 def _try_a_file(root: Path) -> None:
     drafted, placed = (root / f"{_CHECK}{os.getpid()}.{step}" for step in (1, 2))
+    # In a container the process id is the same at every start, and one may have been killed here.
+    for path in (drafted, placed):
+        disk.remove(path)
     try:
         disk.write_file(drafted, b"a trial\n")
         disk.place(drafted, placed)

@@ -87,7 +87,10 @@ class Lane:
         self._jitter = jitter
         self._metrics = spool.metrics
         self._wake = asyncio.Event()
+        # What was found to wait, and of that what has failed: the two take turns, so that neither keeps the other back.
         self._queue: deque[Path] = deque()
+        self._again: deque[Path] = deque()
+        self._is_turn_of_failed = False
         self._running: dict[str, asyncio.Task[None]] = {}
         self._held: dict[str, _Held] = {}
         # By code: which things were refused with it since the last one that was taken, at most `ALIKE_REFUSALS` of them.
@@ -152,7 +155,7 @@ class Lane:
     def _is_drained(self) -> bool:
         if not self._draining or self._running:
             return False
-        return self._gave_up or not (self._queue or self._look_again)
+        return self._gave_up or not (self._queue or self._again or self._look_again)
 
     # --- choosing -------------------------------------------------------------------------------------------------
 
@@ -161,7 +164,7 @@ class Lane:
         if self._queue or not self._look_again or now < self._resume_at:
             return
         self._look_again = False
-        known = {*self._running, *self._held}
+        known = {*self._running, *self._held, *(names.identity_of(path.name) for path in self._again)}
         try:
             found = await asyncio.to_thread(self._spool.deliverable, self._stream, known)
         except OSError as error:
@@ -187,10 +190,19 @@ class Lane:
             self._running[identity] = asyncio.create_task(self._attempt(path, identity))
 
     def _next(self, now: float) -> Path | None:
-        if self._queue:
+        self._is_turn_of_failed = not self._is_turn_of_failed
+        is_crowded = len(self._again) >= MAX_HELD
+        if self._queue and not is_crowded and not (self._is_turn_of_failed and (self._again or self._held)):
             return self._queue.popleft()
+        if (due := self._due(now)) is not None:
+            return due
+        if self._again:
+            return self._again.popleft()
+        return self._queue.popleft() if self._queue else None
+
+    def _due(self, now: float) -> Path | None:
+        """What was held by itself long enough; once a drain has begun, that was tried and is all that can be done for it."""
         if self._draining:
-            # Tried once since the stop began, which is all that can be done for it.
             return None
         due = (held.path for identity, held in self._held.items() if held.due_at <= now and identity not in self._running)
         return next(due, None)
@@ -303,7 +315,7 @@ class Lane:
     def _later(self, path: Path, identity: str, error: StoreError | OSError, begun: float) -> None:
         """Put it behind the others, so that one that fails for a reason of its own does not hold them up."""
         self._held.pop(identity, None)
-        self._queue.append(path)
+        self._again.append(path)
         self._pause(error if isinstance(error, StoreError) else Transient(f"the spool: {error}"), begun)
 
     def _pause(self, error: StoreError, begun: float) -> None:

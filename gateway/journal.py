@@ -304,6 +304,9 @@ class Journal:
             # A clock that steps back may bring an hour again; those of one are written together, and the others after them.
             of_hour = [entry for entry in entries if begin <= entry[0] < end]
             others = [entry for entry in entries if not begin <= entry[0] < end] if len(of_hour) < len(entries) else []
+            if others:
+                # In the order in which they are answered.
+                self._in_hand = [*of_hour, *others]
             self._round(hour, of_hour)
             entries = others
             if self.fault is not None and entries:

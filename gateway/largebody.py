@@ -76,7 +76,7 @@ class LargeBody(asyncio.BufferedProtocol):
                 return target[: len(parsed)]
             self._left = self._take_over()
         if self._early:
-            early, self._early = self._early, b""
+            early, self._early = self._early[: len(target)], self._early[len(target) :]
             target[: len(early)] = early
             return target[: len(early)]
         if not self._left:
@@ -91,7 +91,7 @@ class LargeBody(asyncio.BufferedProtocol):
         except asyncio.CancelledError:
             # Who reads may come back with another target: nothing of the body is forgotten meanwhile.
             if self._arrived.done() and not self._arrived.cancelled() and self._arrived.exception() is None:
-                self._early = bytes(target[: self._arrived.result()])
+                self._early += bytes(target[: self._arrived.result()])
             elif self._left:
                 self._transport.pause_reading()
             raise
@@ -125,10 +125,13 @@ class LargeBody(asyncio.BufferedProtocol):
         assert self._left is not None  # told here only after `_take_over`
         self._left -= nbytes
         if self._arrived is not None:
-            self._target = None
+            target, self._target = self._target, None
             self._transport.pause_reading()
             if not self._arrived.done():
                 self._arrived.set_result(nbytes)
+            elif target is not None:
+                # The wait was given up in this very turn of the loop, and who waited does not know yet of what has come.
+                self._early += bytes(target[:nbytes])
         if not self._left:
             self._give_back()
 

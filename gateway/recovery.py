@@ -209,6 +209,8 @@ class _StreamRecovery:
             if not sources or self._spool.sealed_as(self._stream, batch) is not None:
                 self._remove_sources(claimed, sources)
             else:
+                # A file of it may have been sealed unpacked: its old name must not come back after it is delivered.
+                disk.sync_directory(claimed.directory)
                 self._found.batches_claimed += 1
                 for path in sources:
                     self._spool.census.waiting[self._stream.name].add(1, path.stat().st_size)

@@ -93,6 +93,8 @@ class Spool(Layout):
         self.writers: dict[str, Cuttable] = {}
         self._unsettled = {stream.name: Unsettled(board, f"unsettled {stream.name}") for stream in streams}
         self._listeners: dict[str, Callable[[], None]] = {}
+        # Batches that were sealed unpacked, whose old names may still come back: of which stream, and where those were.
+        self._settling: dict[str, tuple[str, Path]] = {}
 
     @property
     def pid(self) -> int:
@@ -288,25 +290,44 @@ class Spool(Layout):
         self.remove_sources(claimed)
         return target
 
-    def seal_unpacked(self, stream: Stream, source: Path, host: str) -> names.Batch:
-        """Make a sealed batch of one waiting or claimed file by a rename alone, and return it.
-
-        For a disk that has no room for an archive, nor perhaps for a directory: what waits can leave all the same. A crash leaves
-        the file under one of the two names.
-        """
+    @staticmethod
+    def batch_of(source: Path, host: str) -> names.Batch:
+        """A batch for one waiting or claimed file alone."""
         spooled = names.parse_spool_name(source.name)
         assert spooled is not None  # others are not claimed
-        batch = names.new_batch(names.hour_of(spooled.received_ns), host, os.urandom(16))
+        return names.new_batch(names.hour_of(spooled.received_ns), host, os.urandom(16))
+
+    def seal_unpacked(self, stream: Stream, source: Path, batch: names.Batch) -> None:
+        """Make one waiting or claimed file a sealed batch by a rename alone.
+
+        For a disk that has no room for an archive, nor perhaps for a directory: what waits can leave all the same. A crash leaves
+        the file under one of the two names. It is not delivered before the old name is durably gone: what came back there
+        would be delivered once more. Where that cannot be synced, `settle_unpacked` tries again.
+        """
         is_waiting = source.parent == self.directory(stream)
         size = source.stat().st_size
+        self._settling[str(batch)] = stream.name, source.parent
         with self.census.change():
             disk.place(source, self.uploading(stream) / batch.sealed(1, packed=False))
             if is_waiting:
                 self.census.claimable[stream.name].add(-1, -size)
-        # Both: what came back to its old place after it was delivered would be delivered twice.
+        self._settle_unpacked(stream, str(batch), source.parent)
+
+    def settle_unpacked(self, stream: Stream) -> list[str]:
+        """Make those renames durable that `seal_unpacked` could not, and return their batches, which may be delivered now."""
+        settled = []
+        for batch, (name, place) in list(self._settling.items()):
+            if name == stream.name:
+                self._settle_unpacked(stream, batch, place)
+                settled.append(batch)
+        return settled
+
+    def _settle_unpacked(self, stream: Stream, batch: str, place: Path) -> None:
         disk.sync_directory(self.uploading(stream))
-        disk.sync_directory(source.parent)
-        return batch
+        # The directory of a claimed batch goes when it is empty.
+        if place.exists():
+            disk.sync_directory(place)
+        del self._settling[batch]
 
     def oldest_claimable(self, stream: Stream) -> Path | None:
         """The file that a claim would begin with, if there is one."""
@@ -344,7 +365,7 @@ class Spool(Layout):
         picked = heapq.nsmallest(layout.PICKED_FILES, sealed)
         # The sealed file of a batch whose sources are still there must not be sent yet: see `remove_sources`. They are
         # looked for after the sealed files: the other way round a batch could be claimed and sealed between the looks.
-        blocked = {str(claimed.batch) for claimed in self.claimed(stream)}
+        blocked = {str(claimed.batch) for claimed in self.claimed(stream)} | set(self._settling)
         return [self.uploading(stream) / name for name in picked if names.identity_of(name) not in blocked]
 
     def renumber(self, sealed: Path, number: int) -> Path:

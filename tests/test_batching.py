@@ -58,9 +58,12 @@ class Line:
         self._loop.call_soon_threadsafe(self.batcher.wake)
 
     def _on_sealed(self, batch: str, *, is_new: bool) -> None:
-        if (self.bench.spool.uploading(USAGE) / f"{batch}.1.jsonl.gz").exists():
+        is_there = (self.bench.spool.uploading(USAGE) / f"{batch}.1.jsonl.gz").exists()
+        if is_new:
+            assert not is_there, "called new when it could have been tried already"
+            self.new.append(batch)
+        elif is_there:
             self.sealed.append(batch)
-            self.new += [batch] if is_new else []
             self.was_sealed.set()
 
     def run(self) -> None:
@@ -339,6 +342,32 @@ async def test_a_disk_without_room_for_a_name_lets_go(start: Open, bench: Bench,
     line = start()
     await line.everything()
     assert list(sealed(bench).values()) == [b"1\n"]
+
+
+async def test_what_is_sealed_as_it_is_waits_for_its_directories(
+    start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the old name is durably gone the file is not delivered; a sync that fails is made up for by the next round."""
+    monkeypatch.setattr(batching, "FAILURE_PAUSE_S", 0.01)
+    path = bench.report(b"1")
+    real, seen = disk.sync_directory, []
+
+    def failing_once(directory: Path) -> None:
+        if directory == path.parent and not path.exists():
+            seen.append(bench.spool.deliverable(USAGE, set()))
+            if len(seen) == 1:
+                raise OSError(errno.EIO, "Input/output error")
+        real(directory)
+
+    monkeypatch.setattr(disk, "sync_directory", failing_once)
+    monkeypatch.setattr(disk, "make_directory", failing(1000, disk.make_directory, errno.ENOSPC))
+    line = start()
+    with pytest.raises(OSError, match="Input"):
+        await line.everything()
+    assert bench.spool.deliverable(USAGE, set()) == []
+    await line.everything()
+    assert seen == [[], []]
+    assert len(bench.spool.deliverable(USAGE, set())) == 1
 
 
 async def test_what_is_sealed_as_it_is_arrives_packed(

@@ -16,7 +16,7 @@ from gateway import delivery, disk, names, numbering
 from gateway.aggregate import aggregate
 from gateway.batching import Summaries
 from gateway.delivery import Lane
-from gateway.errors import ObjectRefused, Refused, Transient
+from gateway.errors import ObjectRefused, Refused, StoreError, Transient
 from gateway.retry import RetryPolicy
 from gateway.sidecar import read_sidecar
 from gateway.stores import Object, Outcome
@@ -592,6 +592,31 @@ async def test_what_is_refused_alike_is_refused_for_the_stream(start: Start, ben
     told = bench.told("specimen failed")
     assert [line["kind"] for line in told] == ["object", "object", "refused"]
     assert bench.metric("delivery_retries_total", stream="specimen", kind="refused") == 5
+
+
+@pytest.mark.parametrize("error", [ObjectRefused("a 400", status=400, code="InvalidArgument"), Transient("a 500", status=500)])
+async def test_what_fails_again_and_again_keeps_nothing_new_back(error: StoreError, start: Start, bench: Bench) -> None:
+    """While some fail at each attempt, those that come meanwhile are found and tried in turn with them."""
+    bad = [bench.file(b"%d" % number) for number in range(3)]
+
+    def put(target: Object) -> Outcome:
+        if target.source in bad:
+            raise type(error)(str(error), status=error.status, code=error.code)
+        return STORED
+
+    now = [0.0]
+    store = ScriptedStore(*[put] * 1000)
+    lane = start(store, SPECIMEN, parallel=1, retry=RetryPolicy(10.0, 10.0, 10.0), monotonic=lambda: now[0])
+    await until(lambda: lane.trouble is not None)
+    good = [bench.file(b"good %d" % number) for number in range(5)]
+
+    def are_gone() -> bool:
+        now[0] += 10.1
+        lane.wake()
+        return not any(path.exists() for path in good)
+
+    await until(are_gone)
+    assert all(path.exists() for path in bad)
 
 
 async def test_what_is_taken_between_refusals_keeps_them_apart(start: Start, bench: Bench) -> None:

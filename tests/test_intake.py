@@ -434,6 +434,19 @@ async def test_a_disk_that_fails_ends_the_body(
     await turns_until(door.nothing_left)
 
 
+@pytest.mark.parametrize("stream", [SPECIMEN, USAGE])
+async def test_less_than_was_announced_is_never_a_whole_body(stream: Stream, door: Door) -> None:
+    """Whoever loses a part of a body, it is not kept as if it were all."""
+    body = Body()
+    body.feed_data(b'"' + b"x" * 400_000 + b'"')
+    body.feed_eof()
+    incoming = door.incoming(body, stream, length=400_003)
+    receive = door.intake.receive_file if stream is SPECIMEN else door.intake.receive_reports
+    with pytest.raises(BadRequest, match="ended after 400002 bytes"):
+        await receive(incoming)
+    assert door.nothing_left()
+
+
 async def test_a_body_of_unknown_length_is_held_to_the_quota(make_door: Callable[..., Door]) -> None:
     """A body of unknown length that passes the quota is stopped in the middle, and nothing of it stays."""
     door = make_door(quota=1_000_000)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures_spool import HOUR, NEXT_HOUR, USAGE, WAIT_S, Bench, Trace, open_bench, soon, until
@@ -716,3 +718,25 @@ async def test_a_defect_answers_nobody_twice(start: Start, bench: Bench, monkeyp
         assert [type(end) for end in await all_of([hit])] == [Unanswerable]
         await desk.journal.close()
     assert answers == [None]
+
+
+async def test_a_defect_between_hours_answers_each_report_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the hours of a round are mixed, as after a step of the clock, a defect leaves no report without an answer."""
+    journal = Journal(bench.spool, USAGE, SegmentLimits(max_bytes=1 << 20, max_age_s=3600.0, pending_bytes=1 << 20))
+    real, rounds = journal._round, itertools.count()
+
+    def failing(hour: int, entries: Any) -> None:
+        if next(rounds):
+            raise ZeroDivisionError("a defect")
+        real(hour, entries)
+
+    monkeypatch.setattr(journal, "_round", failing)
+    answers: dict[int, list[object]] = {number: [] for number in range(3)}
+    begin = names.instant_of(HOUR)
+    for number, received in enumerate((begin + 1, begin + names.HOUR_NS + 1, begin + 2)):
+        journal.append(received, b"%d\n" % number, answers[number].append)
+    await until(lambda: all(answers.values()))
+    await journal.close()
+    assert [len(each) for each in answers.values()] == [1, 1, 1]
+    assert answers[0] == answers[2] == [None]
+    assert isinstance(answers[1][0], Unanswerable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import resource
@@ -10,15 +11,16 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
 import pytest
+import uvloop
 from integration.deadlines import until
-from running import LocalGateway, Wire, head, put, running
+from running import WAIT_S, LocalGateway, Wire, head, put, running
 
 from gateway.bodyreader import PIECE_BYTES, WIDE_BODIES, WIDE_BODY_BYTES, WIDE_PIECE_BYTES
 from gateway.largebody import LARGE_BYTES, LargeBody
@@ -398,3 +400,51 @@ async def test_a_wait_that_is_given_up_at_the_end_loses_nothing() -> None:
     await asyncio.wait([reading])
     assert bytes(await bench.body.read_into(buffer)) == b"a" * 100
     assert bytes(await bench.body.read_into(buffer)) == b""
+
+
+class _Content:
+    """As much of a stream reader as a large body asks."""
+
+    total_bytes = 0
+
+    def read_nowait(self, _: int) -> bytes:
+        return b""
+
+    def exception(self) -> None:
+        return None
+
+    def feed_eof(self) -> None:
+        """Nobody waits."""
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_comes_as_the_wait_is_given_up_is_not_lost(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Bytes that come in the very turn in which the reader is asked for what it holds are given out by the next call."""
+
+    async def run() -> bytes:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            transport, owner = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+            body = LargeBody(owner, transport, _Content(), 20, lambda: None)  # type: ignore[arg-type]  # enough of it
+            buffer, got = memoryview(bytearray(20)), b""
+            theirs.send(b"0123456789")
+            got += await body.read_into(buffer)
+
+            def ask(limit: asyncio.Timeout) -> None:
+                limit.reschedule(loop.time())
+                loop.call_soon(theirs.send, b"abcdefghij")
+
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WAIT_S) as limit:
+                    loop.call_soon(ask, limit)
+                    got += await body.read_into(buffer)
+            async with asyncio.timeout(WAIT_S):
+                while chunk := bytes(await body.read_into(buffer[:3])):
+                    got += chunk
+            transport.abort()
+        return got
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(run()) == b"0123456789abcdefghij"

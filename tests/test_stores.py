@@ -819,6 +819,26 @@ async def test_501_speaks_of_the_condition_only_if_it_helps_to_leave_it_out(fake
     await keeper.store.close()
 
 
+@pytest.mark.parametrize("code", ["RequestTimeout", "ExpiredToken", "BadDigest"])
+@pytest.mark.parametrize("operation", ["PutObject", "CompleteMultipartUpload"])
+async def test_what_passes_says_nothing_of_the_condition(
+    operation: str, code: str, fake: FakeS3, s3: Keeper, tmp_path: Path
+) -> None:
+    """A 400 that is about this moment, or about keys, leaves the bucket with its condition."""
+    if operation == "PutObject":
+        fake.fail(operation, Fault(400, code))
+        with pytest.raises(StoreError, match=code):
+            await s3.store.honours_condition(BUCKET, "")
+    assert await s3.store.honours_condition(BUCKET, "")
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    if operation != "PutObject":
+        fake.fail(operation, Fault(400, code))
+        with pytest.raises(StoreError, match=code):
+            await s3.store.put(target)
+    assert await s3.store.put(target) is Outcome.STORED
+    assert await s3.store.honours_condition(BUCKET, "")
+
+
 async def test_a_redirect_is_not_followed(fake: FakeS3, s3: Keeper) -> None:
     """A redirect is an error that names its address: followed without its signature it would end in a 403 elsewhere."""
     with fake_s3() as other:
@@ -1006,6 +1026,38 @@ async def test_on_a_full_disk_an_upload_goes_on_without_its_note(
         assert s3.unfinished() == []
     assert await s3.store.put(target) is Outcome.STORED
     assert (s3.read(KEY)[0], s3.unfinished()) == (data_of(2500), [])
+
+
+async def test_an_upload_without_a_note_is_aborted_when_the_gateway_stops(
+    fake: FakeS3, s3: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no note names is aborted by the one that began it, also when it is cancelled."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(disk, "write_file", full)
+    reached = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    fake.on_request = lambda request: request.operation == "UploadPart" and loop.call_soon_threadsafe(reached.set)  # type: ignore[assignment]
+    fake.fail_always("UploadPart", LOST)
+    putting = asyncio.create_task(s3.store.put(object_of(s3, file_of(tmp_path, data_of(2500)))))
+    async with asyncio.timeout(30):
+        await reached.wait()
+        putting.cancel()
+        await asyncio.wait([putting])
+    assert s3.unfinished() == []
+
+
+async def test_a_source_that_cannot_be_read_leaves_no_upload(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """A file with a bad sector is the disk's error, and its upload does not stay in the store."""
+    source = file_of(tmp_path, data_of(2500))
+    target = object_of(s3, source)
+    fake.on_request = lambda request: request.operation == "CreateMultipartUpload" and source.unlink()  # type: ignore[assignment, func-returns-value]
+    with pytest.raises(OSError, match="No such file"):
+        await s3.store.put(target)
+    assert s3.unfinished() == []
+    assert notes(tmp_path) == []
 
 
 async def test_parts_are_never_too_many(fake: FakeS3, s3: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

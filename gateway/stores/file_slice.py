@@ -13,8 +13,10 @@ class FileSlice(io.RawIOBase):
     """A part of a file that reads, seeks and ends like a file of its own, so that no part is ever held in memory."""
 
     def __init__(self, path: Path, start: int, size: int) -> None:
+        # First: one that cannot be opened has nothing to be closed.
+        file = path.open("rb", buffering=0)
         super().__init__()
-        self._file = path.open("rb", buffering=0)
+        self._file = file
         self._start = start
         self._size = size
         self._file.seek(start)
@@ -43,7 +45,8 @@ class FileSlice(io.RawIOBase):
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if hasattr(self, "_file"):
+            self._file.close()
         super().close()
 
 

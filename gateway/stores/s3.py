@@ -19,8 +19,9 @@ from gateway.errors import ObjectRefused, Refused, StoreError, Transient
 from gateway.stores import Object, Outcome
 from gateway.stores.file_slice import body_of
 from gateway.stores.s3_calls import Calls
-from gateway.stores.s3_evidence import Body, Sight, body_to_send, is_kept, sight_of
-from gateway.stores.s3_uploads import DOES_NOT_KNOW, Uploads
+from gateway.stores.s3_errors import may_be_of_the_condition
+from gateway.stores.s3_evidence import Body, Sight, body_to_send, contradicts, is_kept, sight_of
+from gateway.stores.s3_uploads import Uploads
 
 # A name that Athena, Hive and Spark pass over, as they do with every name that begins with a dot.
 PROOF_KEY = ".lightfile6-insights-gateway-proof"
@@ -125,17 +126,20 @@ class S3Store:
         return honoured
 
     async def _is_refused_when_taken(self, proof: Object, doing: str) -> bool:
+        was_taken_without = False
         for _ in range(2):
             try:
                 await self._put_proof(proof, doing, conditional=True)
             except StoreError as error:
                 if error.status == 412:
                     return True
-                if error.status not in DOES_NOT_KNOW:
+                if not may_be_of_the_condition(error):
                     raise
-                # Said of the condition only if the same put is taken without it: else of encryption, say.
+                if was_taken_without:
+                    return False
+                # Said of the condition only if the same put is taken without it, and never with it: else of encryption, say.
                 await self._put_proof(proof, doing, conditional=False)
-                return False
+                was_taken_without = True
         return False
 
     async def _put_proof(self, proof: Object, doing: str, *, conditional: bool) -> None:
@@ -161,6 +165,8 @@ class S3Store:
             if error.status == 412:
                 return await self._whose(target)
             raise
+        if contradicts(answer, body):
+            raise Transient(f"{doing}: was answered with the checksum of other bytes")
         if not await asyncio.to_thread(is_kept, answer, body):
             await self._must_be_there(target, doing)
         return Outcome.STORED
@@ -201,6 +207,9 @@ class S3Store:
             is_proved = await self._uploads.put(target, source, self._options.part_size, note, described, conditional=conditional)
         except StoreError as error:
             if error.status == 412:
+                if note.exists():
+                    # It could not be aborted, and under another number nobody would know of it.
+                    await self._uploads.abandon(note)
                 return await self._whose(target)
             if error.code == "NoSuchUpload" and await self.holds(target):
                 # It was completed by an earlier call whose answer was lost.
@@ -264,7 +273,7 @@ class S3Store:
             _must_be_own(sight, target)
             return Outcome.TAKEN
         differing = target.differences(sight.metadata)
-        if sight.size != target.size:
+        if not _has_size(target, sight):
             differing.append(f"size {sight.size} for {target.size}")
         if differing:
             raise ObjectRefused(f"{target.key} is this object with other content ({', '.join(differing)})")
@@ -273,7 +282,7 @@ class S3Store:
     async def holds(self, target: Object) -> bool:
         """See `Store.holds`."""
         sight = await self._look(target)
-        return sight is not None and target.is_held_as(sight.metadata) and sight.size == target.size
+        return sight is not None and target.is_held_as(sight.metadata) and _has_size(target, sight)
 
     async def is_free(self, target: Object) -> bool:
         """See `Store.is_free`."""
@@ -311,6 +320,11 @@ _REPLACES_ALL_THE_SAME = (
 
 def _proof_object(bucket: str, prefix: str) -> Object:
     return Object(bucket, prefix + PROOF_KEY, b"", 0, "application/octet-stream", PROOF, "proof")
+
+
+def _has_size(target: Object, sight: Sight) -> bool:
+    """What is compressed as it is sent may have another size than before, by another version of the compressor."""
+    return sight.size == target.size or not isinstance(target.source, Path | bytes)
 
 
 def _must_be_own(sight: Sight, target: Object) -> None:

@@ -170,6 +170,11 @@ def _answered(error: ClientError, doing: str) -> StoreError:
     return kind_of(status, code)(said, status=status, code=code)
 
 
+def may_be_of_the_condition(error: StoreError) -> bool:
+    """Whether an answer is one that some stores give to `If-None-Match` because they do not know it."""
+    return error.status in (400, 501) and not isinstance(error, Transient) and error.code not in STALE_CREDENTIALS
+
+
 def _redirected(metadata: Mapping[str, Any]) -> str:
     headers = metadata.get("HTTPHeaders", {})
     place = headers.get("location") or "an address that it does not name"

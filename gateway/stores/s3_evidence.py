@@ -65,6 +65,12 @@ def is_kept(answer: Mapping[str, Any], body: Body) -> bool:
     return len(etag_of(answer)) == _MD5_CHARACTERS and etag_of(answer) == body.md5()
 
 
+def contradicts(answer: Mapping[str, Any], body: Body) -> bool:
+    """Whether the answer says that other bytes are stored than those that were sent."""
+    checksum = str(answer.get("ChecksumCRC32") or "")
+    return bool(checksum) and checksum != body.checksum()
+
+
 def is_composed(answer: Mapping[str, Any], etags: Sequence[str], crc32s: Sequence[int]) -> bool:
     """Whether the answer to CompleteMultipartUpload proves an object of these very parts.
 

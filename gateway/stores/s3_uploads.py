@@ -20,11 +20,12 @@ from gateway.errors import Refused, StoreError, Transient, is_full
 from gateway.stores import Object
 from gateway.stores.file_slice import body_of
 from gateway.stores.s3_calls import Calls, missing
+from gateway.stores.s3_errors import may_be_of_the_condition
 from gateway.stores.s3_evidence import Body, body_to_send, etag_of, is_composed, is_kept, is_own
 
 MAX_PARTS = 10_000
-# Answers that some stores give to a header they do not know: the same call without it tells whether it was that.
-DOES_NOT_KNOW = frozenset({400, 501})
+# For the abort of an upload that no note names, when the gateway stops.
+_FAREWELL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,17 @@ class Uploads:
                 body = await asyncio.to_thread(body_to_send, source, start, size)
                 parts.append(await self._send_part(target, upload_id, number, body))
             is_proved = await self._complete(target, upload_id, parts, conditional=conditional)
-        except StoreError:
+        except (StoreError, OSError):
             # What cannot be aborted now is aborted by the next attempt, which finds the note.
             with contextlib.suppress(StoreError):
                 await self.abandon(note, _noted(target, upload_id))
+            raise
+        except asyncio.CancelledError:
+            if not _is_noted(note):
+                # The next start would not know of it.
+                with contextlib.suppress(StoreError, TimeoutError):
+                    async with asyncio.timeout(_FAREWELL_S):
+                        await self._abort(_noted(target, upload_id))
             raise
         if is_proved:
             await self.forget(note)
@@ -97,17 +105,20 @@ class Uploads:
         Raises:
             StoreError: a step does not work; the upload is aborted, or still noted.
         """
+        was_taken_without = False
         # Whatever was at the key before, the second time there is something.
         for _ in range(2 if conditional else 1):
             try:
                 if await self._is_refused(proof, note, described, conditional=conditional):
                     return True
             except StoreError as error:
-                if not conditional or error.status not in DOES_NOT_KNOW:
+                if not conditional or not may_be_of_the_condition(error):
                     raise
-                # Said of the condition only if the same upload is completed without it.
+                if was_taken_without:
+                    return False
+                # Said of the condition only if the same upload is completed without it, and never with it.
                 await self._is_refused(proof, note, described, conditional=False, complete=True)
-                return False
+                was_taken_without = True
         return False
 
     async def _is_refused(
@@ -209,6 +220,10 @@ def _ranges(size: int, part_size: int) -> Iterator[tuple[int, int]]:
 
 def _noted(target: Object, upload_id: str) -> dict[str, str]:
     return {"bucket": target.bucket, "key": target.key, "upload_id": upload_id}
+
+
+def _is_noted(note: Path) -> bool:
+    return note.exists()
 
 
 def _write_note(note: Path, data: bytes) -> None:
