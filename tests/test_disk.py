@@ -216,11 +216,13 @@ def test_a_file_system_that_counts_no_inodes_has_no_bound(files: int, free: int,
     """Where the kernel says 0 inodes of 0 there is no such bound; 0 of 10 is none left."""
 
     def saying(path: Path) -> object:
-        return SimpleNamespace(f_bavail=1, f_frsize=4096, f_files=files, f_favail=free, f_flag=os.ST_RDONLY | os.ST_NOSUID)
+        return SimpleNamespace(
+            f_bavail=1, f_blocks=3, f_frsize=4096, f_files=files, f_favail=free, f_flag=os.ST_RDONLY | os.ST_NOSUID
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "statvfs", saying)
-        assert disk.file_system(tmp_path) == disk.FileSystem(4096, told, is_read_only=True)
+        assert disk.file_system(tmp_path) == disk.FileSystem(4096, told, is_read_only=True, total_bytes=3 * 4096)
 
 
 # --- the lock ----------------------------------------------------------------------------------------------------
