@@ -9,7 +9,6 @@ from integration.buckets import StoredObject
 from reliability.names import clocks, fake_clock, keys
 from reliability.names.bench import MIDDLE, newest
 from reliability.names.fake_clock import FakeClock
-from reliability.opened import Delivered
 from reliability.row import CannotRun
 
 HEAD = (
@@ -130,9 +129,3 @@ def test_files_that_are_named_below_an_earlier_one_are_found() -> None:
     assert list(keys.disordered([file(0, 2, 9), file(0, 0, 8), file(1, 0, 9), file(1, 2, 10)])) == []
     assert list(keys.disordered([file(0, 2, 8), file(0, 0, 9)])) == ["client 0, after its file 0: the order 9, then 8"]
     assert list(keys.disordered([file(0, 2, 8), file(0, 0, 8)]))
-
-
-def test_the_client_of_a_load_is_known() -> None:
-    """A report of a load names its client, and no other does."""
-    assert keys.client_of(Delivered("key", "", b'{"id":"203-7-l","text":""}')) == 203
-    assert keys.client_of(Delivered("key", "", b'{"dated":7}')) == -1

@@ -205,11 +205,6 @@ class NamingBench:
         """How many batches of usage reports were delivered."""
         return len(stored.keys(self.buckets, self.buckets.usage))
 
-    def set_back(self, first: int) -> list[str]:
-        """What of the load with this first number was dated before something that it had sent earlier."""
-        mine = (one for one in reports(self.buckets, self.buckets.usage) if keys.client_of(one) // 100 == first // 100)
-        return [f"set back: {fault}" for fault in keys.set_back(mine)]
-
     def _misdated(self, files: Iterable[StoredObject]) -> Iterator[str]:
         """What was given an instant that the clock did not show while it was sent and answered, one of each stream."""
         for stream in REPORTS:

@@ -141,7 +141,6 @@ def _turns(site: Site) -> Outcome:
     for hour in (hour for turn in turns for hour in (turn - HOUR, turn)):
         if f"{hour:%Y/%m/%d/%H}" not in hours:
             outcome.blame(f"nothing was delivered in {hour}")
-    outcome.faults += bench.set_back(0)
     return outcome
 
 

@@ -18,7 +18,6 @@ from reliability.strangers import SharedBuckets
 _BATCH = re.compile(r"(\d{4})/(\d\d)/(\d\d)/(\d\d)/(?P<hour>\d{10})\.(?P<host>[^./]+)(?:\.(?P<number>\d+))?\.jsonl\.gz")
 _FILE = re.compile(r"(?P<user>[^/]+)/(?P<day>\d{4}/\d\d/\d\d)/(?P<name>.+)\.(?P<order>\d{19})(?:\.(?P<number>\d+))?\.bin")
 # As `integration.load` names what each client sends.
-_SENT = re.compile(rb'\{"id":"(\d+)-(\d+)')
 _SENT_FILE = re.compile(rb"specimen (\d+)-(\d+) ")
 
 
@@ -80,19 +79,6 @@ def nanoseconds(received: str) -> int:
     return int(datetime.fromisoformat(f"{second}+00:00").timestamp()) * 10**9 + int(fraction)
 
 
-def set_back(delivered: Iterable[Delivered]) -> Iterator[str]:
-    """Reports of one client that sends one after the other, received before the one that it had sent before, a few of them."""
-    instants: dict[bytes, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for report in delivered:
-        if sent := _SENT.match(report.report):
-            instants[sent[1]][int(sent[2])].append(report.received)
-    for client, by_number in instants.items():
-        for (number, earlier), (_, later) in pairwise(sorted(by_number.items())):
-            if max(earlier) >= min(later):
-                yield f"client {client.decode()}, after its report {number}: {max(earlier)}, then {min(later)}"
-                return
-
-
 def order_of(key: str) -> int:
     """The order in the key of a file, which is that of its name in the spool; -1 if there is none."""
     found = _FILE.fullmatch(key)
@@ -110,12 +96,6 @@ def disordered(files: Iterable[StoredObject]) -> Iterator[str]:
             if earlier >= later:
                 yield f"client {client.decode()}, after its file {number}: the order {earlier}, then {later}"
                 return
-
-
-def client_of(delivered: Delivered) -> int:
-    """The number of the client of a load that has sent a report; -1 if it was none."""
-    found = _SENT.match(delivered.report)
-    return int(found[1]) if found else -1
 
 
 def has_number(key: str) -> bool:
