@@ -140,7 +140,9 @@ def _killed(made: Try, gateway: TracedGateway, life: Life, ledger: Ledger) -> No
 
 def _quarantine(folder: Path) -> dict[str, bytes]:
     """What is set aside, by its path in the spool."""
-    return {f"quarantine/{path.name}": path.read_bytes() for path in sorted((folder / "spool" / "quarantine").glob("*"))}
+    spool = folder / "spool"
+    found = sorted(path for path in (spool / "quarantine").rglob("*") if path.is_file())
+    return {str(path.relative_to(spool)): path.read_bytes() for path in found}
 
 
 def _again(made: Try, gateway: Gateway, ledger: Ledger, kept: Sequence[str]) -> None:

@@ -101,7 +101,7 @@ def _row(transition: str, does: str) -> Row:
 
 def _seal_unpacked(site: Site) -> Outcome:
     """On a full disk; the claims that are tried there, and the removal of the batch that they leave, are part of it."""
-    wanted = ("claim", "seal unpacked", "remove sources")
+    wanted = ("claim", "seal", "seal unpacked", "remove sources")
     return _each(site, FullSpool(), lambda kill: kill.step is not None and kill.step.transition in wanted)
 
 
