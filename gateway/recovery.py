@@ -209,6 +209,8 @@ class _StreamRecovery:
             if not sources or self._spool.sealed_as(self._stream, batch) is not None:
                 self._remove_sources(claimed, sources)
             else:
+                # What a killed run has sealed as it is must not come back here after its delivery.
+                disk.sync_directory(claimed.directory)
                 self._found.batches_claimed += 1
                 for path in sources:
                     self._spool.census.waiting[self._stream.name].add(1, path.stat().st_size)

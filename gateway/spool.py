@@ -93,6 +93,8 @@ class Spool(Layout):
         self.writers: dict[str, Cuttable] = {}
         self._unsettled = {stream.name: Unsettled(board, f"unsettled {stream.name}") for stream in streams}
         self._listeners: dict[str, Callable[[], None]] = {}
+        # Batches that are one file, moved and not synced yet, and the directories that they come from.
+        self._moved: dict[str, Path] = {}
 
     @property
     def pid(self) -> int:
@@ -299,14 +301,29 @@ class Spool(Layout):
         batch = names.new_batch(names.hour_of(spooled.received_ns), host, os.urandom(16))
         is_waiting = source.parent == self.directory(stream)
         size = source.stat().st_size
+        # Before the move: a look at what can be delivered may find the file at once.
+        self._moved[str(batch)] = source.parent
         with self.census.change():
-            disk.place(source, self.uploading(stream) / batch.sealed(1, packed=False))
+            try:
+                disk.place(source, self.uploading(stream) / batch.sealed(1, packed=False))
+            except OSError:
+                del self._moved[str(batch)]
+                raise
             if is_waiting:
                 self.census.claimable[stream.name].add(-1, -size)
-        # Both: what came back to its old place after it was delivered would be delivered twice.
-        disk.sync_directory(self.uploading(stream))
-        disk.sync_directory(source.parent)
+        self._settle_move(stream, str(batch))
         return batch
+
+    def _settle_move(self, stream: Stream, batch: str) -> None:
+        """Make the move of a batch that is one file durable: what came back after its delivery would be delivered twice."""
+        source = self._moved.get(batch)
+        if source is None:
+            return
+        disk.sync_directory(self.uploading(stream))
+        # A claimed batch is removed, durably, when all of it has left.
+        with contextlib.suppress(FileNotFoundError):
+            disk.sync_directory(source)
+        self._moved.pop(batch, None)
 
     def oldest_claimable(self, stream: Stream) -> Path | None:
         """The file that a claim would begin with, if there is one."""
@@ -345,7 +362,10 @@ class Spool(Layout):
         # The sealed file of a batch whose sources are still there must not be sent yet: see `remove_sources`. They are
         # looked for after the sealed files: the other way round a batch could be claimed and sealed between the looks.
         blocked = {str(claimed.batch) for claimed in self.claimed(stream)}
-        return [self.uploading(stream) / name for name in picked if names.identity_of(name) not in blocked]
+        found = [name for name in picked if names.identity_of(name) not in blocked]
+        for name in found:
+            self._settle_move(stream, names.identity_of(name))
+        return [self.uploading(stream) / name for name in found]
 
     def renumber(self, sealed: Path, number: int) -> Path:
         """Have a sealed file tried under another number, durably: a retry begins where this attempt stands."""
