@@ -225,8 +225,6 @@ class Batcher:
         One that cannot be finished, for a source on a bad sector say, holds up no other; its error is returned.
         """
         stuck: OSError | None = None
-        for batch in await asyncio.to_thread(self._spool.settle_unpacked, self._stream):
-            self._on_sealed(batch, is_new=False)
         for claimed in await asyncio.to_thread(self._spool.claimed, self._stream):
             try:
                 await asyncio.to_thread(self._spool.settle, claimed)
@@ -271,9 +269,12 @@ class Batcher:
         for path in sources:
             batch = self._spool.batch_of(path, self._host)
             self._on_sealed(str(batch), is_new=True)
-            await asyncio.to_thread(self._spool.seal_unpacked, self._stream, path, batch)
-            self._log.info("sealed unpacked", stream=self._stream.name, batch=str(batch), reason="no room for an archive")
-            self._on_sealed(str(batch), is_new=False)
+            try:
+                await asyncio.to_thread(self._spool.seal_unpacked, self._stream, path, batch)
+                self._log.info("sealed unpacked", stream=self._stream.name, batch=str(batch), reason="no room for an archive")
+            finally:
+                # Moved it may be all the same, and then nobody else would say so.
+                self._on_sealed(str(batch), is_new=False)
 
     def _aggregate_and_seal(self, claimed: Claimed) -> aggregate.Summary | None:
         if self._spool.sealed_as(self._stream, claimed.batch) is not None:

@@ -209,7 +209,7 @@ class _StreamRecovery:
             if not sources or self._spool.sealed_as(self._stream, batch) is not None:
                 self._remove_sources(claimed, sources)
             else:
-                # A file of it may have been sealed unpacked: its old name must not come back after it is delivered.
+                # What a killed run has sealed as it is must not come back here after its delivery.
                 disk.sync_directory(claimed.directory)
                 self._found.batches_claimed += 1
                 for path in sources:

@@ -93,8 +93,8 @@ class Spool(Layout):
         self.writers: dict[str, Cuttable] = {}
         self._unsettled = {stream.name: Unsettled(board, f"unsettled {stream.name}") for stream in streams}
         self._listeners: dict[str, Callable[[], None]] = {}
-        # Batches that were sealed unpacked, whose old names may still come back: of which stream, and where those were.
-        self._settling: dict[str, tuple[str, Path]] = {}
+        # Batches that are one file, moved and not synced yet, and the directories that they come from.
+        self._moved: dict[str, Path] = {}
 
     @property
     def pid(self) -> int:
@@ -301,33 +301,32 @@ class Spool(Layout):
         """Make one waiting or claimed file a sealed batch by a rename alone.
 
         For a disk that has no room for an archive, nor perhaps for a directory: what waits can leave all the same. A crash leaves
-        the file under one of the two names. It is not delivered before the old name is durably gone: what came back there
-        would be delivered once more. Where that cannot be synced, `settle_unpacked` tries again.
+        the file under one of the two names. It is not delivered before the move is durable: see `deliverable`.
         """
         is_waiting = source.parent == self.directory(stream)
         size = source.stat().st_size
-        self._settling[str(batch)] = stream.name, source.parent
+        # Before the move: a look at what can be delivered may find the file at once.
+        self._moved[str(batch)] = source.parent
         with self.census.change():
-            disk.place(source, self.uploading(stream) / batch.sealed(1, packed=False))
+            try:
+                disk.place(source, self.uploading(stream) / batch.sealed(1, packed=False))
+            except OSError:
+                del self._moved[str(batch)]
+                raise
             if is_waiting:
                 self.census.claimable[stream.name].add(-1, -size)
-        self._settle_unpacked(stream, str(batch), source.parent)
+        self._settle_move(stream, str(batch))
 
-    def settle_unpacked(self, stream: Stream) -> list[str]:
-        """Make those renames durable that `seal_unpacked` could not, and return their batches, which may be delivered now."""
-        settled = []
-        for batch, (name, place) in list(self._settling.items()):
-            if name == stream.name:
-                self._settle_unpacked(stream, batch, place)
-                settled.append(batch)
-        return settled
-
-    def _settle_unpacked(self, stream: Stream, batch: str, place: Path) -> None:
+    def _settle_move(self, stream: Stream, batch: str) -> None:
+        """Make the move of a batch that is one file durable: what came back after its delivery would be delivered twice."""
+        source = self._moved.get(batch)
+        if source is None:
+            return
         disk.sync_directory(self.uploading(stream))
-        # The directory of a claimed batch goes when it is empty.
-        if place.exists():
-            disk.sync_directory(place)
-        del self._settling[batch]
+        # A claimed batch is removed, durably, when all of it has left.
+        with contextlib.suppress(FileNotFoundError):
+            disk.sync_directory(source)
+        self._moved.pop(batch, None)
 
     def oldest_claimable(self, stream: Stream) -> Path | None:
         """The file that a claim would begin with, if there is one."""
@@ -365,8 +364,11 @@ class Spool(Layout):
         picked = heapq.nsmallest(layout.PICKED_FILES, sealed)
         # The sealed file of a batch whose sources are still there must not be sent yet: see `remove_sources`. They are
         # looked for after the sealed files: the other way round a batch could be claimed and sealed between the looks.
-        blocked = {str(claimed.batch) for claimed in self.claimed(stream)} | set(self._settling)
-        return [self.uploading(stream) / name for name in picked if names.identity_of(name) not in blocked]
+        blocked = {str(claimed.batch) for claimed in self.claimed(stream)}
+        found = [name for name in picked if names.identity_of(name) not in blocked]
+        for name in found:
+            self._settle_move(stream, names.identity_of(name))
+        return [self.uploading(stream) / name for name in found]
 
     def renumber(self, sealed: Path, number: int) -> Path:
         """Have a sealed file tried under another number, durably: a retry begins where this attempt stands."""

@@ -305,6 +305,15 @@ def test_the_rest_is_safe_before_it_is_cut_off(tmp_path: Path, monkeypatch: pyte
         assert trace.first("replace tmp/") < trace.last("sync_directory quarantine") < trace.first("truncate usage/")
 
 
+def test_what_left_a_claimed_batch_cannot_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that a killed run has sealed as it is was moved out of its batch for good before anything is delivered."""
+    sealed = f"usage/uploading/{Batch(HOUR, 'host-1', 'cd' * 16)}.1.jsonl"
+    plant(tmp_path / "spool", {f"usage/aggregation/{BATCH}/{T1}.jsonl": b"1\n", sealed: b"2\n"})
+    trace = Trace(monkeypatch, tmp_path / "spool")
+    with open_bench(tmp_path):
+        assert f"sync_directory usage/aggregation/{BATCH}" in trace.steps
+
+
 def test_sources_go_only_after_the_archives_name_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The directory of sealed files is synced before the sources of a sealed batch are removed."""
     plant(tmp_path / "spool", STATES["a sealed batch with its sources"][0])

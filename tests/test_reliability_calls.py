@@ -90,6 +90,31 @@ def test_a_batch_is_claimed_and_its_sources_removed() -> None:
     assert run.on(2, "rmdir", batch) == "remove sources: remove usage/aggregation/…, 1st"
 
 
+def test_a_file_is_sealed_as_it_is() -> None:
+    """Whether it waited or was claimed, its move to where it is sent from is a seal, and so are the syncs that follow."""
+    run = Run()
+    sealed = f"usage/uploading/{BATCH}.1.jsonl"
+    named = run.on(1, "rename", f"usage/{INSTANT}.jsonl", sealed)
+    assert named == "seal unpacked: rename usage/….jsonl -> usage/uploading/….jsonl, 1st"
+    assert run.on(1, "fsync", "usage/uploading").startswith("seal unpacked: ")
+    assert run.on(1, "fsync", "usage").startswith("seal unpacked: ")
+    batch = f"usage/aggregation/{BATCH}"
+    named = run.on(1, "rename", f"{batch}/{INSTANT}.alice.json", sealed)
+    assert named == "seal unpacked: rename usage/aggregation/…/….json -> usage/uploading/….jsonl, 1st"
+    assert run.on(1, "fsync", batch).startswith("seal unpacked: ")
+    assert run.on(1, "rename", sealed, f"usage/uploading/{BATCH}.2.jsonl").startswith("deliver: ")
+
+
+def test_an_upload_that_is_only_tried_is_told_apart() -> None:
+    """The steps of an upload of the proof have names of their own."""
+    run = Run()
+    assert run.sent("store", b"POST /specimen-1f/.a-proof?uploads HTTP/1.1\r\n").endswith("begin of upload of proof, 1st")
+    named = run.sent("store", b"PUT /specimen-1f/.a-proof?partNumber=1&uploadId=x HTTP/1.1\r\n")
+    assert named == "deliver: PUT specimen part 1 of proof, 1st"
+    named = run.sent("store", b"DELETE /specimen-1f/.a-proof?uploadId=x HTTP/1.1\r\n")
+    assert named == "deliver: DELETE specimen upload of proof, 1st"
+
+
 def test_a_file_is_delivered_and_retired() -> None:
     """Requests are named without bucket and key, what follows them as their body, and notes belong to the delivery."""
     run = Run()

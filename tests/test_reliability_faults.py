@@ -269,14 +269,6 @@ def test_numbers_that_were_passed_over_are_found() -> None:
     assert list(keys.gaps(["2026/11/21/14/2026112114.other.jsonl.gz"], [], HOST))
 
 
-def test_instants_that_go_back_are_found() -> None:
-    """What a client sends later is received later, whatever the clock does."""
-    earlier, later = ("key", "2026-11-21T14:00:00.000000001Z"), ("key", "2026-11-21T14:00:00.000000002Z")
-    assert list(keys.set_back(reports(earlier, later))) == []
-    assert list(keys.set_back(reports(later, earlier)))
-    assert list(keys.set_back(reports(earlier, earlier)))
-
-
 def test_a_file_whose_name_was_taken_is_known() -> None:
     """A number before the extension says that the name was taken."""
     key = "alice/2026/11/21/same.1795270800000000007"

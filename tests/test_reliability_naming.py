@@ -5,10 +5,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from integration.buckets import StoredObject
 from reliability.names import clocks, fake_clock, keys
 from reliability.names.bench import MIDDLE, newest
 from reliability.names.fake_clock import FakeClock
-from reliability.opened import Delivered
 from reliability.row import CannotRun
 
 HEAD = (
@@ -47,6 +47,23 @@ def test_a_clock_is_set_by_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_library")
+def test_what_a_clock_has_shown_is_known_for_each_time_it_was_set(tmp_path: Path) -> None:
+    """From one true instant to another it has shown the time of every setting that stood in between, and of no other one."""
+    clock = FakeClock(tmp_path / "clock")
+    begun = datetime.now(UTC)
+    clock.shift(-timedelta(hours=1))
+    between = datetime.now(UTC)
+    clock.shift(timedelta(hours=1))
+    ended = datetime.now(UTC)
+    plain, back, forth = clock.shown(begun, ended)
+    assert plain[0] == begun
+    assert plain[1] >= begun
+    assert back[0] <= between - timedelta(hours=1) <= back[1]
+    assert forth[1] == ended + timedelta(hours=1)
+    assert clock.shown(ended, ended) == [(ended + timedelta(hours=1), ended + timedelta(hours=1))]
+
+
+@pytest.mark.usefixtures("no_library")
 def test_a_clock_that_stands_is_told_in_local_time() -> None:
     """An instant is told in the zone of the gateway, which is no whole hour from UTC."""
     environment = fake_clock.fixed(datetime(2024, 12, 31, 18, 15, tzinfo=UTC), stands=True)
@@ -59,7 +76,8 @@ def test_a_request_is_signed_at_the_true_time() -> None:
     head = fake_clock.on_time(HEAD, headers, "secret")
     assert b"20240101" not in head
     assert f"Credential=me/{datetime.now(UTC):%Y}".encode() in head
-    assert b"Signature=00" not in head
+    # To the end of the line: a true one may begin so.
+    assert b"Signature=00\r\n" not in head
     assert fake_clock.on_time(b"GET / HTTP/1.1\r\n\r\n", {}, "secret") == b"GET / HTTP/1.1\r\n\r\n"
 
 
@@ -73,9 +91,9 @@ def test_turns_go_forward() -> None:
 
 
 def test_the_newest_name_is_found(tmp_path: Path) -> None:
-    """What waits, claimed or not, is named by instant; what is being received, sealed or empty is not looked at."""
+    """What waits, claimed or not, is named by order; what is being received, sealed or empty is not looked at."""
     for name in (
-        "usage/0000000000000000003.1.jsonl",
+        "usage/0000000000000000003.0000000000000000007.1.jsonl",
         "usage/aggregation/2024112114.host.00/0000000000000000005.1.alice.json",
         "usage/uploading/2024112114.host.00.1.jsonl.gz",
         "specimen/0000000000000000004.1.uri.body",
@@ -100,7 +118,14 @@ def test_an_instant_is_read_to_the_nanosecond() -> None:
     assert keys.nanoseconds("1970-01-01T00:00:01.900000000Z") == 1_900_000_000
 
 
-def test_the_client_of_a_load_is_known() -> None:
-    """A report of a load names its client, and no other does."""
-    assert keys.client_of(Delivered("key", "", b'{"id":"203-7-l","text":""}')) == 203
-    assert keys.client_of(Delivered("key", "", b'{"dated":7}')) == -1
+def test_files_that_are_named_below_an_earlier_one_are_found() -> None:
+    """The order in the key of a file is above that of every file which the same client had sent before."""
+
+    def file(client: int, number: int, order: int) -> StoredObject:
+        return StoredObject(f"u/2024/11/21/x.bin.{order:019d}.bin", b"specimen %d-%d " % (client, number), {}, {})
+
+    assert keys.order_of("u/2024/11/21/x.bin.0000000000000000007.1.bin") == 7
+    assert keys.order_of("u/2024/11/21/x.bin") == -1
+    assert list(keys.disordered([file(0, 2, 9), file(0, 0, 8), file(1, 0, 9), file(1, 2, 10)])) == []
+    assert list(keys.disordered([file(0, 2, 8), file(0, 0, 9)])) == ["client 0, after its file 0: the order 9, then 8"]
+    assert list(keys.disordered([file(0, 2, 8), file(0, 0, 8)]))

@@ -357,6 +357,47 @@ def test_nothing_is_delivered_while_its_sources_are_there(bench: Bench, monkeypa
     assert len(bench.spool.deliverable(USAGE, set())) == 1
 
 
+@pytest.mark.parametrize("is_claimed", [False, True])
+def test_a_file_is_not_delivered_before_its_move_is_durable(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, is_claimed: bool
+) -> None:
+    """A file that is sealed as it is could come back after it was delivered, as long as its old directory is not synced."""
+    source = bench.report(b"1")
+    if is_claimed:
+        claimed = claim(bench)
+        source = claimed.directory / source.name
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync_directory", _refusing)
+        with pytest.raises(OSError, match="not synced"):
+            bench.spool.seal_unpacked(USAGE, source, bench.spool.batch_of(source, HOST))
+    trace = Trace(monkeypatch, bench.spool.root)
+    assert [path.name.partition(".1.")[2] for path in bench.spool.deliverable(USAGE, set())] == ["jsonl"]
+    assert [step for step in trace.steps if step.startswith("sync_directory ")] == [
+        "sync_directory usage/uploading",
+        f"sync_directory {source.parent.relative_to(bench.spool.root)}",
+    ]
+    # Once is enough.
+    trace.steps.clear()
+    assert bench.spool.deliverable(USAGE, set())
+    assert trace.steps == []
+
+
+def test_a_move_whose_batch_is_gone_holds_up_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory of a batch is removed, durably, when its last file has left it, also if a sync of it had failed before."""
+    source = bench.report(b"1")
+    claimed = claim(bench)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync_directory", _refusing)
+        with pytest.raises(OSError, match="not synced"):
+            bench.spool.seal_unpacked(USAGE, claimed.directory / source.name, bench.spool.batch_of(source, HOST))
+    bench.spool.remove_sources(claimed)
+    assert len(bench.spool.deliverable(USAGE, set())) == 1
+
+
+def _refusing(path: Path) -> None:
+    raise OSError(errno.EIO, f"not synced: {path}")
+
+
 def test_a_seal_never_replaces(bench: Bench) -> None:
     """A batch that is sealed is not sealed a second time."""
     bench.report(b"1")

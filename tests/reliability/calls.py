@@ -13,7 +13,19 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 START = "start"
-TRANSITIONS = (START, "receive", "commit", "cut", "claim", "aggregate", "seal", "remove sources", "deliver", "retire")
+TRANSITIONS = (
+    START,
+    "receive",
+    "commit",
+    "cut",
+    "claim",
+    "aggregate",
+    "seal",
+    "seal unpacked",
+    "remove sources",
+    "deliver",
+    "retire",
+)
 
 _KINDS = r"\.jsonl\.open|\.jsonl\.gz|\.jsonl|\.json|\.meta|\.body"
 _GIVEN_NAME = re.compile(rf"\d{{10,}}\..*?(?P<kind>{_KINDS}|)(?P<note>\.upload)?$")
@@ -168,10 +180,10 @@ class Namer:
 # To which transitions the sync of a directory may belong: to the one to which the thread's last change belonged, else to the
 # first.
 _SYNCED = {
-    "stream": ("claim", "receive", "commit", "cut", "deliver", "retire"),
+    "stream": ("claim", "receive", "commit", "cut", "seal unpacked", "deliver", "retire"),
     "aggregation": ("remove sources", "claim"),
-    "batch": ("claim", "remove sources"),
-    "uploading": ("remove sources", "seal", "deliver", "retire"),
+    "batch": ("claim", "seal unpacked", "remove sources"),
+    "uploading": ("remove sources", "seal", "seal unpacked", "deliver", "retire"),
     "other": (START,),
 }
 
@@ -202,7 +214,9 @@ def _transition(text: str, what: tuple[str, ...]) -> str:
     if last.endswith(".upload"):
         return "deliver"
     if "/uploading/" in last:
-        return {"tmp/archive": "seal"}.get(first, "retire" if text.startswith("remove ") else "deliver")
+        if text.startswith("rename ") and "/uploading/" not in first:
+            return "seal" if first == "tmp/archive" else "seal unpacked"
+        return "retire" if text.startswith("remove ") else "deliver"
     if "/aggregation/" in last:
         return "remove sources" if text.startswith("remove ") else "claim"
     if first == "tmp/archive":
@@ -222,10 +236,11 @@ def _request(method: str, target: str) -> str:
     path, _, query = target.partition("?")
     bucket, _, key = path.partition("/")
     stream = bucket.partition("-")[0]
-    if key.endswith("-proof"):
-        return f"{method} {stream} proof"
+    of_proof = " of proof" if key.endswith("-proof") else ""
     if part := re.search(r"partNumber=(\d+)", query):
-        return f"{method} {stream} part {part[1]}"
+        return f"{method} {stream} part {part[1]}{of_proof}"
     if "uploads" in query:
-        return f"{method} {stream} begin of upload"
-    return f"{method} {stream} upload" if "uploadId=" in query else f"{method} {stream} object"
+        return f"{method} {stream} begin of upload{of_proof}"
+    if "uploadId=" in query:
+        return f"{method} {stream} upload{of_proof}"
+    return f"{method} {stream} {'proof' if of_proof else 'object'}"

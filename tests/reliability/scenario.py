@@ -132,6 +132,9 @@ class Scenario:
         """Nothing is there, and nothing was sent."""
         return FullLedger()
 
+    def clear(self, folder: Path) -> None:
+        """There are only files."""
+
     def live(self, gateway: Gateway, ledger: Ledger) -> None:
         """Send what brings about every transition.
 

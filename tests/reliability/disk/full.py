@@ -46,7 +46,9 @@ def _under_load(site: Site) -> Outcome:
             with bench.watched() as strace:
                 _until_full(bench, kind)
             met |= bench.met(strace)
-            if (kind.reserve or kind.by_names) and bench.gateway.events("aggregation failed"):
+            for line in bench.gateway.events("aggregation failed")[:1]:
+                outcome.blame(f"{kind}: {line}")
+            if (kind.reserve or kind.by_names) and bench.gateway.events("sealed unpacked"):
                 outcome.blame(f"{kind}: no room for an archive")
             _until_it_goes_on(bench, kind, str(number))
     outcome.notes.append(f"the disk was full at: {', '.join(sorted(met))}")
@@ -63,15 +65,15 @@ def _until_full(bench: FullDisk, kind: Disk) -> None:
         until(lambda: bench.ledger.statuses[507] >= 100, "requests to be answered with 507")
         # Of names some are always kept for it.
         if not kind.reserve and not kind.by_names:
-            until(lambda: bench.gateway.events("aggregation failed"), "the aggregation to find no room")
+            until(lambda: bench.gateway.events("sealed unpacked"), "files to be sealed without an archive")
 
 
 def _until_it_goes_on(bench: FullDisk, kind: Disk, name: str) -> None:
-    """Room is made by whoever has taken it or, where there is a reserve, by the deliveries; nobody starts the gateway again."""
-    if not kind.reserve:
-        bench.disk.make_room()
+    """What was taken leaves without anybody making room; then room is made, but where there is a reserve that does without."""
     bench.proxy.accept()
     delivered(bench.gateway, f"what was taken on {kind} to be delivered")
+    if not kind.reserve:
+        bench.disk.make_room()
     takes_everything(bench.gateway, bench.ledger, f"after-{name}")
 
 
@@ -104,6 +106,7 @@ def _small(client: Client, count: int = 1) -> list[Request]:
 
 
 _SEGMENT = "usage/….jsonl.open"
+_SEALED = "rename usage/aggregation/…/….jsonl -> usage/uploading/….jsonl"
 WRITES = (
     _Write(f"write {_SEGMENT}", 1, lambda client: _small(client, 4), _small, f"truncate {_SEGMENT}"),
     # By itself it would fit one page, and in its envelope it does not.
@@ -150,16 +153,16 @@ def _write(outcome: Outcome, bench: FullDisk, write: _Write, name: str) -> None:
 
 
 def _archive(bench: FullDisk) -> None:
-    """The disk is full when a batch is made."""
+    """The disk is full when a batch is made: it leaves as it is, and nobody makes room."""
     delivered(bench.gateway)
     with bench.watched() as strace:
         # A segment takes the last room.
         bench.disk.fill(leave=PAGE)
         client = Client(bench.gateway, bench.ledger, "archive")
         client.send([client.small("usage")])
-        until(lambda: "write tmp/archive" in bench.met(strace), "the aggregation to find no room")
-    bench.disk.make_room()
+        until(lambda: _SEALED in bench.done(strace), "the segment to be sealed as it is")
     delivered(bench.gateway, "the batch to be delivered")
+    bench.disk.make_room()
 
 
 def _upload_note(bench: FullDisk) -> None:
@@ -197,9 +200,9 @@ def _killed(site: Site) -> Outcome:
             else:
                 bench.disk.make_room()
                 bench.gateway.start()
-            bench.disk.make_room()
             bench.proxy.accept()
             delivered(bench.gateway, f"what was taken on {kind} to be delivered after a kill")
+            bench.disk.make_room()
             takes_everything(bench.gateway, bench.ledger, f"after-{number}")
     outcome.notes.append(f"{started} of {len(kinds)} started on the full disk")
     return outcome

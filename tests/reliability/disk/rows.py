@@ -17,6 +17,7 @@ from reliability import scenario
 from reliability.confined import Confined
 from reliability.disk import breaks as disk_breaks
 from reliability.disk import full as disk_full
+from reliability.disk import small_spool
 from reliability.disk.mistrust import wrongs
 from reliability.disk.owed import ToldLedger, owed
 from reliability.disk.strace import Fault, Strace, Traced, steps
@@ -159,4 +160,5 @@ ROWS: tuple[Row, ...] = (
     Row("disk-enospc", GROUP, "one call on the disk fails with ENOSPC", partial(_one_call, kinds=WRITING_KINDS, error="ENOSPC")),
     *disk_breaks.ROWS,
     *disk_full.ROWS,
+    *small_spool.ROWS,
 )

@@ -159,9 +159,10 @@ class Disk:
 class FullDisk:
     """A gateway on a small disk, with a proxy that can take the store away, between the first and the last line of `running`."""
 
-    def __init__(self, site: Site, kind: Disk, name: str, *, interval: str = "1s") -> None:
+    def __init__(self, site: Site, kind: Disk, name: str, *, interval: str = "1s", max_batch_bytes: str | None = "16KiB") -> None:
         self.kind = kind
         self._interval = interval
+        self._max_batch_bytes = max_batch_bytes
         self.ledger = OpenedLedger()
         self.buckets = Buckets(site.minio.minio)
         self.proxy = FaultProxy(site.minio.minio)
@@ -192,7 +193,7 @@ class FullDisk:
             self.buckets,
             aws={"endpoint": self.proxy.endpoint},
             aggregation={
-                "max_batch_bytes": "16KiB",
+                "max_batch_bytes": self._max_batch_bytes,
                 "envelope": self.kind.envelope,
                 "usage_interval": self._interval,
                 "error_interval": self._interval,

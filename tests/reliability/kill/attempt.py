@@ -18,7 +18,10 @@ from reliability.kill.traced_gateway import TracedGateway
 from reliability.row import Site
 from reliability.scenario import Client, Died, start, stop
 
-_BEGUN, _NOTED, _PART = "POST specimen begin of upload", "write specimen/….body.upload", "PUT specimen part 1"
+# An upload is tried out, with an empty one, before the first one that is needed.
+_BEGUN = ("POST specimen begin of upload", "POST specimen begin of upload of proof")
+_NOTED = ("write specimen/….body.upload",)
+_PART = ("PUT specimen part 1", "PUT specimen part 1 of proof")
 
 
 class Life(Protocol):
@@ -30,6 +33,10 @@ class Life(Protocol):
 
     def prepare(self, folder: Path, buckets: Buckets) -> Ledger:
         """Put in place what the gateway finds, in a folder that is not there yet, and say what was sent for it."""
+        ...
+
+    def clear(self, folder: Path) -> None:
+        """Undo what `prepare` has done beside making files."""
         ...
 
     def live(self, gateway: Gateway, ledger: Ledger) -> None:
@@ -68,9 +75,12 @@ def attempt(site: Site, name: str, kills: Sequence[Kill], life: Life) -> Try:
     made = Try()
     try:
         ledger = life.prepare(folder, buckets)
+        kept = _quarantine(folder)
         for kill in kills:
             _killed(made, TracedGateway(folder, life.settings(buckets), kill), life, ledger)
-        _again(made, Gateway(folder, life.settings(buckets)), ledger)
+        _again(made, Gateway(folder, life.settings(buckets)), ledger, list(kept))
+        if _quarantine(folder) != kept:
+            made.faults.append(f"what was quarantined before is not as it was: {', '.join(kept)}")
         unfinished = [key for bucket in buckets.all for key in buckets.unfinished_uploads(bucket)]
         if len(unfinished) > made.unnoted:
             made.faults.append(f"{len(unfinished)} uploads in parts are left, {made.unnoted} were not noted: {unfinished[:3]}")
@@ -78,6 +88,7 @@ def attempt(site: Site, name: str, kills: Sequence[Kill], life: Life) -> Try:
         return made
     finally:
         if made.is_right:
+            life.clear(folder)
             shutil.rmtree(folder)
         buckets.remove()
         buckets.close()
@@ -96,6 +107,7 @@ def recorded(site: Site, life: Life) -> list[Kill]:
             gateway.end()
             raise AssertionError(f"the gateway ended by itself with {gateway.exit_code}:\n{gateway.said()}") from None
         ledger.check(buckets)
+        life.clear(folder)
         return [Kill(after=after, step=step) for after in (False, True) for step in gateway.steps()]
     finally:
         gateway.end()
@@ -118,16 +130,23 @@ def _killed(made: Try, gateway: TracedGateway, life: Life, ledger: Ledger) -> No
     killed_at = gateway.killed_at()
     made.where += f"{', then ' if made.where else ''}{killed_at or gateway.plan}"
     made.was_killed &= killed_at is not None
-    made.unnoted += gateway.came_to(_BEGUN, perhaps=True) - gateway.came_to(_NOTED, perhaps=False)
-    if gateway.came_to(_PART, perhaps=False) > gateway.came_to(_NOTED, perhaps=True):
+    made.unnoted += gateway.came_to(*_BEGUN, perhaps=True) - gateway.came_to(*_NOTED, perhaps=False)
+    if gateway.came_to(*_PART, perhaps=False) > gateway.came_to(*_NOTED, perhaps=True):
         made.faults.append("a part was sent before the id of its upload was on disk")
     made.faults += _told(gateway)
     if died and killed_at is None:
         made.faults.append(f"it ended by itself with {gateway.exit_code}: {gateway.said()[-500:]}")
 
 
-def _again(made: Try, gateway: Gateway, ledger: Ledger) -> None:
-    """Start it without being in its way, have it take something and drain, and look what is left."""
+def _quarantine(folder: Path) -> dict[str, bytes]:
+    """What is set aside, by its path in the spool."""
+    spool = folder / "spool"
+    found = sorted(path for path in (spool / "quarantine").rglob("*") if path.is_file())
+    return {str(path.relative_to(spool)): path.read_bytes() for path in found}
+
+
+def _again(made: Try, gateway: Gateway, ledger: Ledger, kept: Sequence[str]) -> None:
+    """Start it without being in its way, have it take something and drain, and look what is left but for what is to be kept."""
     try:
         start(gateway)
         client = Client(gateway, ledger, "again")
@@ -140,7 +159,7 @@ def _again(made: Try, gateway: Gateway, ledger: Ledger) -> None:
     finally:
         with suppress(ProcessLookupError):
             gateway.kill()
-    if left := gateway.left():
+    if left := [name for name in gateway.left() if name not in kept]:
         made.faults.append(f"left in the spool: {', '.join(left[:5])}")
     made.faults += _told(gateway)
 

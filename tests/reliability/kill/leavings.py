@@ -65,15 +65,18 @@ class Leavings:
         shutil.copytree(self._spool, folder / "spool")
         for body in (folder / "spool" / "specimen").glob("*.body"):
             if body.stat().st_size >= PART_BYTES:
-                _begin_upload(body, buckets)
+                begin_upload(body, buckets)
         return self._ledger.copy()
+
+    def clear(self, folder: Path) -> None:
+        """There are only files."""
 
     def live(self, gateway: Gateway, ledger: Ledger) -> None:
         """Nothing more is sent."""
         drain(gateway)
 
 
-def _begin_upload(body: Path, buckets: Buckets) -> None:
+def begin_upload(body: Path, buckets: Buckets) -> None:
     """What a gateway has done that was killed after the first part."""
     key = "begun-by-one-that-was-killed"
     # The client keeps these calls private.

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 from reliability.calls import START
 from reliability.kill.attempt import Life, Try, attempt, recorded
+from reliability.kill.full_spool import FullSpool
 from reliability.kill.leavings import leave
 from reliability.kill.traced import Kill
+from reliability.kill.upgrade import Upgrade
 from reliability.row import Outcome, Row, Site
 from reliability.scenario import Scenario
 
@@ -97,8 +99,18 @@ def _row(transition: str, does: str) -> Row:
     return Row(f"kill-{transition.replace(' ', '-')}", GROUP, f"SIGKILL before and after each call that {does}", run)
 
 
+def _seal_unpacked(site: Site) -> Outcome:
+    """On a full disk; the claims that are tried there, and the removal of the batch that they leave, are part of it."""
+    wanted = ("claim", "seal", "seal unpacked", "remove sources")
+    return _each(site, FullSpool(), lambda kill: kill.step is not None and kill.step.transition in wanted)
+
+
 def _recover(site: Site) -> Outcome:
     return _each(site, leave(site), lambda _: True)
+
+
+def _upgrade(site: Site) -> Outcome:
+    return _each(site, Upgrade(), lambda _: True)
 
 
 def _second(number: int, of: int, steps: int) -> Kill:
@@ -122,9 +134,16 @@ ROWS: tuple[Row, ...] = (
     _row("claim", "moves files into a batch"),
     _row("aggregate", "writes an archive"),
     _row("seal", "puts an archive in place"),
+    Row(
+        "kill-seal-unpacked",
+        GROUP,
+        "SIGKILL before and after each call that seals files as they are on a full disk",
+        _seal_unpacked,
+    ),
     _row("remove sources", "removes the sources of a sealed batch"),
     _row("deliver", "notes an upload, renumbers, or sends to the store"),
     _row("retire", "removes what was delivered"),
     Row("kill-recover", GROUP, "SIGKILL before and after each call of a start that finds every state on disk", _recover),
     Row("kill-recover-twice", GROUP, "the same, and SIGKILL again in the start that follows", _recover_twice),
+    Row("kill-upgrade", GROUP, "SIGKILL before and after each call of a start that finds a spool of format 1", _upgrade),
 )

@@ -69,9 +69,9 @@ class TracedGateway(Gateway):
         """The step at which it was killed; None if it was not."""
         return next((f"{_step(line)}, {line['killed']}" for line in self._lines() if "killed" in line), None)
 
-    def came_to(self, text: str, *, perhaps: bool) -> int:
-        """How many steps of this kind were done; those of which it is not known are counted where `perhaps`."""
-        lines = [line for line in self._lines() if line["text"] == text]
+    def came_to(self, *texts: str, perhaps: bool) -> int:
+        """How many steps of these kinds were done; those of which it is not known are counted where `perhaps`."""
+        lines = [line for line in self._lines() if line["text"] in texts]
         return sum(1 for line in lines if line.get("done") or line.get("killed") == "after" or (perhaps and line.get("perhaps")))
 
     def _lines(self) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Rows about the clock: it steps back, and hours, days and years turn."""
+"""Rows about the clock: it steps back and forth, and hours, days and years turn."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from datetime import datetime, timedelta
 from integration import stored
 from integration.deadlines import until
 
-from reliability.names.bench import HOUR, MIDDLE, NamingBench, NumberedLoad, newest
+from reliability.names.bench import HOUR, MIDDLE, NamingBench, newest
 from reliability.row import Outcome, Row, Site
 from reliability.verdict import delivered
 
 GROUP = "Names"
 
 
-def _steps_back(site: Site) -> Outcome:
-    """The clock is set back under load, while the gateway is dead and its spool full, and while nothing is left in it."""
+def _steps(site: Site) -> Outcome:
+    """The clock is set back and forth under load, back while the gateway is dead and its spool full, and while nothing is left.
+
+    Whatever is sent is to be dated by the clock of that moment, and named above all that was there before.
+    """
     outcome = Outcome()
     for name, step in site.pick([("hour", HOUR), ("day", 24 * HOUR), ("minute", HOUR / 60)]):
         (folder := site.folder / str(name)).mkdir()
         bench = NamingBench(replace(site, folder=folder))
         bench.clock.show(MIDDLE)
-        for hours in range(4):
+        for hours in range(-1, 4):
             bench.plant(MIDDLE - hours * HOUR, 1, 4)
         where = f"set back by one {name}"
         hour = ""
@@ -32,27 +35,33 @@ def _steps_back(site: Site) -> Outcome:
             _refused_for_it(bench)
         if not bench.buckets.keys(bench.buckets.usage, hour):
             outcome.blame(f"{where}: nothing is dated by the clock, in {hour}")
-        # The first number of each load that has met no kill: a start knows no more than the names of what waits.
-        outcome.faults += [f"{where}: {fault}" for first in (0, 200, 300) for fault in bench.set_back(first)]
     return outcome
 
 
 def _in_life_and_death(bench: NamingBench, step: timedelta) -> None:
-    with NumberedLoad(bench.gateway, bench.ledger, first=0).running():
+    with bench.load(first=0).running():
         bench.acknowledged(60)
         bench.clock.show(bench.clock.now() - step)
+        bench.put_dated()
         bench.acknowledged(60)
+        bench.clock.show(bench.clock.now() + 2 * step)
+        bench.put_dated()
+        bench.acknowledged(60)
+        bench.clock.show(bench.clock.now() - step)
+        bench.put_dated()
+        bench.acknowledged(40)
     # By the interval, which is none of that clock's.
     delivered(bench.gateway)
     # From the first of these reports on all stay in the spool, whose newest name is above the clock of the next start.
     bench.proxy.refuse()
-    with NumberedLoad(bench.gateway, bench.ledger, first=100).running():
+    with bench.load(first=100).running():
         bench.acknowledged(40)
         bench.gateway.kill()
         waiting = newest(bench.gateway.cache)
         bench.clock.show(bench.clock.now() - step)
         bench.gateway.start()
         bench.put_above(bench.gateway, waiting)
+        bench.put_dated()
         bench.acknowledged(40)
     bench.proxy.accept()
     delivered(bench.gateway)
@@ -65,7 +74,7 @@ def _after_a_drain(bench: NamingBench, step: timedelta) -> str:
     hour = f"{bench.clock.now():%Y/%m/%d/%H/}"
     bench.gateway.start()
     bench.put_dated()
-    with NumberedLoad(bench.gateway, bench.ledger, first=200).running():
+    with bench.load(first=200).running():
         bench.acknowledged(40)
     delivered(bench.gateway)
     return hour
@@ -74,7 +83,7 @@ def _after_a_drain(bench: NamingBench, step: timedelta) -> str:
 def _refused_for_it(bench: NamingBench) -> None:
     """The store sees the false time and refuses, until the clock is right again."""
     bench.proxy.clear()
-    with NumberedLoad(bench.gateway, bench.ledger, first=300).running():
+    with bench.load(first=300).running():
         bench.acknowledged(40)
         until(lambda: bench.gateway.has_retried("refused", 1), "the store to refuse what is signed at another time")
         bench.clock.shift(timedelta())
@@ -116,7 +125,7 @@ def _turns(site: Site) -> Outcome:
     turns = replace(site, share=max(site.share, LEAST_SHARE)).pick(TURNS)
     bench.clock.show(turns[0] - HOUR / 2)
     with bench.running(outcome, "turns", tries=len(turns)):
-        with NumberedLoad(bench.gateway, bench.ledger, first=0).running():
+        with bench.load(first=0).running():
             for number, turn in enumerate(turns):
                 bench.plant(turn, 1, 2, 4)
                 bench.clock.show(turn - HOUR / 2)
@@ -132,7 +141,6 @@ def _turns(site: Site) -> Outcome:
     for hour in (hour for turn in turns for hour in (turn - HOUR, turn)):
         if f"{hour:%Y/%m/%d/%H}" not in hours:
             outcome.blame(f"nothing was delivered in {hour}")
-    outcome.faults += bench.set_back(0)
     return outcome
 
 
@@ -140,8 +148,8 @@ ROWS: tuple[Row, ...] = (
     Row(
         "names-clock",
         GROUP,
-        "the clock steps back: under load, after a kill, after a drain, out of sight of the store",
-        _steps_back,
+        "the clock steps back and forth under load, back after a kill, after a drain, out of sight of the store",
+        _steps,
     ),
     Row("names-turn", GROUP, "hour, day, month and year turn while reports come and batches are cut", _turns),
 )

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -69,6 +70,15 @@ def _standing(instant: datetime) -> str:
     return f"{instant.astimezone(UTC) + _AHEAD:%Y-%m-%d %H:%M:%S}"
 
 
+@dataclass
+class _Setting:
+    """How much a clock is ahead, and between which true instants it may be so; None for until now."""
+
+    ahead: timedelta
+    since: datetime
+    until: datetime | None = None
+
+
 class FakeClock:
     """A clock that goes as the true one, so much before or after it, and can be set while the gateway runs.
 
@@ -79,17 +89,28 @@ class FakeClock:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.environment = _environment() | {"FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_NO_CACHE": "1"}
-        self._ahead = timedelta()
+        self._settings: list[_Setting] = []
         self.shift(timedelta())
 
     def now(self) -> datetime:
         """What it shows."""
-        return datetime.now(UTC) + self._ahead
+        return datetime.now(UTC) + self._settings[-1].ahead
+
+    def shown(self, start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
+        """Between which instants what it showed was, from one true instant to another: a pair for each time it was set."""
+        return [
+            (max(start, one.since) + one.ahead, min(end, one.until or end) + one.ahead)
+            for one in self._settings
+            if one.since <= end and (one.until is None or one.until >= start)
+        ]
 
     def shift(self, by: timedelta) -> None:
         """Let it be so much ahead of the true time from now on."""
-        self._ahead = by
+        begun = datetime.now(UTC)
         self._set(_shifted(by))
+        if self._settings:
+            self._settings[-1].until = datetime.now(UTC)
+        self._settings.append(_Setting(by, begun))
 
     def show(self, now: datetime) -> None:
         """Set it to this instant, from which it goes on."""

@@ -9,15 +9,16 @@ from datetime import datetime
 from itertools import pairwise
 
 from integration import stored
+from integration.buckets import StoredObject
 from integration.ledger import REPORTS
 
 from reliability.opened import Delivered, reports
 from reliability.strangers import SharedBuckets
 
 _BATCH = re.compile(r"(\d{4})/(\d\d)/(\d\d)/(\d\d)/(?P<hour>\d{10})\.(?P<host>[^./]+)(?:\.(?P<number>\d+))?\.jsonl\.gz")
-_FILE = re.compile(r"(?P<user>[^/]+)/(?P<day>\d{4}/\d\d/\d\d)/(?P<name>.+)\.(?P<instant>\d{19})(?:\.(?P<number>\d+))?\.bin")
+_FILE = re.compile(r"(?P<user>[^/]+)/(?P<day>\d{4}/\d\d/\d\d)/(?P<name>.+)\.(?P<order>\d{19})(?:\.(?P<number>\d+))?\.bin")
 # As `integration.load` names what each client sends.
-_SENT = re.compile(rb'\{"id":"(\d+)-(\d+)')
+_SENT_FILE = re.compile(rb"specimen (\d+)-(\d+) ")
 
 
 def batch_key(hour: datetime, host: str, number: int) -> str:
@@ -78,23 +79,23 @@ def nanoseconds(received: str) -> int:
     return int(datetime.fromisoformat(f"{second}+00:00").timestamp()) * 10**9 + int(fraction)
 
 
-def set_back(delivered: Iterable[Delivered]) -> Iterator[str]:
-    """Reports of one client that sends one after the other, received before the one that it had sent before, a few of them."""
-    instants: dict[bytes, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for report in delivered:
-        if sent := _SENT.match(report.report):
-            instants[sent[1]][int(sent[2])].append(report.received)
-    for client, by_number in instants.items():
-        for (number, earlier), (_, later) in pairwise(sorted(by_number.items())):
-            if max(earlier) >= min(later):
-                yield f"client {client.decode()}, after its report {number}: {max(earlier)}, then {min(later)}"
+def order_of(key: str) -> int:
+    """The order in the key of a file, which is that of its name in the spool; -1 if there is none."""
+    found = _FILE.fullmatch(key)
+    return int(found["order"]) if found else -1
+
+
+def disordered(files: Iterable[StoredObject]) -> Iterator[str]:
+    """Files of one client that sends one after the other, of a lower order than the one that it had sent before."""
+    orders: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
+    for file in files:
+        if sent := _SENT_FILE.match(file.body):
+            orders[sent[1]].append((int(sent[2]), order_of(file.key)))
+    for client, of_client in orders.items():
+        for (number, earlier), (_, later) in pairwise(sorted(of_client)):
+            if earlier >= later:
+                yield f"client {client.decode()}, after its file {number}: the order {earlier}, then {later}"
                 return
-
-
-def client_of(delivered: Delivered) -> int:
-    """The number of the client of a load that has sent a report; -1 if it was none."""
-    found = _SENT.match(delivered.report)
-    return int(found[1]) if found else -1
 
 
 def has_number(key: str) -> bool:

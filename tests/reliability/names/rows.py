@@ -13,7 +13,7 @@ from integration import stored
 from integration.deadlines import until
 
 from reliability.names import clocks, keys, taken
-from reliability.names.bench import MIDDLE, NamingBench, NumberedLoad, newest
+from reliability.names.bench import MIDDLE, NamingBench, newest
 from reliability.row import CannotRun, Outcome, Row, Site
 from reliability.verdict import delivered
 
@@ -62,7 +62,7 @@ def _one_host(site: Site) -> Outcome:
     kills = site.of(6)
     with bench.running(outcome, "two of one name", tries=kills), ExitStack() as stack:
         for number, gateway in enumerate(bench.gateways):
-            stack.enter_context(NumberedLoad(gateway, bench.ledger, first=100 * number).running())
+            stack.enter_context(bench.load(gateway, first=100 * number).running())
         for number in range(1, kills + 1):
             until(lambda number=number: bench.sent() >= 8 * number, "batches of the two")  # type: ignore[misc]
             bench.gateways[number % 2].kill()

@@ -23,7 +23,7 @@ GROUP = "Names"
 # As `NamingBench.put` sends them.
 USER, URI = "alice", "file:///same.bin"
 # Each request gives a few names, of which one is that of what it has sent. The period is that of neither kind of request.
-INSTANTS = [number for number in range(1, 400) if number % 7 < 3]
+NUMBERS = [number for number in range(1, 400) if number % 7 < 3]
 REQUESTS = 20
 
 
@@ -82,31 +82,31 @@ def _standing_there(site: Site) -> Outcome:
 
 
 def _put_there(bench: NamingBench, pid: int) -> None:
-    instant = int(MIDDLE.timestamp()) * 10**9
-    for stream, name, data, content in _files([instant + number for number in INSTANTS], pid):
+    now = int(MIDDLE.timestamp()) * 10**9
+    for stream, name, data, content in _files(now, [now + number for number in NUMBERS], pid):
         (bench.gateway.cache / stream / name).write_bytes(data)
         if content:
             bench.ledger.note(stream, [content], Fate.ACKNOWLEDGED)
 
 
-def _files(instants: list[int], pid: int) -> Iterator[tuple[str, str, bytes, bytes]]:
+def _files(now: int, orders: list[int], pid: int) -> Iterator[tuple[str, str, bytes, bytes]]:
     """Reports, and files with their sidecars: the stream, the name, what is in it, and what is to be delivered of it."""
-    for instant in instants:
-        report = b'{"there":%d}' % instant
-        line = f'{{"user":"{USER}","received_at":"{names.iso(instant)}","report":{report.decode()}}}\n'
-        yield "usage", names.spool_name(instant, instant, pid, names.WHOLE_REPORT, USER), line.encode(), report
-        body = b"there at %d" % instant
-        yield "specimen", names.spool_name(instant, instant, pid, names.SIDECAR, URI), _sidecar(instant, body).to_json(), b""
-        yield "specimen", names.spool_name(instant, instant, pid, names.BODY, URI), body, body
+    for order in orders:
+        report = b'{"there":%d}' % order
+        line = f'{{"user":"{USER}","received_at":"{names.iso(now)}","report":{report.decode()}}}\n'
+        yield "usage", names.spool_name(order, now, pid, names.WHOLE_REPORT, USER), line.encode(), report
+        body = b"there at %d" % order
+        yield "specimen", names.spool_name(order, now, pid, names.SIDECAR, URI), _sidecar(now, order, body).to_json(), b""
+        yield "specimen", names.spool_name(order, now, pid, names.BODY, URI), body, body
 
 
-def _sidecar(instant: int, body: bytes) -> Sidecar:
+def _sidecar(now: int, order: int, body: bytes) -> Sidecar:
     return Sidecar(
-        id=f"{instant:032x}",
+        id=f"{order:032x}",
         user=USER,
         uri=URI,
         type=names.UNKNOWN_TYPE,
-        received=instant,
+        received=now,
         size=len(body),
         sha256=hashlib.sha256(body).hexdigest(),
     )

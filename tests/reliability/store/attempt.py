@@ -222,6 +222,18 @@ def large_specimen(number: int) -> Request:
     return Request("specimen", f"/specimen?uri=large-{number}.bin", body, (body,), "application/octet-stream")
 
 
+def check_refusing(one: Try, *, is_over: bool) -> None:
+    """Look at what a probe and a monitor see of a store that refuses every stream, or of one that has done so."""
+    ready = one.gateway.get("/ready")
+    said = {"status": ready.json()["status"], "degraded": sorted(line.partition(":")[0] for line in ready.json()["degraded"])}
+    wanted = {"status": "ready", "degraded": []} if is_over else {"status": "degraded", "degraded": sorted(STREAMS)}
+    if ready.status != 200 or said != wanted:
+        one.faults.append(f"/ready says {ready.status} {said}, and not {wanted}")
+    for stream in STREAMS:
+        if one.gateway.metric("store_refusing", stream=stream) != float(not is_over):
+            one.faults.append(f"store_refusing of {stream} is not {not is_over:d}")
+
+
 def _too_soon(told: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """What was told once more, of a kind that had been told less than a minute before; another kind is told at once."""
     last: dict[object, float] = {}

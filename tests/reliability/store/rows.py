@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from integration.deadlines import until
 from integration.gateway_process import STREAMS
 from integration.load import Load
 from minio.error import S3Error
 
+from gateway.delivery import ALIKE_REFUSALS
 from reliability.proxy.exchange import Request as S3Request
 from reliability.proxy.faults import (
     Fault,
@@ -33,7 +35,7 @@ from reliability.proxy.faults import (
 )
 from reliability.proxy.server import FaultProxy, Rule
 from reliability.row import Outcome, Row, Site
-from reliability.store.attempt import ALLOWANCE, HOWS, MIB, Try, large_specimen
+from reliability.store.attempt import ALLOWANCE, HOWS, MIB, Try, check_refusing, large_specimen
 from reliability.store.variants import (
     BUSY,
     DENIED,
@@ -53,6 +55,8 @@ from reliability.strangers import SharedBuckets
 
 GROUP = "Store faults"
 SEED = 20_261_121
+# In which the requests are counted that a store gets while it refuses everything.
+WINDOW_S = 6.0
 
 
 @contextlib.contextmanager
@@ -181,6 +185,95 @@ def _long(one: Try) -> None:
     one.finish()
 
 
+SSE_SETTINGS: tuple[dict[str, object], ...] = (
+    {"server_side_encryption": "AES256"},
+    {"server_side_encryption": "aws:kms", "kms_key_id": "no-such-key"},
+)
+
+
+def _no_kms(site: Site) -> Outcome:
+    """A setting asks for what the store cannot do: nothing is taken until it is out of the configuration again."""
+    outcome = Outcome()
+    for number, setting in enumerate(site.pick(list(SSE_SETTINGS))):
+        where = str(setting["server_side_encryption"])
+        variant = Variant(where, kinds=("refused",), stuck="refused", once=True, s3=setting)
+        with _prepared(site, f"{number}", variant, "start") as one:
+            _account(outcome, one, where, partial(_set_wrongly, one))
+            outcome.notes.append(f"{where}: {one.note}")
+    return outcome
+
+
+def _set_wrongly(one: Try) -> None:
+    one.gateway.start()
+    one.send_some()
+    one.wait_for_fault()
+    one.check_told(is_over=False)
+    check_refusing(one, is_over=False)
+    # Once a minute.
+    until(lambda: all(len(one.gateway.events(f"{stream} failed")) == 2 for stream in STREAMS), "the count", timeout_s=75)
+    one.check_told(is_over=False)
+    one.note = str(one.gateway.events("usage failed")[1]["reason"])[:120]
+    if (code := one.gateway.stop(30)) != 3:
+        one.faults.append(f"the stop came with exit {code}, and not with that of data that is left")
+    one.gateway.configure(s3=dict.fromkeys(one.variant.s3))
+    one.gateway.start()
+    one.send_some()
+    one.wait_for_the_rest()
+    check_refusing(one, is_over=True)
+    one.finish()
+
+
+def _refuses_objects(site: Site) -> Outcome:
+    """Each put is refused as if it were for something in the object: so are different ones, and then it is the stream's."""
+    outcome = Outcome()
+    fault = answered(400, "InvalidArgument")
+    variant = Variant("400", lambda: [Rule(fault, ("PutObject", "CreateMultipartUpload"))], ("object", "refused"), once=True)
+    with _prepared(site, "objects", variant, "objects") as one:
+        _account(outcome, one, "400 InvalidArgument", partial(_refused_alike, one))
+        outcome.notes.append(one.note)
+    return outcome
+
+
+def _refused_alike(one: Try) -> None:
+    # So rarely that what is tried again shows in the number of requests.
+    one.gateway.configure(delivery={"refused_retry": "2s", "retry_max": "2s"})
+    one.gateway.start()
+    one.send_some()
+    one.wait_for_the_rest()
+    one.begin()
+
+    def is_refused() -> bool:
+        # Of error reports there is one batch a second.
+        one.send_some()
+        return one.gateway.has_retried("refused", 3)
+
+    until(is_refused, "each stream to be refused")
+    for stream in STREAMS:
+        one.faults += _not_alike(stream, one.gateway.events(f"{stream} failed"))
+    check_refusing(one, is_over=False)
+    waiting, before, begun = len(one.gateway.left()), len(one.proxy.records), time.monotonic()
+    until(lambda: time.monotonic() > begun + WINDOW_S, "some seconds to be over")
+    tried = len(one.proxy.records) - before
+    one.note = f"{tried} requests in {WINDOW_S:g} s, while {waiting} files waited"
+    # At least half of the longest pause lies between two of a stream.
+    if tried > len(STREAMS) * (WINDOW_S + 1):
+        one.faults.append(one.note)
+    one.end()
+    one.wait_for_the_rest()
+    one.check_told(is_over=True)
+    check_refusing(one, is_over=True)
+    one.finish()
+
+
+def _not_alike(stream: str, told: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What is wrong with the lines: two things are refused by themselves, some of them again, and then the stream is."""
+    kinds = [line["kind"] for line in told]
+    first = kinds.index("refused") if "refused" in kinds else len(kinds)
+    by_themselves = {line["path"] for line in told[:first]}
+    if len(by_themselves) != ALIKE_REFUSALS - 1 or kinds[first:] != ["refused"]:
+        yield f"{stream}: told as {kinds}, of {len(by_themselves)} different ones"
+
+
 def _forgetting(said: str, lost: Fault) -> Variant:
     rules = (lost, ("PutObject",), 2, 12), (forgotten, ("HeadObject",), None, None)
     return Variant(said, lambda: [Rule(fault, of, times, most=most) for fault, of, times, most in rules])
@@ -216,6 +309,8 @@ ROWS: tuple[Row, ...] = (
     ),
     _row("forbidden", "403 AccessDenied for a while", outage("403", DENIED, "refused")),
     _row("no-bucket", "buckets that are made later", outage("no bucket", None, "refused", missing=True), hows=("start",)),
+    Row("store-no-kms", GROUP, "encryption is asked for that the store does not have, until the setting is taken out", _no_kms),
+    Row("store-refuses-objects", GROUP, "400 InvalidArgument to every put for a while", _refuses_objects),
     _row("expired-token", "400 ExpiredToken for a while", outage("expired", EXPIRED, "refused")),
     _row(
         "skewed-clock",
