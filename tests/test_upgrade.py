@@ -121,7 +121,6 @@ def test_a_new_spool_is_not_begun_on_a_full_disk(tmp_path: Path, monkeypatch: py
 
 def test_any_other_fault_leaves_the_old_number(tmp_path: Path, old: OldSpool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fails, and is not full, keeps the start out and FORMAT as it was."""
-
     write_file = disk.write_file
 
     def broken(path: Path, data: bytes) -> None:
