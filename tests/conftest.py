@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,6 +25,11 @@ HOW_MINIO_RAN = pytest.StashKey[str]()
 # No test times anything: a property holds however slow the machine is.
 settings.register_profile("untimed", parent=settings.get_profile(settings.get_current_profile_name()), deadline=None)
 settings.load_profile("untimed")
+
+# Programs inherit that a signal is ignored, as after `nohup scripts/test`, but not a handler: the gateways of the tests
+# begin with what a service manager gives them.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 # --- what a test may ask for -------------------------------------------------------------------------------------
