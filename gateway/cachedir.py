@@ -33,7 +33,8 @@ def try_out(root: Path, *, keep: bool) -> None:
     except OSError as error:
         if keep and is_full(error):
             return
-        place = f"{error.filename}: " if error.filename and Path(error.filename) != root else ""
+        # The file of the trial is nothing that anybody knows; a directory above is.
+        place = f"{error.filename}: " if error.filename and Path(error.filename) in root.parents else ""
         raise StartError(
             f"cache_dir {root} cannot be used ({place}{error.strerror or error}): "
             "give a directory that this user may write, with cache_dir or LIGHTFILE6_CACHE_DIR"
@@ -71,7 +72,7 @@ def _try_a_file(root: Path) -> None:
         disk.write_file(drafted, b"a trial\n")
         disk.place(drafted, placed)
         disk.sync_directory(root)
-        disk.Lock(placed).release()
+        disk.try_lock(placed)
     finally:
         for path in (drafted, placed):
             disk.remove(path)

@@ -279,6 +279,15 @@ class Lock:
         os.close(self.descriptor)
 
 
+def try_lock(path: Path) -> None:
+    """Lock a file that is there, as `Lock` does, and give it up; raise what the file system says to that."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
+
+
 def _is_alive(pid: str) -> bool:
     """Whether a process other than this one has this number, and runs; so it seems where that cannot be told."""
     try:
