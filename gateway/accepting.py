@@ -36,7 +36,7 @@ class Acceptor:
         files: says how many there may be.
         tls: for HTTPS, None for HTTP; a Unix socket does without, since what goes through it does not leave this machine.
         handshake_s: how long a TLS handshake may take.
-        log: where it is told that clients have to wait.
+        log: gets a line when clients have to wait.
         on_count: called every second with the number of connections.
     """
 

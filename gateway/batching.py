@@ -14,7 +14,7 @@ from gateway import aggregate, disk
 from gateway.errors import is_full
 from gateway.layout import Claimed
 from gateway.log import Log
-from gateway.repeated import Repeated
+from gateway.repeated import Defect, Repeated
 from gateway.spool import Spool
 from gateway.streams import Kind, Stream
 
@@ -94,7 +94,7 @@ class Batcher:
         self._failures = Repeated(log, "aggregation failed", "aggregation recovered")
         self._busy = asyncio.Lock()
         self._stopping = False
-        self._is_defective = False
+        self._defect = Defect(log, f"aggregation of {stream.name}")
 
     def stop(self) -> None:
         """Have `run` return after the step it is at; a step is never left in the middle of a thread's work."""
@@ -170,12 +170,9 @@ class Batcher:
             self._failures.failed(stream=self._stream.name, reason=str(error))
             return False
         except Exception as error:  # noqa: BLE001 (a defect of ours must not end the aggregation for good)
-            if not self._is_defective:
-                # Where it begins: each further attempt would meet it again.
-                self._log.error("defect", where=f"aggregation of {self._stream.name}", reason=repr(error))
-            self._is_defective = True
+            self._defect.met(error)
             return False
-        self._is_defective = False
+        self._defect.ended()
         self._failures.ended(stream=self._stream.name)
         return True
 

@@ -221,7 +221,7 @@ class BodyReader:
         return chunk
 
     def _check_length(self) -> None:
-        """At the end: what is short of its announced length is never kept as if it were whole, whoever lost the rest."""
+        """At the end: a body shorter than its announced length is never kept as if it were whole, wherever the rest was lost."""
         length, received = self._incoming.length, self._incoming.received_bytes
         if length is not None and received != length:
             raise BadRequest(f"the body ended after {received} bytes, and its Content-Length is {length}")

@@ -36,7 +36,7 @@ def main() -> None:
 
         sys.exit(healthcheck(arguments[1:]))
     if arguments[:1] == ["worker"] and len(arguments) == 2 and arguments[1].isdigit():
-        # Started by the gateway itself, which alone tells it what to do: signals reach all processes of a group.
+        # Started by the gateway itself, which alone controls it: signals reach all processes of a group.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         from gateway.worker import main as work

@@ -22,7 +22,7 @@ from gateway.errors import ObjectRefused, Refused, StoreError, Transient
 from gateway.log import Log
 from gateway.numbering import Numbering
 from gateway.parcels import Parcel, Unreadable, open_parcel
-from gateway.repeated import Repeated
+from gateway.repeated import Defect, Repeated
 from gateway.retry import RetryPolicy
 from gateway.spool import Spool
 from gateway.stores import Object, Outcome, Store
@@ -102,7 +102,7 @@ class Lane:
         self._failed_at = -math.inf
         self._resume_at = -math.inf
         self._last_error: StoreError | None = None
-        self._is_defective = False
+        self._defect = Defect(log, f"delivery of {stream.name}")
         self._told = Repeated(log, f"{stream.name} failed", f"{stream.name} recovered")
         self._draining = False
         self._gave_up = False
@@ -232,17 +232,11 @@ class Lane:
         except StoreError as error:
             self._pause(error, begun)
         except Exception as error:  # noqa: BLE001 (as in an attempt)
-            self._tell_defect(error)
+            self._defect.met(error)
             self._pause(Transient(repr(error)), begun)
         finally:
             del self._running[GREETING]
             self._wake.set()
-
-    def _tell_defect(self, error: Exception) -> None:
-        """Log it where it begins: each retry would meet it again."""
-        if not self._is_defective:
-            self._log.error("defect", where=f"delivery of {self._stream.name}", reason=repr(error))
-        self._is_defective = True
 
     async def _attempt(self, path: Path, identity: str) -> None:
         begun = self._monotonic()
@@ -269,7 +263,7 @@ class Lane:
         except (StoreError, OSError) as error:
             self._later(parcel.path if parcel else path, identity, error, begun)
         except Exception as error:  # noqa: BLE001 (a defect of ours must hold up neither the thing nor its stream for ever)
-            self._tell_defect(error)
+            self._defect.met(error)
             self._later(parcel.path if parcel else path, identity, Transient(repr(error)), begun)
         finally:
             del self._running[identity]
@@ -290,7 +284,7 @@ class Lane:
         self._summaries.forget(identity)
         self._held.pop(identity, None)
         self._failures = 0
-        self._is_defective = False
+        self._defect.ended()
         self._resume_at = -math.inf
         self._last_error = None
         self._metrics.refusing.labels(self._stream.name).set(0)

@@ -18,7 +18,7 @@ class Handshakes:
     """Reports what came of the handshakes of one listener.
 
     Args:
-        log: where failures are told.
+        log: gets the failures.
         clock: monotonic, in seconds.
     """
 

@@ -61,3 +61,26 @@ class Repeated:
             self._log.event("info", self._ended_event, fields)
             self._count = 0
             self._told_s.clear()
+
+
+class Defect:
+    """A defect that every further attempt would meet again: logged where it begins, and once more only after a success.
+
+    Args:
+        log: gets the event `defect`.
+        where: what was attempted.
+    """
+
+    def __init__(self, log: Log, where: str) -> None:
+        self._log, self._where = log, where
+        self._is_there = False
+
+    def met(self, error: Exception) -> None:
+        """Note that an attempt met it."""
+        if not self._is_there:
+            self._log.error("defect", where=self._where, reason=repr(error))
+        self._is_there = True
+
+    def ended(self) -> None:
+        """Note a success."""
+        self._is_there = False
