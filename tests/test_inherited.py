@@ -17,6 +17,7 @@ from integration.minio import free_port
 from running import head, put
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
+GONE = "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
 CLOSED = ["os.close(0)", "os.close(1)", "os.close(2)", "os.closerange(0, 3)"]
 
 
@@ -52,9 +53,14 @@ def test_a_complaint_does_not_go_to_stdout(tmp_path: Path) -> None:
 
 
 @WORKERS
-def test_a_stdout_that_nobody_reads(tmp_path: Path, workers: int) -> None:
-    """A STDOUT that takes nothing costs the advice that would be printed there, and nothing else."""
-    gateway = Started(tmp_path, "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)", settings(workers))
+@pytest.mark.parametrize(
+    "statements",
+    ["os.dup2(os.open('/dev/full', os.O_WRONLY), 1)", GONE],
+    ids=["a STDOUT that takes nothing", "a working directory that was removed"],
+)
+def test_what_it_can_do_without(tmp_path: Path, statements: str, workers: int) -> None:
+    """It loses only the advice for STDOUT there, and needs no working directory where the paths it is given are whole."""
+    gateway = Started(tmp_path, statements, settings(workers))
     try:
         gateway.start()
         assert gateway.put("/usage", b"1") == 204
@@ -222,21 +228,6 @@ def test_a_limit_on_file_sizes_is_an_error_of_one_request(tmp_path: Path) -> Non
         assert gateway.put("/usage", b'["%b"]' % (b"x" * 250_000)) == 503
         assert gateway.put("/specimen?uri=small", b"1") == 204
         assert gateway.put("/usage", b"2") == 204
-        assert gateway.stop() == 0
-    finally:
-        gateway.kill()
-
-
-GONE = "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
-
-
-@WORKERS
-def test_a_working_directory_that_was_removed(tmp_path: Path, workers: int) -> None:
-    """It needs no working directory as long as the paths that it is given are whole."""
-    gateway = Started(tmp_path, GONE, settings(workers))
-    try:
-        gateway.start()
-        assert gateway.put("/usage", b"1") == 204
         assert gateway.stop() == 0
     finally:
         gateway.kill()
