@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fixtures_log import Pipe
 
-from gateway.repeated import Repeated
+from gateway.repeated import Defect, Repeated
 
 
 def test_repeated_failure() -> None:
@@ -42,3 +42,17 @@ def test_a_failure_of_another_kind() -> None:
         "info    usage recovered        count=5 duration_s=65.0",
         "warning usage failed           kind=refused",
     ]
+
+
+def test_a_defect_is_logged_where_it_begins() -> None:
+    """Attempts that meet the same defect add nothing to the log, until one has succeeded."""
+    pipe = Pipe()
+    defect = Defect(pipe.log, "delivery of usage")
+    for _ in range(3):
+        defect.met(ValueError("first"))
+    defect.ended()
+    defect.ended()
+    defect.met(ValueError("again"))
+    lines = [line.decode() for line in pipe.end()]
+    assert [" defect " in line and "delivery of usage" in line for line in lines] == [True, True]
+    assert ["first" in lines[0], "again" in lines[1]] == [True, True]
