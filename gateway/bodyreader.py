@@ -116,7 +116,7 @@ class BodyReader:
         self._incoming = incoming
         self._pace = pace
         self._share = incoming.ticket.memory
-        self._share.speed = pace.speed
+        self._share.watch(pace.speed)
         # The timeout under which the client is waited for, and what the memory has asked for since the last piece: what is
         # held early, the end of the body.
         self._limit: asyncio.Timeout | None = None

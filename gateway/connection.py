@@ -16,7 +16,6 @@ from yarl import URL
 
 from gateway.errors import GatewayError, MalformedRequest
 from gateway.framing import POISON, Framing
-from gateway.headcheck import Heads
 
 SERVER = "lightfile6-insights-gateway"
 # The sender of a request that came by the Unix socket, in place of an address.
@@ -35,14 +34,12 @@ class Connection(RequestHandler):
     Args:
         manager: that has made it.
         answer_malformed: answers what is no request: the request as far as it was read, and the error.
-        heads: reads the heads of all connections.
         settings: of aiohttp's.
     """
 
-    def __init__(self, manager: Server, *, answer_malformed: Any, heads: Heads, **settings: Any) -> None:
+    def __init__(self, manager: Server, *, answer_malformed: Any, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._answer_malformed = answer_malformed
-        self._heads = heads
         # Made when it is needed: a connection may stay in the fast lane.
         self._framing: Framing | None = None
         self.remote: str | None = None
@@ -109,7 +106,7 @@ class Connection(RequestHandler):
             self._parse(data)
             return
         if self._framing is None:
-            self._framing = Framing(self._heads)
+            self._framing = Framing()
         for piece in self._framing.take(data):
             self._parse(piece)
 

@@ -82,7 +82,6 @@ class Ticket:
         self._guard.room.landed(size)
 
     def __enter__(self) -> Ticket:
-        self._guard.memory.begin(self.memory)
         self._guard.room.promised_bytes += self.promised
         self._guard.bodies += 1
         return self

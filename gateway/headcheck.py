@@ -41,9 +41,22 @@ _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9
 _MAX_PORT = 65535
 # The beginning of a request line is looked at whole up to so many bytes: what is no request is answered at its first byte.
 _LOOK_BYTES = 1024
-_KEPT_HEADS = 1024
-_KEPT_HEAD_BYTES = 4096
 _TLS_HELLO = b"\x16\x03"
+
+# The head of most requests: of the fields that decide on the body one Host and at most one Content-Length, and few others.
+_OTHERS = rb"(?:(?!(?i:host|content-length|transfer-encoding):)" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n){0,40}+"
+_PLAIN_HOST = rb"(?i:host):[\t ]*+([\x21-\x7e]*+)\r\n"
+_PLAIN_LENGTH = rb"(?i:content-length):[\t ]*+([0-9]{1,18})\r\n"
+_PLAIN = re.compile(
+    rb"(?:PUT|POST|GET|HEAD) /[\x21-\x7e]*+ HTTP/1\.1\r\n"
+    + _OTHERS
+    + rb"(?:"
+    + (_PLAIN_HOST + _OTHERS + rb"(?:" + _PLAIN_LENGTH + _OTHERS + rb")?+")
+    + rb"|"
+    + (_PLAIN_LENGTH + _OTHERS + _PLAIN_HOST + _OTHERS)
+    + rb")\r\n"
+)
+_PLAIN_BYTES = 4096
 
 
 class Head(NamedTuple):
@@ -58,28 +71,16 @@ class Head(NamedTuple):
     length: int | None
 
 
-class Heads:
-    """Reads whole heads, and knows those again that were fine: a client's heads differ little from request to request."""
+def plain_head(data: bytes) -> tuple[int, int] | None:
+    """Where the head ends that the data begins with, and the length of its body; None if it is not as most are.
 
-    def __init__(self) -> None:
-        self._known: dict[bytes, Head] = {}
-
-    def is_request(self, data: bytes) -> bool:
-        """Whether the data is one whole request, surely: its head is a known one, and its body is as long as that says."""
-        end = data.find(b"\r\n\r\n", 0, _KEPT_HEAD_BYTES) + 4
-        known = self._known.get(data[:end])
-        return known is not None and known.length == len(data) - end
-
-    def read(self, head: bytes) -> Head:
-        """See `read_head`."""
-        known = self._known.get(head)
-        if known is None:
-            known = read_head(head)
-            if len(head) <= _KEPT_HEAD_BYTES and known.data is head:
-                if len(self._known) >= _KEPT_HEADS:
-                    self._known.clear()
-                self._known[head] = known
-        return known
+    `read_head` takes all that is given here, and costs several times as much.
+    """
+    found = _PLAIN.match(data)
+    if found is None or found.end() > _PLAIN_BYTES:
+        return None
+    host, length, length_before, host_behind = found.groups()
+    return (found.end(), int(length or length_before or 0)) if is_host(host or host_behind or b"") else None
 
 
 def read_head(head: bytes) -> Head:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from gateway.logline import json_value, shortened, text_value
+from gateway.logline import MAX_TEXT_CHARACTERS, json_value, shortened, text_value
 from gateway.routes import PROBES
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -65,6 +65,8 @@ class Log:
         self._json = format == "json"
         self._heads = [self._head(*outcome) for outcome in _OUTCOMES]
         self._known: dict[Who, str] = {}
+        # Of answers that say nothing but their status.
+        self._answers: dict[int, str] = {}
         self._fd = _open_or_null(fd)
         self._limit_bytes = max_buffered_bytes
         self._is_shared = is_shared
@@ -114,7 +116,8 @@ class Log:
             outcome = _PROBED
         if self._threshold > _ACCESS_LEVELS[outcome]:
             return
-        now, head, answer = self._now(), self._heads[outcome], self._pairs({"status": status, **fault})
+        now, head = self._now(), self._heads[outcome]
+        answer = self._pairs({"status": status, **fault}) if fault else self._answers.get(status) or self._answer(status)
         line_of = self._json_access if self._json else self._text_access
         lines = [
             line_of(now, head, self._known.get(who) or self._know(who), answer, _milliseconds(seconds), size, request_id)
@@ -142,13 +145,21 @@ class Log:
 
     def _know(self, who: Who) -> str:
         """Render what comes again with every request of a client; bounded for the sake of clients that make it up."""
-        pairs = self._pairs(dict(zip(("method", "path", "user", "ip"), map(shortened, who), strict=True)))
-        # A path or a user of many characters is short in the line and not in the memory of what is known.
-        if sum(map(len, filter(None, who))) < 300:
-            if len(self._known) >= 4096:
-                self._known.clear()
-            self._known[who] = pairs
+        method, path, user, ip = who
+        if len(path) + len(user or "") > MAX_TEXT_CHARACTERS:
+            # Short in the line; not in the memory of what is known.
+            return self._who(method, shortened(path), shortened(user), ip)
+        if len(self._known) >= 4096:
+            self._known.clear()
+        pairs = self._known[who] = self._who(*who)
         return pairs
+
+    def _who(self, method: str | None, path: str | None, user: str | None, ip: str | None) -> str:
+        return self._pairs({"method": method, "path": path, "user": user, "ip": ip})
+
+    def _answer(self, status: int) -> str:
+        answer = self._answers[status] = self._pairs({"status": status})
+        return answer
 
     def _now(self) -> str:
         now = self._clock()

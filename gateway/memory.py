@@ -39,7 +39,12 @@ class Share:
         self.held_since = 0.0
         self.write_early: Callable[[], None] | None = None
         self.end: Callable[[], None] | None = None
-        self.speed: Callable[[], float | None] = lambda: None
+        self.speed: Callable[[], float | None] = _unknown
+
+    def watch(self, speed: Callable[[], float | None]) -> None:
+        """The body comes in pieces, at this speed: from now on memory can be freed of it."""
+        self.speed = speed
+        self._memory.watch(self)
 
     def take(self, size: int) -> None:
         """So much more is taken: Overloaded if others leave none for it."""
@@ -69,12 +74,12 @@ class Memory:
         self._shares: set[Share] = set()
         self._eased_at = self._written_at = float("-inf")
 
-    def begin(self, share: Share) -> None:
-        """A body begins; its share is to be given to `end`."""
+    def watch(self, share: Share) -> None:
+        """See `Share.watch`; until `end`."""
         self._shares.add(share)
 
     def end(self, share: Share) -> None:
-        """The body is done."""
+        """The body is done, watched or not."""
         self._shares.discard(share)
         share.free(share.bytes)
 
@@ -121,3 +126,7 @@ class Memory:
             speed, end = min(speeds, key=lambda each: each[0])
             if speed < SLOW_BYTES_PER_S:
                 end()
+
+
+def _unknown() -> None:
+    """Of a body that is not watched, or not yet."""

@@ -18,7 +18,7 @@ from gateway.errors import GatewayError, Unanswerable
 from gateway.fastlane import Answered, FastConnection, FastLane
 from gateway.forms import boundary_of, largest_body
 from gateway.guard import Guard
-from gateway.headcheck import MAX_FIELD_BYTES, MAX_FIELDS, MAX_LINE_BYTES, Heads
+from gateway.headcheck import MAX_FIELD_BYTES, MAX_FIELDS, MAX_LINE_BYTES
 from gateway.identify import user_of
 from gateway.intake import Intake
 from gateway.largebody import LARGE_BYTES, LargeBody
@@ -124,7 +124,6 @@ class Web:
             self.handle,
             Connection if self._lane is None else partial(FastConnection, lane=self._lane),
             answer_malformed=self._answer_malformed,
-            heads=Heads(),
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=keepalive_timeout_s,

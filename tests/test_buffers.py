@@ -19,9 +19,7 @@ def memory() -> Memory:
 
 def begun(memory: Memory) -> Share:
     """The share of a body that has begun."""
-    share = Share(memory)
-    memory.begin(share)
-    return share
+    return Share(memory)
 
 
 def test_a_buffer_takes_what_is_used_of_it(memory: Memory) -> None:

@@ -9,7 +9,6 @@ from aiohttp import web
 from fixtures_spool import WAIT_S
 
 from gateway.connection import Connection, Server
-from gateway.headcheck import Heads
 
 
 class Transport(asyncio.Transport):
@@ -39,7 +38,7 @@ async def _never(_: web.BaseRequest) -> web.StreamResponse:
 
 async def paused(transport: Transport) -> Connection:
     """A connection whose answers are not read."""
-    settings: dict[str, Any] = {"answer_malformed": None, "heads": Heads(), "keepalive_timeout": 0.01}
+    settings: dict[str, Any] = {"answer_malformed": None, "keepalive_timeout": 0.01}
     connection = Server(_never, Connection, **settings)()
     connection.connection_made(transport)
     connection.pause_writing()

@@ -14,10 +14,10 @@ from gateway.headcheck import (
     MAX_FIELDS,
     MAX_HEAD_BYTES,
     MAX_LINE_BYTES,
-    Heads,
     check_beginning,
     check_trailer,
     is_host,
+    plain_head,
     read_head,
 )
 from gateway.plainhead import parse_head
@@ -304,19 +304,6 @@ def test_a_trailer_is_checked() -> None:
         check_trailer(b"X: " + b"x" * 8192, is_whole=False)
 
 
-def test_known_heads_are_bounded() -> None:
-    """Heads that were fine are known again, those of clients that make them up are forgotten, and a fault is never known."""
-    heads = Heads()
-    first = heads.read(head())
-    assert heads.read(head()) is first
-    for number in range(1100):
-        heads.read(head("PUT /usage HTTP/1.1", f"X: {number}"))
-    assert len(heads._known) <= 1024
-    for _ in range(2):
-        with pytest.raises(UnsupportedVersion):
-            heads.read(head("PUT /usage HTTP/2.0"))
-
-
 NEAR = st.lists(
     st.sampled_from(
         [
@@ -330,6 +317,9 @@ NEAR = st.lists(
             b"USER_TOKEN: a",
             b"Content-Length: 1",
             b"Content-Length: 01",
+            b"content-length:2",
+            b"Content-Length: 1 ",
+            b"Content-Length: +1",
             b"Transfer-Encoding: chunked",
             b"X: y",
             b"Y: \xff",
@@ -347,3 +337,62 @@ def test_what_the_fast_lane_takes_is_fine(sent: bytes) -> None:
     plain = parse_head(sent, {"/usage": USAGE}, 1 << 20)
     if plain is not None:
         assert read_head(sent).length == plain.length
+
+
+@given(NEAR, st.sampled_from([b"", b"abc", b"\r\n\r\n"]))
+def test_what_is_plain_is_fine(sent: bytes, behind: bytes) -> None:
+    """Every head that is known for plain is one that the check takes as it is, with the same length."""
+    plain = plain_head(sent + behind)
+    if plain is not None:
+        end, length = plain
+        assert sent.startswith((sent + behind)[:end])
+        assert read_head(sent[:end]) == (sent[:end], length)
+
+
+LENGTH = "Content-Length: 7"
+
+
+@pytest.mark.parametrize(
+    ("sent", "length"),
+    [
+        (head("PUT /usage HTTP/1.1", LENGTH), 7),
+        (head("POST /usage HTTP/1.1", LENGTH, "USER_TOKEN: a", host="host:a.example:65535"), 7),
+        (head("PUT /specimen?uri=a%20b HTTP/1.1", LENGTH, "A:", "Host: [::1]:80", "B: \xff", host=None), 7),
+        (head("GET /health HTTP/1.1", "User-Agent: a (b; c)", "Accept: */*"), 0),
+        (head("HEAD /ready HTTP/1.1", host="Host:"), 0),
+    ],
+)
+def test_what_most_clients_send_is_plain(sent: bytes, length: int) -> None:
+    """It is found with what stands behind it, and not before its empty line has come."""
+    assert plain_head(sent + b"{}\r\n\r\n") == (len(sent), length)
+    assert read_head(sent) == (sent, length)
+    assert plain_head(sent[:-1]) is None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        head("PUT /usage HTTP/1.1", LENGTH, LENGTH),
+        head("PUT /usage HTTP/1.1", LENGTH, "Host: y"),
+        head("PUT /usage HTTP/1.1", LENGTH, "Transfer-Encoding: chunked"),
+        head("PUT /usage HTTP/1.1", "transfer-encoding: chunked"),
+        head("PUT /usage HTTP/1.1", LENGTH, host=None),
+        head("PUT /usage HTTP/1.1", LENGTH, host="Host: a,b"),
+        head("PUT /usage HTTP/1.1", LENGTH, host="Host: a:65536"),
+        head("PUT /usage HTTP/1.1", "Content-Length: 7, 7"),
+        head("PUT /usage HTTP/1.1", "Content-Length: "),
+        head("PUT /usage HTTP/1.1", LENGTH, "a b: c"),
+        head("PUT /usage HTTP/1.1", LENGTH, " folded: c"),
+        head("PUT /usage HTTP/1.1", LENGTH, "X: a\rb"),
+        head("PUT /usage HTTP/1.1", LENGTH, "X: a\nContent-Length: 9"),
+        head("PUT /usage HTTP/1.0", LENGTH),
+        head("PUT /usage HTTP/1.2", LENGTH),
+        head("PUT http://a/usage HTTP/1.1", LENGTH),
+        head("BREW /usage HTTP/1.1", LENGTH),
+        head("PUT /usage HTTP/1.1", LENGTH, *(f"X: {number}" for number in range(MAX_FIELDS))),
+        head("PUT /usage HTTP/1.1", LENGTH, f"X: {'x' * MAX_FIELD_BYTES}"),
+    ],
+)
+def test_what_is_not_surely_plain_is_left_to_the_check(sent: bytes) -> None:
+    """Whether it is fine or not: one place says what is wrong."""
+    assert plain_head(sent) is None

@@ -22,7 +22,7 @@ class Desk:
     def body(self, name: str, size: int, *, held: bool = True, speed: float | None = None) -> Share:
         """A body that has taken so much and waits for its client; `held` is what can be written."""
         share = Share(self.memory)
-        self.memory.begin(share)
+        share.watch(lambda: speed)
         share.take(size)
         share.held_since = self.now_s
 
@@ -33,7 +33,6 @@ class Desk:
         if held:
             share.write_early = write_early
         share.end = lambda: self.ended.append(name)
-        share.speed = lambda: speed
         return share
 
 
