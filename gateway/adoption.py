@@ -8,8 +8,10 @@ Its layout has no FORMAT:
 
 First every directory of the Go edition is moved whole to `adopting/`, durably; only then the new layout is made, FORMAT
 last. So while there is no FORMAT, what stands outside is the Go edition's, or empty and ours; afterwards it is ours.
-Then `adopting/` is emptied. Whatever a crash leaves of it, the next start comes here again before anything is received
-or delivered, so what was committed is still there to be found, and each step looks for it.
+Then `adopting/` is emptied. A spool of this edition that has lost its FORMAT comes here, too: what bears a name that only
+this edition gives goes back to where it was before anything else is done.
+Whatever a crash leaves of `adopting/`, the next start comes here again before anything is received or delivered, so what was
+committed is still there to be found, and each step looks for it.
 """
 
 from __future__ import annotations
@@ -87,10 +89,46 @@ def _adopt(spool: Spool, root: Path, adopted: Adopted) -> None:
         Left(spool, ADOPTING, root, spool.root, adopted).quarantine(root, STRANGE)
         return
     left = Left(spool, stream.name, root, spool.directory(stream), adopted)
+    _give_back(left)
     if stream.kind is Kind.REPORTS:
         adopt_reports(left)
     else:
         _adopt_files(left)
+
+
+# --- what is ours -----------------------------------------------------------------------------------------------
+
+
+def _give_back(left: Left) -> None:
+    """Move what has a name that only this edition gives to where it was before it was moved aside."""
+    for within in ("aggregation", "uploading", ""):
+        source, target = left.root / within, left.target / within
+        if not is_plain_directory(source):
+            continue
+        # Before the directory is read: it was moved, and a look at one that changes may miss a name.
+        found = [name for name in disk.names(source) if _is_ours(name, within)]
+        if not found:
+            continue
+        disk.make_directory(target)
+        for name in found:
+            if os.path.lexists(target / name):
+                left.quarantine(source / name, "its name is taken")
+                continue
+            disk.place(source / name, target / name)
+            left.adopted.kept += 1
+        disk.sync_directory(target)
+        disk.sync_directory(source)
+
+
+def _is_ours(name: str, within: str) -> bool:
+    """Whether the Go edition, and format 1 of this one, cannot have given a name; both are told from it with FORMAT alone."""
+    bare = name.removesuffix(f".{names.UPLOAD_NOTE}")
+    if within == "aggregation":
+        return names.parse_batch(name) is not None
+    if within == "uploading":
+        return names.parse_sealed(bare) is not None
+    parsed = names.parse_spool_name(bare)
+    return parsed is not None and (parsed.received is not None or parsed.kind in (names.BODY, names.SIDECAR))
 
 
 # --- files -------------------------------------------------------------------------------------------------------

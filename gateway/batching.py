@@ -234,7 +234,7 @@ class Batcher:
         if is_new:
             # Before anybody can see the archive: called new after it was tried, it would get a second key.
             self._on_sealed(str(claimed.batch), is_new=True)
-        sources = await asyncio.to_thread(claimed.sources)
+        sources = await asyncio.to_thread(self._spool.sources, claimed)
         room = await asyncio.to_thread(self._room)
         if sum(path.stat().st_size for path in sources) > room and not await asyncio.to_thread(self._is_sealed, claimed):
             await self._give_up_archive(claimed, sources)
@@ -246,7 +246,7 @@ class Batcher:
         except OSError as error:
             if is_full(error) and not await asyncio.to_thread(self._is_sealed, claimed):
                 # Somebody else has taken the room.
-                await self._give_up_archive(claimed, await asyncio.to_thread(claimed.sources))
+                await self._give_up_archive(claimed, await asyncio.to_thread(self._spool.sources, claimed))
                 return
             if not claimed.directory.exists():
                 # Sealed all the same, its sources gone: no later look at what is claimed will find it.
@@ -278,14 +278,14 @@ class Batcher:
             # Sealed already; only the removal of the sources had failed.
             self._spool.remove_sources(claimed)
             return None
-        sources = claimed.sources()
+        sources = self._spool.sources(claimed)
         if not sources:
             self._spool.remove_sources(claimed)
             return None
         archive = self._spool.new_tmp()
         summary = aggregate.aggregate(sources, archive, self._gzip_level)
         try:
-            self._spool.seal(claimed, archive)
+            self._spool.seal(claimed, archive, sources)
         finally:
             # What was not put in place must not fill the disk, try after try.
             disk.remove(archive)

@@ -48,7 +48,7 @@ def try_out(root: Path, *, keep: bool) -> None:
 def clear(root: Path) -> None:
     """Remove what a trial has left that was killed."""
     for name in list(disk.names(root)):
-        if name.startswith(_CHECK):
+        if name.startswith(_CHECK) and disk.is_file(root / name):
             disk.remove(root / name)
 
 

@@ -45,6 +45,7 @@ class Setup:
         above: every instant that it gives is later than this one.
         board, sockets: descriptors that it has inherited.
         is_inherited: whether the sockets stay open when the gateway ends.
+        owner: in the record of the `cache_dir`, see `holding.py`.
     """
 
     config: Config
@@ -55,6 +56,7 @@ class Setup:
     board: int
     sockets: tuple[int, ...]
     is_inherited: bool = False
+    owner: str = ""
 
 
 async def open_channel(end: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

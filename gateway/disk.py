@@ -7,8 +7,11 @@ A change of a name is durable only after `sync_directory` of the directory that 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import io
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +24,8 @@ COPY_CHUNK_BYTES = 1 << 20
 MAX_WRITEV_BUFFERS = 1024
 # How long a lock is waited for whose holder is dead, and how often it is looked at.
 _ORPHANS_S, _LOOK_S = 10.0, 0.02
+# Of what the file of a lock says.
+_SAID_BYTES = 128
 
 
 def make_directory(path: Path) -> None:
@@ -43,8 +48,11 @@ def sync_directory(path: Path) -> None:
 
 
 def create(path: Path) -> int:
-    """Open a new file (mode 0600) for writing and return its descriptor; `FileExistsError` if the name is taken."""
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """Open a new file (mode 0600) to write to its end, and return its descriptor; `FileExistsError` if the name is taken.
+
+    It can be read as well: of a file that loses its name nothing else is left.
+    """
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
 def write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
@@ -103,8 +111,8 @@ def truncate_unsynced(descriptor: int, size: int) -> None:
 
 
 def reopen(path: Path) -> int:
-    """Open an existing file for writing at its end."""
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    """Open an existing file as `create` opens a new one."""
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
 
 
 def close(descriptor: int) -> None:
@@ -155,6 +163,47 @@ def overwrite(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
+def note(path: Path, data: bytes) -> None:
+    """Write a few bytes over the beginning of a file that need not outlive the machine; it is made if it is not there.
+
+    It is closed each time, so that other machines see it too where the file system is one of a network.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    try:
+        os.pwrite(descriptor, data, 0)
+    finally:
+        os.close(descriptor)
+
+
+def read_note(path: Path, size: int) -> bytes:
+    """Read the beginning of such a file, opened anew; never wait for what is no regular file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return os.pread(descriptor, size, 0)
+    finally:
+        os.close(descriptor)
+
+
+def remove_note(path: Path) -> None:
+    """Remove such a file, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def is_at(path: Path, descriptor: int, size: int | None = None) -> bool:
+    """Whether an open file is the one that its path leads to, and has this size if one is given."""
+    try:
+        there, opened = os.stat(path, follow_symlinks=False), os.fstat(descriptor)
+    except OSError:
+        return False
+    return is_same(there, opened) and size in (None, opened.st_size)
+
+
+def is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether two looks are at one file. Some file systems of networks and of FUSE number a file anew when they forget it."""
+    return os.path.samestat(one, other) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+
+
 def replace(source: Path, target: Path) -> None:
     """Rename over an older version of the same content."""
     os.replace(source, target)
@@ -183,9 +232,52 @@ def copy_part(source: Path, target: Path, start: int, size: int) -> None:
     write_chunks(target, read_chunks(source, size, start))
 
 
+def copy_open(descriptor: int, target: Path, size: int) -> None:
+    """Copy the first `size` bytes of an open file, which may have no name any more, into a new one, and sync that."""
+    write_chunks(target, _chunks_of_open(descriptor, size))
+
+
+def _chunks_of_open(descriptor: int, size: int) -> Iterator[bytes]:
+    at = 0
+    while at < size:
+        chunk = os.pread(descriptor, min(COPY_CHUNK_BYTES, size - at), at)
+        if not chunk:
+            raise OSError(f"an open file ended {size - at} bytes early")
+        at += len(chunk)
+        yield chunk
+
+
+def is_file(path: Path) -> bool:
+    """Whether a name is that of a regular file: no link, no directory, nothing that a reader would wait at."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def is_directory(path: Path) -> bool:
+    """Whether a name is that of a directory, and not of a link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def open_file(path: Path) -> io.FileIO:
+    """Open a regular file for reading; an OSError, and never a wait, for whatever else stands there."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return io.FileIO(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def read_chunks(path: Path, size: int | None = None, start: int = 0) -> Iterator[bytes]:
     """Yield the bytes of a file from `start`, `size` of them or all, in chunks of at most 1 MiB."""
-    with path.open("rb", buffering=0) as file:
+    with open_file(path) as file:
         file.seek(start)
         left = size
         while left is None or left > 0:
@@ -249,34 +341,81 @@ def file_system(path: Path) -> FileSystem:
 
 
 class Lock:
-    """The hold of one program on a directory, given up by the kernel when the last process ends that has its descriptor."""
+    """The hold of one program on a directory, given up by the kernel when the last process ends that has its descriptor.
 
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    Args:
+        path: of the file that is locked; made if it is not there.
+        owner: what the file is to say beside the number of this process, once `say` is called.
+    """
+
+    def __init__(self, path: Path, owner: str = "") -> None:
+        self._path = path
+        self._said = f"{os.getpid()} {owner}".strip()
+        self.descriptor = _open_lock(path)
         until = time.monotonic() + _ORPHANS_S
-        while not self._is_taken():
-            holder = os.pread(self.descriptor, 32, 0).decode("ascii", "replace").strip()
-            # Where the holder is dead its workers have it, which go as soon as they see that.
-            if _is_alive(holder) or time.monotonic() > until:
+        while not _is_taken(self.descriptor):
+            holder = (said_in(path).split() or [""])[0]
+            # Where the holder is dead its workers have it, which go as soon as they see that. Without a number it lives.
+            if not holder.isdecimal() or is_alive(int(holder)) or time.monotonic() > until:
                 os.close(self.descriptor)
                 raise StartError(
                     f"{path.parent} is in use by another gateway (pid {holder or 'unknown'}): "
                     "stop that one, or give this one a cache_dir of its own"
                 )
             time.sleep(_LOOK_S)
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
 
-    def _is_taken(self) -> bool:
+    def say(self) -> None:
+        """Write whose it is: for a person, for a start that waits for orphans, and for a holder that does not see this lock.
+
+        A full disk does not keep the lock from being held.
+        """
+        self._say(self.descriptor)
+
+    def _say(self, descriptor: int) -> None:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{self._said}\n".encode("ascii"), 0)
+
+    def is_in_place(self) -> bool:
+        """Whether another program that wants the directory would meet this lock."""
+        return is_at(self._path, self.descriptor)
+
+    def renew(self) -> bool:
+        """Hold the file that stands there now, or a new one, in place of one that was removed; false if another holds it."""
+        descriptor = _open_lock(self._path)
         try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+            if not _is_taken(descriptor):
+                return False
+            self._say(descriptor)
+            # Under the same number: workers that are started later inherit it.
+            os.dup2(descriptor, self.descriptor, inheritable=False)
+        finally:
+            os.close(descriptor)
         return True
 
     def release(self) -> None:
         """Give the directory up."""
         os.close(self.descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+
+
+def _is_taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def said_in(path: Path) -> str:
+    """What the file of a lock says: the number of a process, and perhaps its owner; empty if it cannot be read."""
+    try:
+        return read_note(path, _SAID_BYTES).decode("ascii", "replace").strip()
+    except OSError:
+        return ""
 
 
 def try_lock(path: Path) -> None:
@@ -288,15 +427,15 @@ def try_lock(path: Path) -> None:
         os.close(descriptor)
 
 
-def _is_alive(pid: str) -> bool:
-    """Whether a process other than this one has this number, and runs; so it seems where that cannot be told."""
+def is_alive(pid: int) -> bool:
+    """Whether a process other than this one has this number, and runs."""
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, ValueError):
+    except (OSError, OverflowError):
         return True
-    return int(pid) != os.getpid() and not _is_zombie(int(pid))
+    return pid != os.getpid() and not _is_zombie(pid)
 
 
 def _is_zombie(pid: int) -> bool:

@@ -35,6 +35,8 @@ class Adopted:
     reports: int = 0
     files: int = 0
     quarantined: int = 0
+    # Of this edition, whose FORMAT was lost: files, and batches.
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ class Guard:
     ) -> None:
         self._bounds = bounds
         self._faults = faults
+        self._holding = spool.holding
         self.room = DiskRoom(spool, bounds.quota, bounds.reserve, look=look, monotonic=monotonic)
         self.memory = Memory(bounds.pending_bytes, monotonic)
         self.stopping = False
@@ -162,6 +163,8 @@ class Guard:
     def _check(self, stream: Stream, length: int, memory: int, files: int) -> None:
         if self.stopping:
             raise Stopping("the gateway is stopping; send it to another, or again in a moment")
+        if self._holding.fault is not None:
+            raise SpoolBroken(self._holding.fault)
         fault_of = self._faults.get(stream.name)
         if fault_of is not None and (fault := fault_of()) is not None:
             raise again(fault)
@@ -175,6 +178,8 @@ class Guard:
         reasons = []
         if self.stopping:
             reasons.append("stopping")
+        if self._holding.fault is not None:
+            reasons.append(self._holding.fault)
         for name, fault in self._faults.items():
             error = fault()
             if error is not None:

@@ -59,9 +59,13 @@ class _Segment:
     descriptor: int
     # Of receipt, in hours since the epoch.
     hour: int
+    # When the first report in it was, in nanoseconds since the epoch.
+    received: int
     opened_at: float
     written: int = 0
     synced: int = 0
+    # Whether its path was seen to lead elsewhere.
+    is_adrift: bool = False
 
 
 class _Cut:
@@ -323,6 +327,10 @@ class Journal:
             # that a second sync says yes to what is not on the disk.
             self._failed_sync = True
             disk.sync(segment.descriptor)
+            # Else somebody has cut the file, or the name leads to another one: what is in it is nobody's promise.
+            if not self._spool.stands(segment.path, segment.descriptor, segment.written):
+                segment.is_adrift = True
+                raise OSError(f"{segment.path} is not where it was written to")
         except OSError as error:
             self._fail(entries, error)
             return
@@ -340,7 +348,7 @@ class Journal:
         if self._segment is None:
             name = names.spool_name(self._spool.timestamps.next(), received, self._spool.pid, names.OPEN_SEGMENT)
             path = self._spool.directory(self._stream) / name
-            self._segment = _Segment(path, disk.create(path), hour, self._monotonic())
+            self._segment = _Segment(path, disk.create(path), hour, received, self._monotonic())
             self._spool.census.open[self._stream.name].add(1, 0)
             # Before the first acknowledgement: a synced file that no name leads to is lost after a power cut.
             disk.sync_directory(path.parent)
@@ -399,7 +407,11 @@ class Journal:
         segment = self._segment
         if segment is None:
             return
-        if segment.synced == 0:
+        if segment.is_adrift:
+            self._recover_adrift(segment)
+        elif segment.synced == 0:
+            # By its descriptor as well: its path may lead elsewhere, and what is answered with an error must not appear.
+            disk.truncate_unsynced(segment.descriptor, 0)
             disk.remove(segment.path)
             disk.sync_directory(segment.path.parent)
             self._segment = None
@@ -417,6 +429,44 @@ class Journal:
                 self._failed_sync = True
                 raise
             segment.written = segment.synced
+
+    def _recover_adrift(self, segment: _Segment) -> None:
+        """The name of the segment leads elsewhere: what was acknowledged in it stays on the way to the store.
+
+        Raises:
+            OSError: as long as the directory is not this gateway's, or not where it was.
+        """
+        disk.truncate(segment.descriptor, segment.synced)
+        segment.written = segment.synced
+        self._spool.holding.look()
+        self._spool.holding.check()
+        if self._spool.stands(segment.path, segment.descriptor, segment.synced):
+            # What stood in the way is gone.
+            segment.is_adrift = False
+            return
+        census = self._spool.census
+        cut = self._spool.cut_name_of(self._stream, segment.path, segment.descriptor)
+        draft = None
+        if segment.synced and cut is None:
+            # It was removed. Its bytes are there for as long as the descriptor is.
+            draft = self._spool.new_tmp()
+            disk.copy_open(segment.descriptor, draft, segment.synced)
+            name = names.spool_name(self._spool.timestamps.next(), segment.received, self._spool.pid, names.CUT_SEGMENT)
+            cut = segment.path.with_name(name)
+        with census.change():
+            if draft is not None and cut is not None:
+                disk.place(draft, cut)
+            self._segment = None
+            census.open[self._stream.name].add(-1, -segment.synced)
+            if cut is not None and cut.parent == segment.path.parent:
+                census.waiting[self._stream.name].add(1, segment.synced)
+                self._spool.now_claimable(self._stream, segment.synced)
+        disk.close(segment.descriptor)
+        if draft is not None and cut is not None:
+            disk.sync_directory(cut.parent)
+            self._spool.log.warning(
+                "segment rescued", stream=self._stream.name, path=segment.path.name, bytes=segment.synced, copy=cut.name
+            )
 
     def _copy_to_trusted(self, segment: _Segment) -> None:
         """After a failed sync no page of the old file is trusted: its synced prefix moves to a file of its own."""

@@ -11,10 +11,14 @@ from pathlib import Path
 
 from gateway import cachedir, disk, names
 from gateway.errors import StartError
+from gateway.holding import LOCK, RECORD, Holding
 from gateway.streams import Kind, Stream
 
 # 2: the names of received data hold the time beside their order, and a sealed batch may be one file that is not packed.
 FORMAT_VERSION = 2
+_FORMAT_BYTES = 32
+# What stands in a `cache_dir` beside received data.
+OWN_FILES = frozenset({LOCK, RECORD, "FORMAT"})
 # How many of the oldest files one claim or one look for work picks: the memory it needs, whatever the backlog.
 PICKED_FILES = 10_000
 # What waits for a batch.
@@ -29,9 +33,13 @@ class Claimed:
     batch: names.Batch
     directory: Path
 
+    def entries(self) -> list[Path]:
+        """Whatever is in it, in the order of the names."""
+        return [self.directory / name for name in sorted(disk.names(self.directory))]
+
     def sources(self) -> list[Path]:
         """The claimed files, oldest first."""
-        return [self.directory / name for name in sorted(disk.names(self.directory))]
+        return list(filter(disk.is_file, self.entries()))
 
 
 class Layout:
@@ -47,6 +55,7 @@ class Layout:
         self.streams = streams
         self.tmp = root / "tmp"
         self.quarantine_directory = root / "quarantine"
+        self.holding = Holding(root)
         self._lock: disk.Lock | None = None
 
     def directory(self, stream: Stream) -> Path:
@@ -66,7 +75,7 @@ class Layout:
         found = []
         for name in sorted(disk.names(self.aggregation(stream))):
             batch = names.parse_batch(name)
-            if batch is not None:
+            if batch is not None and disk.is_directory(self.aggregation(stream) / name):
                 found.append(Claimed(stream, batch, self.aggregation(stream) / name))
         return found
 
@@ -84,24 +93,34 @@ class Layout:
         """Take the spool for this process; StartError if it cannot be had, is newer than this version or not writable."""
         cachedir.try_out(self.root, keep=True)
         try:
-            self._lock = disk.Lock(self.root / ".lock")
+            self._lock = disk.Lock(self.root / LOCK, self.holding.owner)
             cachedir.clear(self.root)
         except OSError as error:
             raise StartError(f"cache_dir {self.root} cannot be used ({error.strerror or error}): mend the disk") from error
         try:
+            self.holding.take(self._lock)
             self.check_format()
         except StartError:
             self.release()
             raise
 
     def check_format(self) -> None:
-        """StartError if the layout is newer than this version, or does not say which it is."""
+        """StartError if the layout is newer than this version."""
         version = self.format_version()
         if version is not None and version > FORMAT_VERSION:
             raise StartError(
                 f"cache_dir {self.root} was written by a newer gateway (format {version}, this one knows {FORMAT_VERSION}): "
                 "run that version, or give this one a cache_dir of its own"
             )
+
+    def directories(self) -> list[Path]:
+        """Those that have to stay where they are for as long as this runs."""
+        found = [self.root, self.tmp]
+        for stream in self.streams:
+            found.append(self.directory(stream))
+            if stream.kind is Kind.REPORTS:
+                found += [self.aggregation(stream), self.uploading(stream)]
+        return found
 
     def is_empty(self) -> bool:
         """Whether nothing waits in it."""
@@ -112,17 +131,18 @@ class Layout:
         return True
 
     def format_version(self) -> int | None:
-        """The version of the layout on disk, None where there is none yet (a new directory, or the Go edition's)."""
+        """The version of the layout on disk, None where nothing says it: a new directory, the Go edition's, or a lost file.
+
+        What is no number is as good as lost: the names in the spool say whose they are.
+        """
         path = self.root / "FORMAT"
         try:
-            text = path.read_text("ascii", errors="replace").strip()
+            text = disk.read_note(path, _FORMAT_BYTES).decode("ascii", "replace").strip()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StartError(f"{path} cannot be read ({error.strerror or error}): mend that and start again") from error
-        if not text.isdigit():
-            raise StartError(f"{path} does not hold a version number: restore it ({FORMAT_VERSION} is this version's)")
-        return int(text)
+        return int(text) if text.isdecimal() else None
 
     def lay_out(self) -> None:
         """Make the directories, then write FORMAT: whoever finds it may rely on them."""
@@ -166,9 +186,13 @@ class Layout:
 
     def release(self) -> None:
         """Give the spool up to another process."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        try:
+            # The record first: a program that gets the lock must not wait for the end of one that has ended.
+            self.holding.give_up()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
 
 def oldest(directory: Path, kinds: tuple[str, ...], is_excepted: Callable[[names.SpoolName], bool]) -> list[str]:

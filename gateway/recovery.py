@@ -24,7 +24,7 @@ from gateway import disk, names
 from gateway.layout import Claimed
 from gateway.reportlines import sound_prefix
 from gateway.sidecar import is_lone, sidecar_of
-from gateway.spool import Spool
+from gateway.spool import NOT_A_FILE, Spool
 from gateway.streams import Kind, Stream
 
 
@@ -81,8 +81,10 @@ def recover_process(spool: Spool, pid: int) -> Found:
 def _erase_drafts(spool: Spool, found: Found, ending: str = "") -> None:
     """Erase what nobody was promised, or of that what has names with such an ending."""
     for name in list(disk.names(spool.tmp)):
-        if name.endswith(ending):
-            disk.remove(spool.tmp / name)
+        path = spool.tmp / name
+        # A directory is of a file browser, say, and in nobody's way.
+        if name.endswith(ending) and not disk.is_directory(path):
+            disk.remove(path)
             found.erased += 1
 
 
@@ -136,6 +138,9 @@ class _StreamRecovery:
         path = self._directory / name
         if self._stream.kind is Kind.REPORTS and name in ("aggregation", "uploading"):
             return
+        if not disk.is_file(path):
+            self._quarantine(path, NOT_A_FILE)
+            return
         if name.endswith(f".{names.UPLOAD_NOTE}"):
             self._upload_note(path)
             return
@@ -170,12 +175,13 @@ class _StreamRecovery:
         over the same name.
         """
         parsed = names.parse_spool_name(path.name)
-        if parsed is None or not self._belongs(parsed.kind):
+        if parsed is None or not self._belongs(parsed.kind) or not disk.is_file(path):
             return 0
         size = path.stat().st_size
         sound = sound_prefix(disk.read_chunks(path))
         if sound.size < size:
             self._quarantine_rest(path, sound.size, size, sound.fault or "")
+        self._must_stand_still(path, min(sound.size, size))
         if sound.size == 0:
             disk.remove(path)
             return 0
@@ -189,9 +195,15 @@ class _StreamRecovery:
     def _quarantine_rest(self, path: Path, start: int, size: int, fault: str) -> None:
         draft = self._spool.new_tmp()
         disk.copy_part(path, draft, start, size - start)
+        self._must_stand_still(path, size)
         self._spool.quarantine.take_rest(self._stream.name, path, draft, f"{fault} at byte {start} of {path.name}")
         disk.shorten(path, start)
         self._found.quarantined += 1
+
+    @staticmethod
+    def _must_stand_still(path: Path, size: int) -> None:
+        if path.stat().st_size != size:
+            raise OSError(f"{path} is being written to: another gateway uses this cache_dir, and has to be stopped")
 
     # --- batches --------------------------------------------------------------------------------------------------
 
@@ -199,11 +211,13 @@ class _StreamRecovery:
         directory = self._spool.aggregation(self._stream)
         for name in list(disk.names(directory)):
             batch = names.parse_batch(name)
-            if batch is None:
-                self._quarantine(directory / name, "not the name of a batch")
+            if batch is None or not disk.is_directory(directory / name):
+                self._quarantine(directory / name, "not the name of a batch" if batch is None else "not a directory")
                 continue
             claimed = Claimed(self._stream, batch, directory / name)
-            sources = claimed.sources()
+            before = len(claimed.entries())
+            sources = self._spool.sources(claimed)
+            self._found.quarantined += before - len(sources)
             for path in sources:
                 self.newest = max(self.newest, _order(path.name))
             if not sources or self._spool.sealed_as(self._stream, batch) is not None:
@@ -225,7 +239,9 @@ class _StreamRecovery:
         directory = self._spool.uploading(self._stream)
         for name in list(disk.names(directory)):
             path = directory / name
-            if name.endswith(f".{names.UPLOAD_NOTE}"):
+            if not disk.is_file(path):
+                self._quarantine(path, NOT_A_FILE)
+            elif name.endswith(f".{names.UPLOAD_NOTE}"):
                 self._upload_note(path)
             elif names.parse_sealed(name) is None:
                 self._quarantine(path, "not the name of a sealed batch")

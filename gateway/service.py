@@ -87,6 +87,8 @@ class Service:
         self._signalled_at = 0.0
         self._defect = False
         self._timed_out = False
+        # While the directory was elsewhere, what was done to it and what was counted may have come apart.
+        self._is_miscounted = False
         self._workers = count_of(config.server.workers)
         self._board = Board(1 if self._workers == 1 else self._workers + 1)
         self._metrics = Metrics(self._board)
@@ -144,6 +146,8 @@ class Service:
         try:
             if needs_adoption(self._spool):
                 adopted = adopt(self._spool)
+                if adopted.kept:
+                    self._log.warning("FORMAT restored", kept=adopted.kept)
                 self._log.info("spool adopted", **asdict(adopted))
             self._spool.lay_out()
             found = recover(self._spool)
@@ -152,10 +156,25 @@ class Service:
                 f"cache_dir {self._spool.root} cannot be put in order ({error}): mend the disk and start again"
             ) from error
         self._log.info("recovery done", **asdict(found), duration_s=time.monotonic() - begun)
+        self._spool.holding.know(self._spool.directories())
+        self._spool.holding.watch(self._log, self._found_again)
         reserve = self._config.spool.reserve
         if (fault := room_fault(self._spool.root, reserve, is_empty=not self._waiting_files())) is not None:
             # What waits has to be delivered all the same.
             self._log.error("disk too small", reason=fault)
+
+    def _found_again(self) -> bool:
+        """The directory is where it was at the start: what was given up in the middle is counted, and sent."""
+        self._is_miscounted = not self._recount()
+        for stream in self._streams:
+            self._spool.committed(stream)
+        return not self._is_miscounted
+
+    def _recount(self) -> bool:
+        try:
+            return self._spool.census.recount()
+        except OSError:
+            return False
 
     def _build(self) -> None:
         config = self._config
@@ -239,8 +258,9 @@ class Service:
         try:
             async with asyncio.timeout(shutdown.drain_timeout):
                 await self._receiving.close()
-                # After a defect nobody is to wait for a store: a new process delivers what is on the disk, and receives.
-                if not self._defect:
+                # After a defect nobody is to wait for a store: a new process delivers what is on the disk, and receives. And
+                # what is no longer this gateway's directory has nothing that it may send.
+                if not self._defect and self._spool.holding.look() is None:
                     await self._sending.drain()
         except TimeoutError:
             self._timed_out = True
@@ -248,6 +268,8 @@ class Service:
         await self._sending.close()
         if isinstance(self._receiving, Workers):
             await self._receiving.recount()
+        if self._is_miscounted:
+            await asyncio.to_thread(self._recount)
         return self._stopped(begun)
 
     def _stopped(self, begun: float) -> int:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway import names
+from gateway import disk, names
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +83,4 @@ def is_lone(sidecar: Path) -> bool:
 
 def read_sidecar(body: Path) -> Sidecar:
     """Read the sidecar of a body; ValueError or FileNotFoundError if there is none that can be read."""
-    return Sidecar.from_json(sidecar_of(body).read_bytes())
+    return Sidecar.from_json(b"".join(disk.read_chunks(sidecar_of(body))))

@@ -1,7 +1,7 @@
 """The spool: received data on disk, its states, and the steps from one to the next.
 
     cache_dir/
-        .lock   FORMAT   tmp/   quarantine/
+        .lock   .owner   FORMAT   tmp/   quarantine/
         <report stream>/
             <name>.jsonl.open                 written by a journal
             <name>.jsonl                      a cut segment
@@ -32,7 +32,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +48,9 @@ from gateway.sidecar import Sidecar, sidecar_of
 from gateway.streams import Kind, Stream
 from gateway.timestamps import Timestamps
 from gateway.unsettled import Unsettled
+
+# Of what nobody but a person, or another program, can have put into the spool.
+NOT_A_FILE = "not a regular file"
 
 
 class Cuttable(Protocol):
@@ -116,11 +119,11 @@ class Spool(Layout):
 
         A crash before the directory is synced leaves the file or not; nobody has been answered yet.
         """
-        size, order = source.stat().st_size, self.timestamps.next()
+        seen, order = source.stat(), self.timestamps.next()
         target = self.directory(stream) / names.spool_name(order, received, self.pid, names.WHOLE_REPORT, user)
-        with self._unseen(stream, order, lambda: self.now_claimable(stream, size)):
+        with self._unseen(stream, order, lambda: self.now_claimable(stream, seen.st_size)):
             disk.place(source, target)
-            self._acknowledgeable(stream, target, size)
+            self._acknowledgeable(stream, target, seen)
         return target
 
     def now_claimable(self, stream: Stream, size: int) -> None:
@@ -146,8 +149,9 @@ class Spool(Layout):
         with self._unseen(stream, order, lambda: self.committed(stream)):
             try:
                 disk.sync_directory(directory)
+                seen = source.stat()
                 disk.place(source, body)
-                self._acknowledgeable(stream, body, sidecar.size)
+                self._acknowledgeable(stream, body, seen)
             except OSError:
                 disk.remove(meta)
                 raise
@@ -177,17 +181,45 @@ class Spool(Layout):
                     # Others may have had to wait behind it.
                     self.committed(stream)
 
-    def _acknowledgeable(self, stream: Stream, target: Path, size: int) -> None:
+    def _acknowledgeable(self, stream: Stream, target: Path, placed: os.stat_result) -> None:
         """Sync the directory entry and count it, or take it back: what is answered with an error must not appear later.
 
         Where it cannot be taken back, or that cannot be made durable, nobody may be answered at all.
+
+        Args:
+            stream: whose it is.
+            target: its name.
+            placed: the file that got the name.
         """
         try:
             disk.sync_directory(target.parent)
         except OSError:
-            self._take_back(stream, target, size)
+            self._take_back(stream, target, placed.st_size)
             raise
-        self.census.waiting[stream.name].add(1, size)
+        self._must_stand(target, placed)
+        self.census.waiting[stream.name].add(1, placed.st_size)
+
+    def _must_stand(self, target: Path, placed: os.stat_result) -> None:
+        """Nobody may be promised a file that somebody else has taken, or that is in another directory than all the others."""
+        try:
+            stands = self.holding.is_there(target.parent) and disk.is_same(target.lstat(), placed)
+        except OSError:
+            stands = False
+        if not stands:
+            self.holding.look()
+            raise Unanswerable(
+                f"{target} is not where it was put: {self.holding.fault or 'somebody else has taken it'}", stays=False
+            )
+
+    def stands(self, path: Path, descriptor: int, size: int) -> bool:
+        """Whether an open file is still under its name, in the directory where it was begun, and as long as it was made."""
+        return disk.is_at(path, descriptor, size) and self.holding.is_there(path.parent)
+
+    def cut_name_of(self, stream: Stream, path: Path, descriptor: int) -> Path | None:
+        """Where an open segment stands that lost its name, if it was cut or claimed: then its lines are on their way."""
+        name = path.name.removesuffix(".open")
+        places = [self.directory(stream), *(claimed.directory for claimed in self.claimed(stream))]
+        return next((place / name for place in places if disk.is_at(place / name, descriptor)), None)
 
     def _take_back(self, stream: Stream, target: Path, size: int) -> None:
         try:
@@ -226,6 +258,7 @@ class Spool(Layout):
         Both directories are synced before anyone reads the batch: else a power cut could bring a file back to where it
         is claimed again after its lines were delivered. A crash between two renames leaves a smaller batch.
         """
+        self.holding.check()
         hour, picked = self._pick(stream, max_bytes)
         if not picked:
             return None
@@ -239,8 +272,17 @@ class Spool(Layout):
         self.settle(claimed)
         return claimed
 
+    def sources(self, claimed: Claimed) -> list[Path]:
+        """The claimed files, oldest first. What else somebody has put among them is set aside, or it would stay for ever."""
+        sources = claimed.sources()
+        for path in claimed.entries():
+            if path not in sources and not disk.is_file(path):
+                self.quarantine.take(claimed.stream.name, path, NOT_A_FILE)
+        return sources
+
     def settle(self, claimed: Claimed) -> None:
         """Make the moves of a claim durable, also of one that an earlier process or a failed call has begun."""
+        self.holding.check()
         disk.sync_directory(claimed.directory)
         disk.sync_directory(self.directory(claimed.stream))
 
@@ -268,6 +310,9 @@ class Spool(Layout):
             assert spooled is not None  # others are not picked
             hour = names.hour_of(spooled.received_ns)
             path = self.directory(stream) / name
+            if not disk.is_file(path):
+                # The next start sets it aside.
+                continue
             size = path.stat().st_size
             if picked and (hour != first_hour or size > room):
                 break
@@ -276,8 +321,8 @@ class Spool(Layout):
             picked.append((path, size))
         return first_hour, picked
 
-    def seal(self, claimed: Claimed, archive: Path) -> Path:
-        """Put the synced archive of a batch in place for delivery, then remove its sources.
+    def seal(self, claimed: Claimed, archive: Path, sources: Sequence[Path] | None = None) -> Path:
+        """Put the synced archive of a batch in place for delivery, then remove its sources: these, or all that are there.
 
         A crash between the two leaves both; the archive is whole, so the sources are removed at the next start.
         """
@@ -287,7 +332,7 @@ class Spool(Layout):
         with self.census.change():
             disk.place(archive, target)
             self.census.waiting[claimed.stream.name].add(1, size)
-        self.remove_sources(claimed)
+        self.remove_sources(claimed, sources)
         return target
 
     @staticmethod
@@ -331,16 +376,23 @@ class Spool(Layout):
     def oldest_claimable(self, stream: Stream) -> Path | None:
         """The file that a claim would begin with, if there is one."""
         picked = oldest(self.directory(stream), CLAIMABLE, self._is_unsettled(stream))
-        return self.directory(stream) / picked[0] if picked else None
+        return next((path for name in picked if disk.is_file(path := self.directory(stream) / name)), None)
 
-    def remove_sources(self, claimed: Claimed) -> None:
-        """Remove the sources of a sealed batch, durably: what came back after the delivery would be delivered twice."""
+    def remove_sources(self, claimed: Claimed, sources: Sequence[Path] | None = None) -> None:
+        """Remove the sources of a sealed batch, durably: what came back after the delivery would be delivered twice.
+
+        What came among them meanwhile, as another gateway's claim has it, becomes a batch of its own.
+        """
         # Without a durable name of the archive the sources are all there is; an earlier call may have failed just here.
         disk.sync_directory(self.uploading(claimed.stream))
-        for path in claimed.sources():
+        for path in self.sources(claimed) if sources is None else sources:
             self._remove(claimed.stream, path)
         disk.sync_directory(claimed.directory)
-        disk.remove_directory(claimed.directory)
+        if self.sources(claimed):
+            batch = names.new_batch(claimed.batch.hour, claimed.batch.host, os.urandom(16))
+            disk.place(claimed.directory, claimed.directory.with_name(str(batch)))
+        else:
+            disk.remove_directory(claimed.directory)
         disk.sync_directory(self.aggregation(claimed.stream))
 
     # --- deliver, retire -------------------------------------------------------------------------------------------
@@ -352,10 +404,11 @@ class Spool(Layout):
             stream: whose files.
             except_for: the identities (`names.identity_of`) of files that are being delivered or held already.
         """
+        self.holding.check()
         if stream.kind is Kind.FILES:
             is_unsettled = self._is_unsettled(stream)
             found = oldest(self.directory(stream), (names.BODY,), lambda it: str(it) in except_for or is_unsettled(it))
-            return [self.directory(stream) / name for name in found]
+            return [path for name in found if disk.is_file(path := self.directory(stream) / name)]
         sealed = (
             name
             for name in disk.names(self.uploading(stream))
@@ -368,7 +421,7 @@ class Spool(Layout):
         found = [name for name in picked if names.identity_of(name) not in blocked]
         for name in found:
             self._settle_move(stream, names.identity_of(name))
-        return [self.uploading(stream) / name for name in found]
+        return [path for name in found if disk.is_file(path := self.uploading(stream) / name)]
 
     def renumber(self, sealed: Path, number: int) -> Path:
         """Have a sealed file tried under another number, durably: a retry begins where this attempt stands."""

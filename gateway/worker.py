@@ -13,6 +13,7 @@ import uvloop
 from gateway.board import Board
 from gateway.channel import Setup, messages, open_channel, receive_setup, send
 from gateway.errors import ConfigError
+from gateway.holding import Holding
 from gateway.librarylog import LibraryMessages
 from gateway.listening import Listeners
 from gateway.log import Log
@@ -87,6 +88,9 @@ class Worker:
         spool = Spool(config.cache_dir, streams, timestamps=timestamps, log=self._log, metrics=metrics, board=board)
         if board.layout != setup.layout:
             raise RuntimeError("the processes do not agree on their board")
+        spool.holding = Holding(config.cache_dir, setup.owner)
+        spool.holding.know(spool.directories())
+        spool.holding.watch(self._log)
         loop = asyncio.get_running_loop()
         reader, self._writer = await open_channel(channel)
         for stream in streams:

@@ -166,6 +166,7 @@ class Workers:
             board=self._board.descriptor or 0,
             sockets=worker.descriptors,
             is_inherited=self._listeners.is_inherited,
+            owner=self._spool.holding.owner,
         )
         await worker.start(setup, self._spool.lock_descriptor, self._unrecovered)
         reading = asyncio.create_task(self._read(worker))

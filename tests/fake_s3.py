@@ -97,6 +97,7 @@ class FakeS3:
         forgets_metadata: whether it answers as if no object had any.
         missing_buckets: which buckets do not exist; every other one does.
         silent: operations of which it says nothing, not even that their bodies may be sent.
+        asking: how often, and after how many seconds each time, it asks for the body of a request that waits for that.
         deaf: operations of which it takes no more of a body than the kernel does.
         pretended: operations that are answered with 200, these fields and this body, and not carried out.
         opaque_etags: whether ETags are no MD5, as of objects that a key of the account encrypts.
@@ -114,6 +115,7 @@ class FakeS3:
         self.forgets_metadata = False
         self.missing_buckets: set[str] = set()
         self.silent: set[str] = set()
+        self.asking: tuple[float, ...] = (0.0,)
         self.deaf: set[str] = set()
         self.pretended: dict[str, tuple[dict[str, str], str]] = {}
         self.opaque_etags = False
@@ -148,7 +150,8 @@ class FakeS3:
         if _operation(http) in self.silent:
             await asyncio.Event().wait()
         assert http.transport is not None
-        http.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        for pause_s in self.asking:
+            asyncio.get_running_loop().call_later(pause_s, http.transport.write, b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """Answer one request."""

@@ -19,7 +19,7 @@ from integration.minio import TIMEOUT_FACTOR
 
 from gateway import aggregate, disk, names
 from gateway.config import Config
-from gateway.layout import Claimed
+from gateway.layout import OWN_FILES, Claimed
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.parcels import open_parcel
@@ -149,7 +149,7 @@ def _tree(root: Path) -> dict[str, bytes | None]:
     found: dict[str, bytes | None] = {}
     for path in root.rglob("*"):
         name = str(path.relative_to(root))
-        if path.is_file() and name not in (".lock", "FORMAT"):
+        if path.is_file() and name not in OWN_FILES:
             found[name] = path.read_bytes()
         elif path.is_dir() and path.parent.name == "aggregation":
             found[name] = None

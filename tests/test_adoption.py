@@ -13,12 +13,16 @@ import fixtures_spool
 import pytest
 from fixtures_goedition import GO_NS, archive, counted, files, flat, lines, quarantined, starting, waiting, zipped
 from fixtures_spool import (
+    PID,
     START_NS,
+    USAGE,
     Clock,
     Crashing,
     PowerCut,
     Trace,
     batch_and_deliver,
+    claim,
+    open_bench,
     plant,
     stored_files,
     stored_lines,
@@ -27,6 +31,7 @@ from fixtures_spool import (
 from gateway import names
 from gateway.adoption import needs_adoption
 from gateway.goedition import Adopted
+from gateway.layout import FORMAT_VERSION
 from gateway.metrics import ADOPTING
 from gateway.stores.local import LocalStore
 
@@ -238,6 +243,81 @@ def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 6 << 20
+
+
+# --- a spool of this edition without its FORMAT ---------------------------------------------------------------------
+
+OURS = [b'{"open":1}', b'{"open":2}', b'{"cut":1}', b'{"whole":1}', b'{"claimed":1}', b'{"sealed":1}']
+
+
+def without_format(folder: Path) -> None:
+    """Leave a spool of ours with something in every state, and without its FORMAT."""
+    with open_bench(folder) as bench:
+        spool = bench.spool
+        bench.seal(OURS[5])
+        bench.report(OURS[4])
+        claim(bench)
+        bench.report(OURS[3])
+        for kind, content in ((names.CUT_SEGMENT, OURS[2:3]), (names.OPEN_SEGMENT, OURS[:2])):
+            order = spool.timestamps.next()
+            path = spool.directory(USAGE) / names.spool_name(order, order, PID, kind)
+            path.write_bytes(b"".join(line + b"\n" for line in content))
+        body = bench.file(PNG)
+        body.with_name(f"{body.name}.upload").write_bytes(b"{}")
+        bench.file(b"another")
+        (spool.root / "FORMAT").unlink()
+
+
+def deliver_ours(folder: Path) -> None:
+    """Start, and demand that all of it is delivered once, with nothing set aside."""
+    with starting(folder) as start:
+        start.run()
+        found = start.recover()
+        assert found.quarantined == 0
+        batch_and_deliver(start.spool, LocalStore(folder / "objects"))
+    assert counted(stored_lines(folder / "objects")) == counted(OURS)
+    assert counted(stored_files(folder / "objects")) == counted([PNG, b"another"])
+    assert quarantined(folder / "spool") == {}
+    assert (folder / "spool" / "FORMAT").read_text() == f"{FORMAT_VERSION}\n"
+
+
+@pytest.mark.parametrize("text", [None, b"", b"\0\0", b"two\n"])
+def test_a_spool_without_its_format_is_known_by_its_names(tmp_path: Path, text: bytes | None) -> None:
+    """Whatever state it is in, it goes on from there; it is not taken for the Go edition's."""
+    without_format(tmp_path)
+    if text is not None:
+        (tmp_path / "spool" / "FORMAT").write_bytes(text)
+    with starting(tmp_path) as start:
+        assert needs_adoption(start.spool)
+        assert start.run() == Adopted(kept=10)
+    deliver_ours(tmp_path)
+
+
+def test_what_the_go_edition_left_beside_ours_is_adopted(tmp_path: Path) -> None:
+    """Each edition's files are known by their names."""
+    without_format(tmp_path)
+    plant(tmp_path / "spool", {f"usage/{flat(10)}": b'{"n":1}', f"specimen/{WHEN}.9.x": b"thirteen"})
+    with starting(tmp_path) as start:
+        assert start.run() == Adopted(reports=1, files=1, kept=10)
+        start.recover()
+        batch_and_deliver(start.spool, LocalStore(tmp_path / "objects"))
+    assert counted(stored_lines(tmp_path / "objects")) == counted([*OURS, b'{"n":1}'])
+    assert counted(stored_files(tmp_path / "objects")) == counted([PNG, b"another", b"thirteen"])
+
+
+@pytest.mark.usefixtures("quick_disk")
+def test_a_crash_while_it_is_known_again_is_mended(tmp_path: Path) -> None:
+    """Whichever change of the disk is the last one, the next start ends with everything there once."""
+    calls = 0
+    while True:
+        folder = tmp_path / str(calls)
+        without_format(folder)
+        fault = crash(folder, calls)
+        deliver_ours(folder)
+        if not fault.failed:
+            break
+        calls += 1
+    assert calls > 20
 
 
 # --- crashes -----------------------------------------------------------------------------------------------------

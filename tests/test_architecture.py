@@ -32,7 +32,7 @@ LAYERS = (
         "disk",
         """
         recovery adoption adopted_reports goedition journal writefault diskroom
-        spool census quarantine layout cachedir sidecar tallies unsettled disk
+        spool census quarantine layout holding cachedir sidecar tallies unsettled disk
         """,
     ),
     (
@@ -84,8 +84,15 @@ OS_CHANGES = {
 PATH_CHANGES = {
     *("rename", "unlink", "rmdir", "mkdir", "symlink_to", "hardlink_to", "link_to", "touch", "write_bytes", "write_text"),
 }
-# The log writes to a descriptor that was given to it, the handler of early signals to STDERR; the board is memory.
-WRITERS = {"disk": OS_CHANGES | PATH_CHANGES | {"replace"}, "log": {"write"}, "cli": {"write"}, "board": {"ftruncate"}}
+# The log writes to a descriptor that was given to it, the handler of early signals to STDERR, the HTTP client to the store; the
+# board is memory.
+WRITERS = {
+    "disk": OS_CHANGES | PATH_CHANGES | {"replace"},
+    "log": {"write"},
+    "cli": {"write"},
+    "board": {"ftruncate"},
+    "stores.s3_session": {"write_bytes"},
+}
 
 
 def rooms() -> list[str]:

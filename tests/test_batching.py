@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gzip
 import hashlib
+import io
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -390,22 +391,26 @@ async def test_what_is_sealed_as_it_is_arrives_packed(
     assert (found["lines"], found["sha256"]) == ("1000", hashlib.sha256(lines).hexdigest())
 
 
-async def test_a_batch_that_is_stuck_holds_up_no_other(start: Open, bench: Bench) -> None:
+async def test_a_batch_that_is_stuck_holds_up_no_other(start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a claimed batch cannot be read, the others are sealed, the error is told, and the batch stays."""
     bench.report(b"stuck")
     claimed = bench.spool.claim(USAGE, MANY, HOST)
     assert claimed is not None
     (source,) = claimed.sources()
-    aside = bench.spool.root / "aside"
-    source.rename(aside)
-    source.mkdir()
     bench.report(b"2")
     line = start()
-    with pytest.raises(IsADirectoryError):
-        await line.everything()
+    opened = disk.open_file
+
+    def bad_sector(path: Path) -> io.FileIO:
+        if path == source:
+            raise OSError(errno.EIO, "bad sector")
+        return opened(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "open_file", bad_sector)
+        with pytest.raises(OSError, match="bad sector"):
+            await line.everything()
     assert line.archives() == [b"2\n"]
-    source.rmdir()
-    aside.rename(source)
     await line.everything()
     assert line.archives() == [b"2\n", b"stuck\n"]
 

@@ -230,7 +230,9 @@ def test_a_file_system_that_counts_no_inodes_has_no_bound(files: int, free: int,
 
 def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     """A second holder is refused, with the pid of the first, until the first gives up."""
-    first = disk.Lock(tmp_path / ".lock")
+    first = disk.Lock(tmp_path / ".lock", "ab")
+    first.say()
+    assert disk.said_in(tmp_path / ".lock") == f"{os.getpid()} ab"
     with pytest.raises(StartError, match=rf"pid {os.getpid()}\)"):
         disk.Lock(tmp_path / ".lock")
     first.release()
@@ -242,11 +244,12 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_bytes(b"99999999999999\n")
     script = (
         "import os, pathlib, sys\nfrom gateway import disk\n"
-        "lock = disk.Lock(pathlib.Path(sys.argv[1]))\nos.kill(os.getpid(), 9)\n"
+        "lock = disk.Lock(pathlib.Path(sys.argv[1]))\nlock.say()\nos.kill(os.getpid(), 9)\n"
     )
     ended = subprocess.run([sys.executable, "-c", script, str(tmp_path / ".lock")], check=False)
     assert ended.returncode == -9
     lock = disk.Lock(tmp_path / ".lock")
+    lock.say()
     assert (tmp_path / ".lock").read_bytes() == b"%d\n" % os.getpid()
     lock.release()
 
@@ -255,6 +258,7 @@ HOLD = """\
 import os, pathlib, subprocess, sys
 from gateway import disk
 lock = disk.Lock(pathlib.Path(sys.argv[1]))
+lock.say()
 # It has the lock for as long as somebody holds the other end of its input.
 subprocess.Popen(["cat"], stdin=0, stdout=subprocess.DEVNULL, pass_fds=[lock.descriptor])
 print("held", flush=True)

@@ -229,6 +229,21 @@ def test_nobody_enters_while_stopping(bench: Bench) -> None:
     assert guard.refusal() == ["stopping"]
 
 
+def test_nobody_enters_a_directory_that_was_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither reports nor files, and readiness says why, until it is found again."""
+    guard = Door(bench).guard
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.spool.holding, "fault", "it was moved")
+        for stream in (USAGE, SPECIMEN):
+            with pytest.raises(SpoolBroken, match="it was moved"):
+                guard.admit(stream, 1)
+        with pytest.raises(SpoolBroken):
+            guard.hold(USAGE, 1)
+        assert guard.refusal() == ["it was moved"]
+    guard.admit(USAGE, 1)
+    assert guard.refusal() == []
+
+
 def test_a_broken_writer_keeps_only_its_own_stream_out(bench: Bench) -> None:
     """While a stream's writer is broken its bodies are refused with the writer's error, and those of others are not."""
     door = Door(bench)

@@ -525,6 +525,86 @@ async def test_the_copy_is_durable_before_anything_is_acknowledged(
     assert trace.first("sync_directory usage") < trace.first("done")
 
 
+# --- a segment that loses its name ---------------------------------------------------------------------------------
+
+
+async def test_nothing_is_acknowledged_in_a_segment_that_somebody_has_renamed(start: Start) -> None:
+    """Another gateway would have cut it: what is written to it afterwards is in nobody's way, and is answered with an error."""
+    desk = start()
+    await desk.commit(b"kept")
+    cut = desk.open_segment()
+    cut.rename(cut.with_name(cut.name.removesuffix(".open")))
+    with pytest.raises(SpoolBroken, match="is not where it was written to"):
+        await desk.commit(b"failed")
+    await desk.commit(b"later")
+    assert sorted(desk.lines()) == [b"kept", b"later"]
+    assert desk.bench.told("segment rescued") == []
+
+
+async def test_lines_of_a_segment_that_was_claimed_are_not_copied(start: Start) -> None:
+    """It stands in a batch, and is on its way from there."""
+    desk = start()
+    await desk.commit(b"kept")
+    batch = desk.bench.spool.aggregation(USAGE) / str(names.new_batch(HOUR, "other", bytes(16)))
+    batch.mkdir()
+    opened = desk.open_segment()
+    opened.rename(batch / opened.name.removesuffix(".open"))
+    with pytest.raises(SpoolBroken):
+        await desk.commit(b"failed")
+    await desk.commit(b"later")
+    assert desk.lines() == [b"later"]
+
+
+async def test_lines_of_a_segment_that_was_removed_are_rescued(start: Start) -> None:
+    """A cleaner of old files took it: what was acknowledged in it is copied through the descriptor, and waits for a claim."""
+    desk = start()
+    await desk.commit(b"one", b"two")
+    desk.open_segment().unlink()
+    with pytest.raises(SpoolBroken):
+        await desk.commit(b"failed")
+    await desk.commit(b"later")
+    assert sorted(desk.lines()) == [b"later", b"one", b"two"]
+    assert desk.bench.spool.census.claimable["usage"].files == 1
+    assert desk.bench.spool.census.open["usage"].bytes == len(b"later\n")
+    (told,) = desk.bench.told("segment rescued")
+    assert told["bytes"] == len(b"one\ntwo\n")
+
+
+async def test_a_directory_that_is_elsewhere_is_not_written_to(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moved, with another in its place: nothing is acknowledged until it is back, and then everything is there once."""
+    monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.02)
+    desk = start()
+    root, away = desk.bench.spool.root, desk.bench.spool.root.with_name("away")
+    desk.bench.spool.holding.know(desk.bench.spool.directories())
+    await desk.commit(b"kept")
+    root.rename(away)
+    (root / "usage").mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(SpoolBroken):
+            await desk.commit(b"failed")
+    assert list((root / "usage").iterdir()) == []
+    (root / "usage").rmdir()
+    root.rmdir()
+    away.rename(root)
+    await until(lambda: desk.journal.fault is None)
+    await desk.commit(b"later")
+    assert desk.lines() == [b"kept", b"later"]
+
+
+async def test_a_segment_of_another_gateway_s_directory_is_left_alone(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another gateway has taken the directory, and removes what it has delivered: a copy would be delivered twice."""
+    monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.02)
+    desk = start()
+    await desk.commit(b"kept")
+    desk.open_segment().unlink()
+    monkeypatch.setattr(desk.bench.spool.holding, "_find", lambda: "taken by another gateway")
+    with pytest.raises(SpoolBroken):
+        await desk.commit(b"failed")
+    await asyncio.sleep(0.1)
+    assert desk.journal.fault is not None
+    assert desk.lines() == []
+
+
 async def test_a_failed_sync_of_the_first_line_leaves_no_segment(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A segment none of whose lines was ever synced is removed."""
     desk = start()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fixtures_spool import (
     HOUR,
+    PID,
     SPECIMEN,
     START_NS,
     USAGE,
@@ -27,9 +30,11 @@ from fixtures_spool import (
     tree,
 )
 
+from gateway import names, recovery, reportlines
 from gateway.layout import FORMAT_VERSION
 from gateway.names import Batch
-from gateway.recovery import Found
+from gateway.recovery import Found, recover
+from gateway.reportlines import SoundPrefix
 from gateway.sidecar import Sidecar
 from gateway.stores.local import LocalStore
 
@@ -256,6 +261,74 @@ def test_a_stray_file_of_any_name_is_quarantined(tmp_path: Path, name: str) -> N
         assert [path.read_bytes() for path in bench.spool.quarantine_directory.iterdir()] == [b"x"]
 
 
+STRANGE = {
+    "tmp": "tmp/@eaDir",
+    "tmp, like a draft": "tmp/5.7",
+    "a segment": f"usage/{T2}.jsonl",
+    "an open segment": f"usage/{T2}.jsonl.open",
+    "a whole report": f"usage/{T2}.alice.json",
+    "a batch": f"usage/aggregation/{Batch(HOUR, 'host-1', 'ef' * 16)}",
+    "within a batch": f"usage/aggregation/{BATCH}/{T2}.jsonl",
+    "within a batch, of any name": f"usage/aggregation/{BATCH}/@eaDir",
+    "an archive": f"usage/uploading/{Batch(HOUR, 'host-1', 'ef' * 16)}.1.jsonl.gz",
+    "a note": f"usage/uploading/{Batch(HOUR, 'host-1', 'ef' * 16)}.1.jsonl.gz.upload",
+    "a body": f"specimen/{T2}.uri.body",
+    "a sidecar": f"specimen/{T2}.uri.meta",
+}
+
+
+KINDS = ("directory", "fifo", "socket", "link", "dangling link")
+
+
+def put_strange(path: Path, kind: str) -> None:
+    """Put something there that is no regular file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match kind:
+        case "directory":
+            path.mkdir()
+            (path / "within").write_bytes(b"x")
+        case "fifo":
+            os.mkfifo(path)
+        case "socket":
+            # Bound by a short name: that of the folder may be too long for one.
+            with socket.socket(socket.AF_UNIX) as bound:
+                folder = os.open(path.parent, os.O_RDONLY)
+                bound.bind(f"/proc/self/fd/{folder}/{path.name}")
+                os.close(folder)
+        case "link":
+            path.symlink_to("/etc/hostname")
+        case _:
+            path.symlink_to("nowhere")
+
+
+# A directory with the name of a batch is what a batch is.
+ODD_KINDS = [(place, kind) for place in STRANGE for kind in KINDS if (place, kind) != ("a batch", "directory")]
+
+
+@pytest.mark.parametrize(("place", "kind"), ODD_KINDS)
+@pytest.mark.parametrize("comes_later", [False, True], ids=["at the start", "later"])
+def test_what_is_no_file_holds_up_nothing(tmp_path: Path, place: str, kind: str, comes_later: bool) -> None:
+    """Found at the start it is erased or set aside, and nothing is waited for; coming later it is left alone, or set aside."""
+    root = tmp_path / "spool"
+    sound = {
+        f"usage/{T1}.jsonl": b'{"n":1}\n',
+        f"usage/aggregation/{BATCH}/{T3}.jsonl": b'{"n":2}\n',
+        f"specimen/{T1}.uri.meta": META,
+        f"specimen/{T1}.uri.body": b"abc",
+    }
+    plant(root, sound)
+    if not comes_later:
+        put_strange(root / STRANGE[place], kind)
+    with open_bench(tmp_path) as bench:
+        if comes_later:
+            put_strange(root / STRANGE[place], kind)
+        batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
+        for stream in bench.spool.streams:
+            assert bench.spool.census.waiting[stream.name].files == 0
+    assert sorted(stored_lines(tmp_path / "objects")) == [b'{"n":1}', b'{"n":2}']
+    assert stored_files(tmp_path / "objects") == [b"abc"]
+
+
 def test_a_draft_of_a_start_that_crashed_is_in_nobodys_way(tmp_path: Path) -> None:
     """Where the clock stands at every start where it stood at the last one, what that one left does not keep this one out."""
     plant(tmp_path / "spool", {f"tmp/{START_NS}.7": b"1", f"tmp/{START_NS + 1}.7": b"1"})
@@ -294,6 +367,27 @@ def test_a_sound_segment_is_synced_before_it_is_cut(tmp_path: Path, monkeypatch:
     synced = [index for index in synced if f"usage/{T1}.jsonl" in trace.steps[index]]
     assert synced
     assert min(synced) < trace.first("place usage/")
+
+
+@pytest.mark.parametrize("is_torn", [False, True])
+def test_a_segment_that_grows_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_torn: bool) -> None:
+    """Another gateway writes to it, whose lock is not seen: the start ends before anything of it is cut off."""
+    with open_bench(tmp_path, recovered=False) as bench:
+        order = bench.spool.timestamps.next()
+        path = bench.spool.directory(USAGE) / names.spool_name(order, order, PID, names.OPEN_SEGMENT)
+        path.write_bytes(b'{"n":1}\n' + b'{"n"' * is_torn)
+        real = reportlines.sound_prefix
+
+        def slow(chunks: Iterable[bytes]) -> SoundPrefix:
+            found = real(chunks)
+            with path.open("ab") as file:
+                file.write(b":2}\n" if is_torn else b'{"n":2}\n')
+            return found
+
+        monkeypatch.setattr(recovery, "sound_prefix", slow)
+        with pytest.raises(OSError, match="is being written to: another gateway"):
+            recover(bench.spool)
+        assert path.read_bytes() == b'{"n":1}\n{"n":2}\n'
 
 
 def test_the_rest_is_safe_before_it_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ def test_a_bug_can_be_planted(bug: Bug, tmp_path: Path) -> None:
     """The patch fits the gateway as it is, and what comes of it is still Python."""
     plant(bug, tmp_path / "copy")
     changed = [path for path in (tmp_path / "copy").rglob("*.py") if path.read_text() != _sound(path, tmp_path).read_text()]
-    assert len(changed) == 1
+    assert changed
     compile(changed[0].read_text(), changed[0].name, "exec")
 
 

@@ -34,7 +34,7 @@ from fixtures_spool import (
     tree,
 )
 
-from gateway import disk, layout, names
+from gateway import aggregate, disk, layout, names
 from gateway.errors import Transient, Unanswerable
 from gateway.sidecar import Sidecar
 from gateway.stores.local import LocalStore
@@ -408,6 +408,76 @@ def test_a_seal_never_replaces(bench: Bench) -> None:
     with pytest.raises(FileExistsError):
         bench.spool.seal(claimed, bench.spool.tmp / "other")
     assert sealed.read_bytes() == before
+
+
+def test_what_another_has_claimed_into_a_batch_is_no_source(bench: Bench) -> None:
+    """It was not read for the archive, so it becomes a batch of its own."""
+    first = bench.report(b"1")
+    claimed = claim(bench)
+    archive = bench.spool.new_tmp()
+    aggregate.aggregate(sources := claimed.sources(), archive, 1)
+    late = bench.report(b"2")
+    late.rename(claimed.directory / late.name)
+    bench.spool.seal(claimed, archive, sources)
+    (other,) = bench.spool.claimed(USAGE)
+    assert other.batch != claimed.batch
+    assert [path.read_bytes() for path in other.sources()] == [b"2\n"]
+    assert not first.exists()
+    assert len(bench.spool.deliverable(USAGE, set())) == 1
+
+
+# --- a directory that is no longer there ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["report", "file"])
+def test_nobody_is_promised_what_stands_elsewhere(bench: Bench, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of the stream leads to another directory by the time that the commit is durable."""
+    stream = USAGE if kind == "report" else SPECIMEN
+    directory = bench.spool.directory(stream)
+    bench.spool.holding.know(bench.spool.directories())
+    place = disk.place
+
+    def place_and_move(source: Path, target: Path) -> None:
+        place(source, target)
+        if target.name.endswith((".json", ".body")):
+            directory.rename(directory.with_name("away"))
+            directory.mkdir()
+            target.write_bytes(b"the like of it")
+
+    monkeypatch.setattr(disk, "place", place_and_move)
+    with pytest.raises(Unanswerable, match="is not the directory it was started on"):
+        bench.report(b"1") if kind == "report" else bench.file(b"1")
+    assert bench.spool.census.waiting[stream.name].files == 0
+
+
+def test_nobody_is_promised_what_somebody_has_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another gateway has claimed a report in the moment that it had its name, and delivers it."""
+    sync = disk.sync_directory
+
+    def take(path: Path) -> None:
+        sync(path)
+        for found in path.glob("*.json"):
+            found.unlink()
+
+    monkeypatch.setattr(disk, "sync_directory", take)
+    with pytest.raises(Unanswerable, match="somebody else has taken it"):
+        bench.report(b"1")
+
+
+@pytest.mark.parametrize("step", ["claim", "settle", "deliverable"])
+def test_nothing_is_sent_from_a_directory_that_was_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Neither a claim nor a delivery begins, and the error says why."""
+    bench.report(b"1")
+    claimed = claim(bench)
+    bench.report(b"2")
+    monkeypatch.setattr(bench.spool.holding, "fault", "taken by another gateway")
+    calls: dict[str, Callable[[], object]] = {
+        "claim": lambda: bench.spool.claim(USAGE, 1 << 20, HOST),
+        "settle": lambda: bench.spool.settle(claimed),
+        "deliverable": lambda: bench.spool.deliverable(USAGE, set()),
+    }
+    with pytest.raises(OSError, match="taken by another gateway"):
+        calls[step]()
 
 
 # --- deliver, retire ---------------------------------------------------------------------------------------------

@@ -8,22 +8,23 @@ import json
 from pathlib import Path
 
 import pytest
-from fixtures_format1 import FIRST_NS, HOST, HOUR, OldSpool, spool_of_format_1
+from fixtures_formats import FIRST_NS, HOST, HOUR, OldSpool, spool_of_format
 from fixtures_spool import START_NS, batch_and_deliver, open_bench, stored_files, stored_lines, tree
 from integration.deadlines import until
 from running import LocalGateway
 
 from gateway import disk, layout, names
 from gateway.errors import StartError
+from gateway.layout import FORMAT_VERSION
 from gateway.stores.local import LocalStore
 
 SOON = {"LIGHTFILE6_AGGREGATION_USAGE_INTERVAL": "1s", "LIGHTFILE6_AGGREGATION_ERROR_INTERVAL": "1s"}
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> OldSpool:
+@pytest.fixture(params=range(1, FORMAT_VERSION))
+def old(tmp_path: Path, request: pytest.FixtureRequest) -> OldSpool:
     """The spool of an earlier version, in place."""
-    old = spool_of_format_1()
+    old = spool_of_format(request.param)
     old.put(tmp_path / "spool")
     return old
 
@@ -34,7 +35,7 @@ def lines_of(old: OldSpool) -> list[bytes]:
 
 
 def test_what_an_earlier_version_left_is_delivered(tmp_path: Path, old: OldSpool) -> None:
-    """Everything is delivered once, what it quarantined stays where it is, nothing is adopted, and FORMAT says 2."""
+    """Everything is delivered once, what it quarantined stays, nothing is adopted, and FORMAT says the number of today."""
     gateway = LocalGateway(tmp_path, environment=SOON)
     gateway.start()
     kept = [f"quarantine/{path.name}" for path in (gateway.cache / "quarantine").iterdir()]
@@ -43,7 +44,7 @@ def test_what_an_earlier_version_left_is_delivered(tmp_path: Path, old: OldSpool
         assert gateway.put("/usage", b'{"after":"it"}') == 204
     finally:
         assert gateway.stop(60) == 0
-    assert (gateway.cache / "FORMAT").read_text() == "2\n"
+    assert (gateway.cache / "FORMAT").read_text() == f"{FORMAT_VERSION}\n"
     assert [gateway.events(event) for event in ("spool adopted", "quarantined", "defect")] == [[], [], []]
     assert kept == [name for name in old.files if name.startswith("quarantine/")]
     assert stored_lines(gateway.objects) == sorted([*lines_of(old), b'{"after":"it"}'])
@@ -65,7 +66,7 @@ def test_what_it_had_named_keeps_its_key(tmp_path: Path, old: OldSpool) -> None:
 
 
 def test_new_names_come_after_the_old_ones(tmp_path: Path, old: OldSpool) -> None:
-    """The order of a new name is above that of each name of format 1, also where the clock was set back."""
+    """The order of a new name is above that of each old name, also where the clock was set back."""
     with open_bench(tmp_path) as bench:
         bench.clock.now_ns = 5
         found = [names.parse_spool_name(Path(name).name) for name in tree(bench.spool.root)]
@@ -81,7 +82,7 @@ def test_the_earlier_version_refuses_what_this_one_has_taken_over(
         pass
     before = tree(tmp_path / "spool")
     monkeypatch.setattr(layout, "FORMAT_VERSION", 1)
-    with pytest.raises(StartError, match=r"newer gateway \(format 2, this one knows 1\)"), open_bench(tmp_path):
+    with pytest.raises(StartError, match=rf"newer gateway \(format {FORMAT_VERSION}, this one knows 1\)"), open_bench(tmp_path):
         pass
     assert tree(tmp_path / "spool") == before
     assert old.files
@@ -100,8 +101,8 @@ def test_it_is_taken_over_on_a_full_disk(tmp_path: Path, old: OldSpool, monkeypa
 
     monkeypatch.setattr(disk, "write_file", full)
     with open_bench(tmp_path) as bench:
-        assert bench.spool.format_version() == 2
-        assert (bench.spool.root / "FORMAT").read_bytes() == b"2\n"
+        assert bench.spool.format_version() == FORMAT_VERSION
+        assert (bench.spool.root / "FORMAT").read_bytes() == b"%d\n" % FORMAT_VERSION
         assert list(bench.spool.tmp.iterdir()) == []
         batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
     assert stored_lines(tmp_path / "objects") == lines_of(old)

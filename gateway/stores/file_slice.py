@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from gateway import disk
 from gateway.stores import Source
 
 
@@ -14,7 +15,7 @@ class FileSlice(io.RawIOBase):
 
     def __init__(self, path: Path, start: int, size: int) -> None:
         # First: one that cannot be opened has nothing to be closed.
-        file = path.open("rb", buffering=0)
+        file = disk.open_file(path)
         super().__init__()
         self._file = file
         self._start = start

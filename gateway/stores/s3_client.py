@@ -17,7 +17,7 @@ from gateway.config import Config
 from gateway.errors import ConfigError, Refused
 from gateway.stores.s3 import S3Options, S3Store
 from gateway.stores.s3_errors import explain
-from gateway.stores.s3_session import SessionWithoutRedirects, no_region
+from gateway.stores.s3_session import OurSession, no_region
 from gateway.tls import ca_bundle, check_bundle
 
 
@@ -40,7 +40,7 @@ def s3_store(config: Config, streams: int) -> S3Store:
         s3={"addressing_style": "path" if aws.endpoint else "auto"},
         # So long that a call is given up before, and for a reason that says so.
         connector_args={"socket_factory": partial(_socket, unsent_s=4 * s3.read_timeout)},
-        http_session_cls=SessionWithoutRedirects,
+        http_session_cls=OurSession,
     )
     arguments: dict[str, Any] = {
         "region_name": aws.region,

@@ -234,7 +234,7 @@ def _write_note(note: Path, data: bytes) -> None:
 def _read_note(note: Path) -> dict[str, str] | None:
     """What a note says; None if a crash tore it, and then only the bucket's lifecycle rule knows of the upload."""
     try:
-        noted = orjson.loads(note.read_bytes())
+        noted = orjson.loads(b"".join(disk.read_chunks(note)))
         return {name: str(noted[name]) for name in ("bucket", "key", "upload_id")}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

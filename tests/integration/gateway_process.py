@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import psutil
 import yaml
 
+from gateway.layout import OWN_FILES
 from integration.deadlines import until
 from integration.minio import TIMEOUT_FACTOR, Minio
 
@@ -304,9 +305,9 @@ class Gateway:
         return self.peak_memory()
 
     def left(self) -> list[str]:
-        """The files in the spool, but for its lock and the number of its layout."""
+        """The files in the spool, but for those of the gateway's own."""
         found = (path.relative_to(self.cache) for path in self.cache.rglob("*") if path.is_file())
-        return sorted(str(path) for path in found if str(path) not in {".lock", "FORMAT"})
+        return sorted(str(path) for path in found if str(path) not in OWN_FILES)
 
     def _processes(self) -> list[psutil.Process]:
         main = psutil.Process(self._running().pid)

@@ -63,6 +63,7 @@ class Load:
         ledger: where every answer, and every missing one, is written down.
         clients: how many send at the same time.
         breath_s: how long each of them thinks between an answer and its next request.
+        first: the number of the first client; no two clients of a test may have the same.
         stagger_s: how long after the one before it each of them begins, so that they do not keep step.
     """
 
@@ -74,11 +75,13 @@ class Load:
         clients: int = CLIENTS,
         breath_s: float = 0.0,
         stagger_s: float = 0.0,
+        first: int = 0,
     ) -> None:
         self._gateway = gateway
         self._ledger = ledger
         self._breath_s = breath_s
         self._stagger_s = stagger_s
+        self._first = first
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._client, args=(number,), daemon=True) for number in range(clients)]
         self.answers = [0] * clients
@@ -102,7 +105,7 @@ class Load:
         connection: http.client.HTTPConnection | None = None
         self._stopping.wait(number * self._stagger_s)
         try:
-            for request in requests_of(number):
+            for request in requests_of(self._first + number):
                 while connection is None and not self._stopping.is_set():
                     connection = connected(self._gateway, self._stopping)
                 if connection is None or self._stopping.is_set():

@@ -29,6 +29,7 @@ TRANSITIONS = (
 
 _KINDS = r"\.jsonl\.open|\.jsonl\.gz|\.jsonl|\.json|\.meta|\.body"
 _GIVEN_NAME = re.compile(rf"\d{{10,}}\..*?(?P<kind>{_KINDS}|)(?P<note>\.upload)?$")
+_RECORD = ".owner"
 _REQUEST = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) /(\S*) HTTP/1\.1\r\n")
 _ANSWER = re.compile(rb"HTTP/1\.1 (\d+) ")
 
@@ -124,7 +125,8 @@ class Namer:
             return None
         if call.peer:
             return self._counted(self._sent(call))
-        if not call.paths:
+        if not call.paths or (self._serves and call.paths == (_RECORD,)):
+            # The record of the owner is written each second, whatever else is done.
             return None
         if call.name in OPENS and not call.makes:
             self._last[call.thread] = f"look at {shown(call.paths[0])}"

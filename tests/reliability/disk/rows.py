@@ -16,8 +16,8 @@ from integration.load import Request
 from reliability import scenario
 from reliability.confined import Confined
 from reliability.disk import breaks as disk_breaks
+from reliability.disk import elsewhere, small_spool, two_gateways
 from reliability.disk import full as disk_full
-from reliability.disk import small_spool
 from reliability.disk.mistrust import wrongs
 from reliability.disk.owed import ToldLedger, owed
 from reliability.disk.strace import Fault, Strace, Traced, steps
@@ -161,4 +161,6 @@ ROWS: tuple[Row, ...] = (
     *disk_breaks.ROWS,
     *disk_full.ROWS,
     *small_spool.ROWS,
+    *two_gateways.ROWS,
+    *elsewhere.ROWS,
 )

@@ -110,7 +110,11 @@ def _recover(site: Site) -> Outcome:
 
 
 def _upgrade(site: Site) -> Outcome:
-    return _each(site, Upgrade(), lambda _: True)
+    return _each(site, Upgrade(1), lambda _: True)
+
+
+def _lost_format(site: Site) -> Outcome:
+    return _each(site, Upgrade(2, is_said=False), lambda _: True)
 
 
 def _second(number: int, of: int, steps: int) -> Kill:
@@ -146,4 +150,7 @@ ROWS: tuple[Row, ...] = (
     Row("kill-recover", GROUP, "SIGKILL before and after each call of a start that finds every state on disk", _recover),
     Row("kill-recover-twice", GROUP, "the same, and SIGKILL again in the start that follows", _recover_twice),
     Row("kill-upgrade", GROUP, "SIGKILL before and after each call of a start that finds a spool of format 1", _upgrade),
+    Row(
+        "kill-lost-format", GROUP, "SIGKILL before and after each call of a start that finds a spool without FORMAT", _lost_format
+    ),
 )

@@ -1,11 +1,11 @@
-"""A spool of format 1, with something in every state, and what a start of this version makes of it."""
+"""A spool of an earlier format, or without its FORMAT, with something in every state, and what a start makes of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from fixtures_format1 import PART_BYTES as OLD_PART_BYTES
-from fixtures_format1 import spool_of_format_1
+from fixtures_formats import PART_BYTES as OLD_PART_BYTES
+from fixtures_formats import spool_of_format
 from integration.buckets import Buckets
 from integration.gateway_process import Gateway, Settings, merged
 from integration.ledger import Fate, Ledger
@@ -17,10 +17,16 @@ assert OLD_PART_BYTES == PART_BYTES, "what was being sent in parts is to be sent
 
 
 class Upgrade:
-    """The life of a gateway that finds such a spool, takes it over, and drains; see `attempt.Life`."""
+    """The life of a gateway that finds such a spool, takes it over, and drains; see `attempt.Life`.
 
-    def __init__(self) -> None:
-        self._old = spool_of_format_1()
+    Args:
+        number: of the format.
+        is_said: whether the file FORMAT is there.
+    """
+
+    def __init__(self, number: int, *, is_said: bool = True) -> None:
+        self._old = spool_of_format(number)
+        self._is_said = is_said
 
     def settings(self, buckets: Buckets) -> Settings:
         """Batches so large that all that waits becomes one, for a try is to be short."""
@@ -29,6 +35,8 @@ class Upgrade:
     def prepare(self, folder: Path, buckets: Buckets) -> Ledger:
         """Put the spool in place, and begin the upload in these buckets that it has a note of."""
         self._old.put(folder / "spool")
+        if not self._is_said:
+            (folder / "spool" / "FORMAT").unlink()
         begin_upload(folder / "spool" / self._old.in_parts, buckets)
         ledger = FullLedger()
         for stream, contents in self._old.acknowledged.items():

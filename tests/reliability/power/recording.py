@@ -19,7 +19,8 @@ _DATA = "write,writev,pwrite64,pwritev,pwritev2,truncate,ftruncate,fallocate,cop
 _CALLS = f"{_NAMES},{_DATA},open,openat,openat2,creat,fsync,fdatasync,sync,syncfs,sync_file_range,msync,sendto,sendmsg,listen"
 _OPTIONS = ("-f", "-y", "-xx", "-s", "20000000", "--seccomp-bpf", "-e", "signal=none", "-e", f"trace={_CALLS}")
 _CLOCK = ("--absolute-timestamps=format:unix,precision:ns", "--syscall-times=ns")
-_LOCK = ".lock"
+# Neither is promised to anybody: what a power cut leaves of them says nothing of received data.
+_UNPROMISED = (".lock", ".owner")
 
 
 class Unknown(Exception):
@@ -150,7 +151,7 @@ class _Reader:
         paths = [self._within(_text(path)) for path in _TEXT.findall(arguments)]
         if do is Do.REMOVE and "AT_REMOVEDIR" in arguments:
             do = Do.REMOVE_DIRECTORY
-        if all(path in ("", ROOT) for path in paths):
+        if all(path in ("", ROOT, *_UNPROMISED) for path in paths):
             return
         if "" in paths:
             raise Unknown(f"{do.value} across the edge of the spool: {paths}")
@@ -160,7 +161,7 @@ class _Reader:
 
     def _opened(self, arguments: str, opened: str, at_ns: int) -> Iterator[Step]:
         path = self._within(_text(opened))
-        if path in ("", ROOT, _LOCK) or not ("O_WRONLY" in arguments or "O_RDWR" in arguments):
+        if path in ("", ROOT, *_UNPROMISED) or not ("O_WRONLY" in arguments or "O_RDWR" in arguments):
             return
         if "O_APPEND" not in arguments or "O_TRUNC" in arguments:
             raise Unknown(f"{path} was not opened for writing at its end")
@@ -181,7 +182,7 @@ class _Reader:
         """The path that the first argument leads to, empty if it is none of the spool's, or one that is gone."""
         found = _DESCRIPTOR.match(arguments)
         path = self._within(_text(found[1])) if found and not found[2] else ""
-        return "" if path == _LOCK else path
+        return "" if path in _UNPROMISED else path
 
     def _within(self, path: str) -> str:
         if path == self._root:

@@ -15,6 +15,8 @@ from statistics import median
 from integration.deadlines import until
 from integration.gateway_process import Gateway
 
+from gateway.layout import OWN_FILES
+
 MIB = 1 << 20
 # In each third of the calm phase.
 _LEAST_SAMPLES = 2
@@ -55,7 +57,7 @@ def spooled(gateway: Gateway) -> list[str]:
     """
     walk = os.walk(gateway.cache)
     found = (os.path.relpath(os.path.join(folder, name), gateway.cache) for folder, _, names in walk for name in names)
-    return sorted(name for name in found if name not in (".lock", "FORMAT") and not _TORN.fullmatch(name))
+    return sorted(name for name in found if name not in OWN_FILES and not _TORN.fullmatch(name))
 
 
 def take(gateway: Gateway, at_s: float) -> Sample:

@@ -1,4 +1,4 @@
-"""A spool as the gateway left it whose layout was format 1: something in every state, under the names of that time.
+"""A spool as gateways left it whose layout was an earlier format: something in every state, under the names of that time.
 
 Written by hand and not by the code of today, which would follow each of its changes.
 """
@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fixtures_spool import plant
@@ -39,30 +40,31 @@ class OldSpool:
         plant(spool, self.files)
 
 
-def spool_of_format_1() -> OldSpool:
-    """One of everything, and every line and file unlike every other."""
+def spool_of_format(number: int) -> OldSpool:
+    """One of everything that there was in a format, and every line and file unlike every other."""
+    named = partial(_name, number)
     usage = {name: _line(name) for name in ("open", "open too", "cut", "claimed", "sealed", "sealed, sources left")}
     whole, claimed_whole, error = _line("whole", 20_000), _line("claimed whole", 20_000), _line("error")
     small, large = b"a small file", b"a file that was being sent in parts " * (PART_BYTES // 32)
-    claimed, emptied, sealed, half_sealed = (f"{HOUR}.{HOST}.{number:032x}" for number in range(1, 5))
-    body, lone, in_parts = (f"{_name(number)}.file%3A%2F%2F%2Ftmp%2Fa%2Ebin" for number in (20, 21, 22))
+    claimed, emptied, sealed, half_sealed, unpacked = (f"{HOUR}.{HOST}.{at:032x}" for at in range(1, 6))
+    body, lone, in_parts = (f"{named(at)}.file%3A%2F%2F%2Ftmp%2Fa%2Ebin" for at in (20, 21, 22))
     files = {
-        "FORMAT": b"1\n",
+        "FORMAT": b"%d\n" % number,
         ".lock": b"",
-        f"tmp/{_name(30)}": b"half a repo",
+        f"tmp/{named(30)}": b"half a repo",
         "tmp/FORMAT": b"",
-        f"quarantine/usage.{_name(31)}.jsonl.open.rest": b'{"torn',
+        f"quarantine/usage.{named(31)}.jsonl.open.rest": b'{"torn',
         # Reports.
-        f"usage/{_name(10)}.jsonl.open": usage["open"] + usage["open too"],
-        f"usage/{_name(1)}.jsonl": usage["cut"],
-        f"usage/{_name(2)}.machine%2D1.json": whole,
-        f"usage/aggregation/{claimed}/{_name(3)}.jsonl": usage["claimed"],
-        f"usage/aggregation/{claimed}/{_name(4)}.machine%2D1.json": claimed_whole,
+        f"usage/{named(10)}.jsonl.open": usage["open"] + usage["open too"],
+        f"usage/{named(1)}.jsonl": usage["cut"],
+        f"usage/{named(2)}.machine%2D1.json": whole,
+        f"usage/aggregation/{claimed}/{named(3)}.jsonl": usage["claimed"],
+        f"usage/aggregation/{claimed}/{named(4)}.machine%2D1.json": claimed_whole,
         f"usage/aggregation/{emptied}": None,
         f"usage/uploading/{sealed}.4.jsonl.gz": gzip.compress(usage["sealed"], mtime=0),
         f"usage/uploading/{half_sealed}.1.jsonl.gz": gzip.compress(usage["sealed, sources left"], mtime=0),
-        f"usage/aggregation/{half_sealed}/{_name(5)}.jsonl": usage["sealed, sources left"],
-        f"error/{_name(6)}.jsonl.open": error,
+        f"usage/aggregation/{half_sealed}/{named(5)}.jsonl": usage["sealed, sources left"],
+        f"error/{named(6)}.jsonl.open": error,
         "error/aggregation": None,
         "error/uploading": None,
         # Files.
@@ -72,6 +74,9 @@ def spool_of_format_1() -> OldSpool:
         f"specimen/{in_parts}.meta": _sidecar(22, large),
         f"specimen/{in_parts}.body": large,
     }
+    if number > 1:
+        usage["unpacked"] = _line("unpacked")
+        files[f"usage/uploading/{unpacked}.1.jsonl"] = usage["unpacked"]
     reports = tuple(line.rstrip(b"\n") for line in (*usage.values(), whole, claimed_whole))
     return OldSpool(
         files,
@@ -80,9 +85,9 @@ def spool_of_format_1() -> OldSpool:
     )
 
 
-def _name(number: int) -> str:
-    """The beginning of a name: one number says the order and the time."""
-    return f"{FIRST_NS + number}.{PID}"
+def _name(number: int, at: int) -> str:
+    """The beginning of a name: in format 1 one number says the order and the time, later there are two."""
+    return f"{FIRST_NS + at}.{PID}" if number == 1 else f"{FIRST_NS + at}.{FIRST_NS + at}.{PID}"
 
 
 def _line(said: str, size: int = 0) -> bytes:

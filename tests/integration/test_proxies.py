@@ -1,0 +1,71 @@
+"""Delivery through a real forward proxy, which no store is in the habit of expecting."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.buckets import Buckets
+from integration.deadlines import until
+from integration.gateway_process import Gateway, settings_for
+from integration.minio import free_port
+
+_CONFIG = """\
+Port {port}
+Listen 127.0.0.1
+Timeout 600
+Allow 127.0.0.1
+MaxClients 50
+LogFile "{log}"
+LogLevel Connect
+"""
+
+
+@pytest.fixture
+def tinyproxy(tmp_path: Path) -> Iterator[str]:
+    """The address of a tinyproxy, which passes no `100 Continue` on."""
+    program = shutil.which("tinyproxy")
+    if program is None:
+        pytest.skip("there is no tinyproxy (Debian: tinyproxy-bin)")
+    port = free_port()
+    config = tmp_path / "tinyproxy.conf"
+    config.write_text(_CONFIG.format(port=port, log=tmp_path / "tinyproxy.log"))
+    running = subprocess.Popen([program, "-d", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: _answers(port) or running.poll() is not None, "tinyproxy to listen")
+        assert running.poll() is None, "tinyproxy did not start"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        running.terminate()
+        running.wait(30)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_everything_is_delivered_through_tinyproxy(tinyproxy: str, buckets: Buckets, tmp_path: Path) -> None:
+    """Whole objects and parts, whose bodies the proxy never asks for: within seconds, and without a failed attempt."""
+    proxied = {"HTTP_PROXY": tinyproxy, "http_proxy": tinyproxy, "NO_PROXY": "", "no_proxy": ""}
+    gateway = Gateway(tmp_path / "gateway", settings_for(buckets, s3={"part_size": "5MiB"}), proxied)
+    large = bytes(range(256)) * (24 << 10)
+    gateway.start()
+    try:
+        assert gateway.put("/usage", b'{"n":1}') == 204
+        assert gateway.put("/specimen?uri=a.bin", large) == 204
+        until(lambda: not gateway.left(), "all to be delivered")
+        assert gateway.events("usage failed") == gateway.events("specimen failed") == []
+        assert gateway.stop() == 0
+    finally:
+        gateway.kill()
+    assert buckets.lines(buckets.usage) == [b'{"n":1}']
+    assert (tmp_path / "tinyproxy.log").read_text().count("PUT ") >= 4
