@@ -328,7 +328,7 @@ class Journal:
             self._failed_sync = True
             disk.sync(segment.descriptor)
             # Else somebody has cut the file, or the name leads to another one: what is in it is nobody's promise.
-            if not self._spool.stands(segment.path, segment.descriptor, segment.written):
+            if not disk.is_at(segment.path, segment.descriptor, segment.written):
                 segment.is_adrift = True
                 raise OSError(f"{segment.path} is not where it was written to")
         except OSError as error:
@@ -440,7 +440,7 @@ class Journal:
         segment.written = segment.synced
         self._spool.holding.look()
         self._spool.holding.check()
-        if self._spool.stands(segment.path, segment.descriptor, segment.synced):
+        if disk.is_at(segment.path, segment.descriptor, segment.synced):
             # What stood in the way is gone.
             segment.is_adrift = False
             return

@@ -211,10 +211,6 @@ class Spool(Layout):
                 f"{target} is not where it was put: {self.holding.fault or 'somebody else has taken it'}", stays=False
             )
 
-    def stands(self, path: Path, descriptor: int, size: int) -> bool:
-        """Whether an open file is still under its name, in the directory where it was begun, and as long as it was made."""
-        return disk.is_at(path, descriptor, size) and self.holding.is_there(path.parent)
-
     def cut_name_of(self, stream: Stream, path: Path, descriptor: int) -> Path | None:
         """Where an open segment stands that lost its name, if it was cut or claimed: then its lines are on their way."""
         name = path.name.removesuffix(".open")
