@@ -171,7 +171,8 @@ def _place_for(left: Left, parsed: FileName) -> tuple[Path, int]:
     """The name of a body that no other has, and its instant, which is the file's own if that can be."""
     received = left.spool.timestamps.next() if parsed.received is None else parsed.received
     while True:
-        body = left.target / names.spool_name(received, received, parsed.pid, names.BODY, parsed.uri)
+        longest = left.spool.max_name_bytes
+        body = left.target / names.spool_name(received, received, parsed.pid, names.BODY, parsed.uri, max_bytes=longest)
         if not os.path.lexists(body):
             return body, received
         received = left.spool.timestamps.next()

@@ -24,6 +24,8 @@ COPY_CHUNK_BYTES = 1 << 20
 MAX_WRITEV_BUFFERS = 1024
 # How long a lock is waited for whose holder is dead, and how often it is looked at.
 _ORPHANS_S, _LOOK_S = 10.0, 0.02
+# What Linux allows; a file system may say more, and mean characters.
+_NAME_MAX = 255
 # Of what the file of a lock says.
 _SAID_BYTES = 128
 
@@ -245,6 +247,14 @@ def _chunks_of_open(descriptor: int, size: int) -> Iterator[bytes]:
             raise OSError(f"an open file ended {size - at} bytes early")
         at += len(chunk)
         yield chunk
+
+
+def longest_name(directory: Path) -> int:
+    """Of how many bytes a name in a directory may be: 255 nearly everywhere, 143 on eCryptfs and some network storage."""
+    try:
+        return min(os.pathconf(directory, "PC_NAME_MAX"), _NAME_MAX)
+    except OSError:
+        return _NAME_MAX
 
 
 def is_file(path: Path) -> bool:

@@ -7,6 +7,7 @@ import errno
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from gateway import cachedir, disk, names
@@ -112,6 +113,11 @@ class Layout:
                 f"cache_dir {self.root} was written by a newer gateway (format {version}, this one knows {FORMAT_VERSION}): "
                 "run that version, or give this one a cache_dir of its own"
             )
+
+    @cached_property
+    def max_name_bytes(self) -> int:
+        """Of a name in the spool; asked of the directory, which has to be there."""
+        return disk.longest_name(self.root)
 
     def directories(self) -> list[Path]:
         """Those that have to stay where they are for as long as this runs."""

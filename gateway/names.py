@@ -192,11 +192,11 @@ class SpoolName:
         return self.order if self.received is None else self.received
 
 
-def spool_name(order: int, received: int, pid: int, kind: str, text: str = "") -> str:
-    """Name a spooled file; `text` (a user, a uri) is encoded and cut so that the whole fits a directory entry."""
+def spool_name(order: int, received: int, pid: int, kind: str, text: str = "", *, max_bytes: int = MAX_NAME_BYTES) -> str:
+    """Name a spooled file; `text` (a user, a uri) is encoded and cut so that the whole fits a directory entry of `max_bytes`."""
     bare = str(SpoolName(order, pid, "", kind, received))
     # The name of the upload note is the longest that stands beside a file.
-    room = MAX_NAME_BYTES - len(bare) - 1 - len(UPLOAD_NOTE) - 1
+    room = max_bytes - len(bare) - 1 - len(UPLOAD_NOTE) - 1
     return str(SpoolName(order, pid, encode(text, room), kind, received))
 
 

@@ -53,20 +53,22 @@ class Quarantine:
     def _free_name(self, stream_name: str, name: str) -> Path:
         """A name that still says what it was."""
         whole = f"{stream_name}.{name}"
-        target = self._directory / names.cut_bytes(whole, names.MAX_NAME_BYTES)
+        longest = disk.longest_name(self._directory)
+        target = self._directory / names.cut_bytes(whole, longest)
         if not os.path.lexists(target):
             return target
         suffix = f".{self._timestamps.next()}"
-        return self._directory / (names.cut_bytes(whole, names.MAX_NAME_BYTES - len(suffix)) + suffix)
+        return self._directory / (names.cut_bytes(whole, longest - len(suffix)) + suffix)
 
     def _name_of_rest(self, draft: Path, name: str) -> Path:
         """A name that is free, or has this very rest from a start that was killed here.
 
         A coarse clock and a pid that is always 1 can have given the segment the name of one that was set aside before.
         """
+        longest = disk.longest_name(self._directory)
         for number in itertools.count(1):
             suffix = ".rest" if number == 1 else f".rest.{number}"
-            target = self._directory / (names.cut_bytes(name, names.MAX_NAME_BYTES - len(suffix)) + suffix)
+            target = self._directory / (names.cut_bytes(name, longest - len(suffix)) + suffix)
             if not os.path.lexists(target) or filecmp.cmp(draft, target, shallow=False):
                 break
         return target

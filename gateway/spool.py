@@ -120,11 +120,14 @@ class Spool(Layout):
         A crash before the directory is synced leaves the file or not; nobody has been answered yet.
         """
         seen, order = source.stat(), self.timestamps.next()
-        target = self.directory(stream) / names.spool_name(order, received, self.pid, names.WHOLE_REPORT, user)
+        target = self.directory(stream) / self._name(order, received, names.WHOLE_REPORT, user)
         with self._unseen(stream, order, lambda: self.now_claimable(stream, seen.st_size)):
             disk.place(source, target)
             self._acknowledgeable(stream, target, seen)
         return target
+
+    def _name(self, order: int, received: int, kind: str, text: str) -> str:
+        return names.spool_name(order, received, self.pid, kind, text, max_bytes=self.max_name_bytes)
 
     def now_claimable(self, stream: Stream, size: int) -> None:
         """Count a file that a claim may take from now on, and tell whoever claims."""
@@ -138,7 +141,7 @@ class Spool(Layout):
         (never acknowledged, erased at start) and never a body that nobody can name.
         """
         directory, order = self.directory(stream), self.timestamps.next()
-        body = directory / names.spool_name(order, sidecar.received, self.pid, names.BODY, sidecar.uri)
+        body = directory / self._name(order, sidecar.received, names.BODY, sidecar.uri)
         meta = sidecar_of(body)
         draft = self.new_tmp()
         disk.write_file(draft, sidecar.to_json())

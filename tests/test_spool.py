@@ -426,6 +426,27 @@ def test_what_another_has_claimed_into_a_batch_is_no_source(bench: Bench) -> Non
     assert len(bench.spool.deliverable(USAGE, set())) == 1
 
 
+# --- short names -------------------------------------------------------------------------------------------------
+
+
+def test_names_are_as_long_as_the_file_system_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """143 bytes on eCryptfs and some network storage: users and uris are cut to that, and whole in what is delivered."""
+    monkeypatch.setattr(os, "pathconf", lambda _path, name: {"PC_NAME_MAX": 143}[name])
+    uri, user = f"file:///{'日' * 100}.png", "x" * 300
+    with open_bench(tmp_path) as bench:
+        bench.file(b"abc", uri=uri, user=user)
+        bench.report(b"1", user=user)
+        claim(bench)
+        stray = bench.spool.directory(USAGE) / ("y" * 200)
+        stray.touch()
+        bench.spool.quarantine.take("usage", stray, "strange")
+        found = [path.name for path in bench.spool.root.rglob("*")]
+        assert max(map(len, found)) <= 143
+        assert all(len(name) + len(".upload") <= 143 for name in found if name.endswith((".body", ".json")))
+        batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
+    assert stored_files(tmp_path / "objects") == [b"abc"]
+
+
 # --- a directory that is no longer there ---------------------------------------------------------------------------
 
 
