@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gateway import names
 from gateway.batching import Summaries
-from gateway.errors import ObjectRefused, Refused, StoreError, Transient
+from gateway.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
 from gateway.log import Log
 from gateway.numbering import Numbering
 from gateway.parcels import Parcel, Unreadable, open_parcel
@@ -27,6 +27,7 @@ from gateway.retry import RetryPolicy
 from gateway.spool import Spool
 from gateway.stores import Object, Outcome, Store
 from gateway.streams import Stream
+from gateway.throttling import Throttling
 
 GREETING = "greeting"
 # So many refusals in a row end a drain: one alone may concern one object.
@@ -96,6 +97,7 @@ class Lane:
         # By code: which things were refused with it since the last one that was taken, at most `ALIKE_REFUSALS` of them.
         self._alike: dict[str, set[str]] = {}
         self._numbering = Numbering(store, stream)
+        self._throttling = Throttling(monotonic)
         self._look_again = True
         self._greeted = False
         self._failures = 0
@@ -285,6 +287,10 @@ class Lane:
         self._held.pop(identity, None)
         self._failures = 0
         self._defect.ended()
+        self._throttling.took()
+        if self._throttling.is_on and (self._queue or self._again or len(self._running) > 1):
+            # One that is taken is no end of it, or each would have its lines in the log.
+            return
         self._resume_at = -math.inf
         self._last_error = None
         self._metrics.refusing.labels(self._stream.name).set(0)
@@ -314,6 +320,9 @@ class Lane:
 
     def _pause(self, error: StoreError, begun: float) -> None:
         """The store did not take one thing, and would most likely take nothing else either."""
+        if isinstance(error, Throttled):
+            self._slow_down(error)
+            return
         kind = "refused" if isinstance(error, Refused) else "transient"
         if begun >= self._failed_at:
             # Of several that were under way together only the first makes the pause longer.
@@ -328,6 +337,14 @@ class Lane:
         if self._draining and kind == "refused" and self._failures >= DRAIN_REFUSALS:
             # A person has to change something, and waiting for that would only hold up the stop.
             self._gave_up = True
+
+    def _slow_down(self, error: Throttled) -> None:
+        """The store takes some things: as many are tried at a time as before, less often."""
+        wait_s = self._throttling.refused(self._retry.most_s) * (0.5 + self._jitter() / 2)
+        self._last_error = error
+        self._resume_at = self._monotonic() + (min(wait_s, DRAIN_PAUSE_S) if self._draining else wait_s)
+        self._metrics.retries.labels(self._stream.name, "throttled").inc()
+        self._told.failed(kind="throttled", reason=str(error))
 
     def _is_refused_alike(self, identity: str, error: ObjectRefused) -> bool:
         """Whether different things are refused with the same code, and none is taken."""

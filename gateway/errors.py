@@ -132,6 +132,10 @@ class Transient(StoreError):
     """The store is away, busy or unclear; the same put will succeed later."""
 
 
+class Throttled(Transient):
+    """The store takes some requests and not this one: it is asked too often."""
+
+
 class Refused(StoreError):
     """The store says no until a person changes something: credentials, a bucket, a policy."""
 

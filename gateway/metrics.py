@@ -21,7 +21,7 @@ UPLOAD_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 30
 STATUSES = ("400", "401", "404", "405", "408", "413", "414", "415", "417", "431", "500", "501", "503", "505", "507")
 # What the Go edition left and is of no stream.
 ADOPTING = "adopting"
-KINDS_OF_FAILURE = ("transient", "refused", "object")
+KINDS_OF_FAILURE = ("transient", "throttled", "refused", "object")
 
 
 class Metrics:

@@ -20,7 +20,7 @@ LAYERS = (
         connection framing fastlane plainhead headcheck identify guard intake bodyreader largebody
         """,
     ),
-    ("work", "delivery numbering batching aggregate gzipmember packing parcels drafts"),
+    ("work", "delivery throttling numbering batching aggregate gzipmember packing parcels drafts"),
     (
         "stores",
         """
@@ -72,7 +72,7 @@ RECEIVING = {
         "largebody",
     ),
 }
-SENDING = {"sending", "delivery", "numbering", "batching", "aggregate", "gzipmember", "packing", "parcels"} | {
+SENDING = {"sending", "delivery", "throttling", "numbering", "batching", "aggregate", "gzipmember", "packing", "parcels"} | {
     room for room in HEIGHT if room.startswith("stores")
 }
 

@@ -16,7 +16,7 @@ from gateway import delivery, disk, names, numbering
 from gateway.aggregate import aggregate
 from gateway.batching import Summaries
 from gateway.delivery import Lane
-from gateway.errors import ObjectRefused, Refused, StoreError, Transient
+from gateway.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
 from gateway.retry import RetryPolicy
 from gateway.sidecar import read_sidecar
 from gateway.stores import Object, Outcome
@@ -202,6 +202,31 @@ async def test_what_the_store_confirms_is_retired(start: Start, bench: Bench, ou
     assert empty(bench)
     assert len(store.puts) == 1
     assert bench.told("usage sent")[0]["outcome"] == outcome.value
+
+
+async def test_a_store_that_throttles_takes_all_in_the_end(start: Start, bench: Bench) -> None:
+    """Nine of ten requests are refused for now: the stream goes on, without the waits of an outage, and says so once."""
+    for number in range(20):
+        bench.file(b"%d" % number)
+    store = ScriptedStore(*([Throttled("slow down")] * 9 + [STORED]) * 20)
+    await drained(bench, start(store, SPECIMEN, parallel=4, retry=RetryPolicy(60.0, 60.0, 60.0), run=False))
+    assert empty(bench)
+    assert len(store.puts) == 200
+    assert bench.metric("delivery_retries_total", stream="specimen", kind="throttled") == 180
+    assert [line["kind"] for line in bench.told("specimen failed")] == ["throttled"]
+    assert len(bench.told("specimen recovered")) == 1
+
+
+async def test_throttling_has_an_end(start: Start, bench: Bench) -> None:
+    """Once the store takes nearly everything it has recovered, and nothing is wrong any more."""
+    for number in range(80):
+        bench.file(b"%d" % number)
+    store = ScriptedStore(*[Throttled("slow down")] * 3, *[STORED] * 80)
+    lane = start(store, SPECIMEN)
+    await until(lambda: len(store.puts) > 3)
+    await until(lambda: empty(bench))
+    assert lane.trouble is None
+    assert len(bench.told("specimen recovered")) == 1
 
 
 async def test_a_taken_key_is_left_for_the_next_number(start: Start, bench: Bench) -> None:

@@ -20,7 +20,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from gateway.errors import ObjectRefused, Refused, StoreError, Transient
+from gateway.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
 from gateway.stores.s3_errors import MEANINGS, explain
 
 
@@ -37,14 +37,14 @@ def answered(status: int, code: str, message: str = "", operation: str = "PutObj
     [
         (500, "InternalError", Transient),
         (502, "", Transient),
-        (503, "SlowDown", Transient),
-        (503, "ServiceUnavailable", Transient),
+        (503, "SlowDown", Throttled),
+        (503, "ServiceUnavailable", Throttled),
         (200, "InternalError", Transient),
-        (200, "SlowDown", Transient),
+        (200, "SlowDown", Throttled),
         (408, "RequestTimeout", Transient),
         (409, "ConditionalRequestConflict", Transient),
         (409, "OperationAborted", Transient),
-        (429, "TooManyRequests", Transient),
+        (429, "TooManyRequests", Throttled),
         (400, "RequestTimeout", Transient),
         (400, "IncompleteBody", Transient),
         (400, "BadDigest", Transient),

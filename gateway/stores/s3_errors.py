@@ -25,12 +25,11 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from gateway.errors import ObjectRefused, Refused, StoreError, Transient
+from gateway.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
 
 # Not now: the same request may succeed later.
 _TRANSIENT_CODES: Final = (
     "BadDigest",
-    "Busy",
     "ConditionalRequestConflict",
     "IncompleteBody",
     "InternalError",
@@ -40,11 +39,18 @@ _TRANSIENT_CODES: Final = (
     "OperationAborted",
     "PreconditionFailed",
     "RequestTimeout",
-    "ServiceUnavailable",
-    "SlowDown",
-    "TooManyRequests",
     "XAmzContentChecksumMismatch",
     "XAmzContentSHA256Mismatch",
+)
+# Less often: others may be taken meanwhile.
+_THROTTLED_CODES: Final = (
+    "Busy",
+    "RequestLimitExceeded",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
 )
 # The bucket, its policy, the account or a setting: whatever is put is refused until a person changes something.
 _REFUSED_CODES: Final = (
@@ -104,11 +110,13 @@ _OBJECT_CODES: Final = (
 )
 MEANINGS: Final[Mapping[str, type[StoreError]]] = {
     **dict.fromkeys(_TRANSIENT_CODES, Transient),
+    **dict.fromkeys(_THROTTLED_CODES, Throttled),
     **dict.fromkeys(_REFUSED_CODES, Refused),
     **dict.fromkeys(_OBJECT_CODES, ObjectRefused),
 }
 # For an answer without a code of the table, such as a proxy gives; 5xx are transient, what else is below 500 is the object's.
 _REFUSED_STATUSES: Final = frozenset({300, 301, 302, 303, 305, 307, 308, 401, 403, 404, 405, 407, 411, 501})
+_TOO_MANY_REQUESTS: Final = 429
 _TRANSIENT_STATUSES: Final = frozenset({408, 409, 412, 423, 425, 429})
 # Codes after which the credentials are looked for anew: they may have been replaced where they come from.
 STALE_CREDENTIALS: Final = frozenset(
@@ -194,6 +202,8 @@ def kind_of(status: int, code: str) -> type[StoreError]:
         return Refused
     if (known := MEANINGS.get(code)) is not None:
         return known
+    if status == _TOO_MANY_REQUESTS:
+        return Throttled
     if status in _REFUSED_STATUSES:
         return Refused
     if status in _TRANSIENT_STATUSES or status >= 500 or status < 300:

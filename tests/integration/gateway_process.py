@@ -265,8 +265,11 @@ class Gateway:
         return float(found[1]) if found else 0.0
 
     def has_retried(self, kind: str, times: int) -> bool:
-        """Whether every stream has failed so many times to be delivered: `transient` or `refused`."""
-        return all(self.metric("delivery_retries_total", stream=stream, kind=kind) >= times for stream in STREAMS)
+        """Whether every stream has failed so many times to be delivered: `transient`, throttled included, or `refused`."""
+        kinds = (kind, "throttled") if kind == "transient" else (kind,)
+        return all(
+            sum(self.metric("delivery_retries_total", stream=stream, kind=it) for it in kinds) >= times for stream in STREAMS
+        )
 
     # --- what is asked of it --------------------------------------------------------------------------------------
 

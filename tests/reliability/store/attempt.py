@@ -38,6 +38,9 @@ MINUTE_S = 60.0
 # In which moment of its life the gateway meets the fault.
 HOWS = ("calm", "start", "kill", "stop")
 
+# A store that throttles is away for a while, as any other.
+_KIND = {"throttled": "transient"}
+
 
 class Try:
     """One gateway that meets one fault, from its first request to the account of all of them."""
@@ -213,7 +216,8 @@ class Try:
                 self.faults.append(f"{stream}: told {len(begun)} times that it failed, {len(ended)} times that it recovered")
             if (is_over and len(begun) != len(ended)) or not all(line["count"] >= 1 for line in ended):
                 self.faults.append(f"{stream}: {len(begun)} beginnings and {len(ended)} ends")
-            self.faults += [f"told as {line['kind']}: {line}" for line in told if line["kind"] not in self.variant.kinds][:1]
+            others = [line for line in told if _KIND.get(line["kind"], line["kind"]) not in self.variant.kinds]
+            self.faults += [f"told as {line['kind']}: {line}" for line in others][:1]
 
 
 def large_specimen(number: int) -> Request:
