@@ -56,7 +56,8 @@ def adopt(spool: Spool) -> Adopted:
     spool.lay_out()
     for name in list(disk.names(spool.tmp)):
         # Drafts of an interrupted adoption: on a full disk they would leave the next one no room.
-        disk.remove(spool.tmp / name)
+        if not disk.is_directory(spool.tmp / name):
+            disk.remove(spool.tmp / name)
     adopted = Adopted()
     for name in sorted(disk.names(adopting)):
         _adopt(spool, adopting / name, adopted)
@@ -88,7 +89,7 @@ def _adopt(spool: Spool, root: Path, adopted: Adopted) -> None:
     if stream is None or not is_plain_directory(root):
         Left(spool, ADOPTING, root, spool.root, adopted).quarantine(root, STRANGE)
         return
-    left = Left(spool, stream.name, root, spool.directory(stream), adopted)
+    left = Left(spool, stream.name, root, spool.directory(stream), adopted, is_of_files=stream.kind is Kind.FILES)
     _give_back(left)
     if stream.kind is Kind.REPORTS:
         adopt_reports(left)
@@ -106,7 +107,7 @@ def _give_back(left: Left) -> None:
         if not is_plain_directory(source):
             continue
         # Before the directory is read: it was moved, and a look at one that changes may miss a name.
-        found = [name for name in disk.names(source) if _is_ours(name, within)]
+        found = [name for name in disk.names(source) if _is_ours(name, within, is_of_files=left.is_of_files)]
         if not found:
             continue
         disk.make_directory(target)
@@ -120,15 +121,19 @@ def _give_back(left: Left) -> None:
         disk.sync_directory(source)
 
 
-def _is_ours(name: str, within: str) -> bool:
+def _is_ours(name: str, within: str, *, is_of_files: bool) -> bool:
     """Whether the Go edition, and format 1 of this one, cannot have given a name; both are told from it with FORMAT alone."""
+    is_note = name.endswith(f".{names.UPLOAD_NOTE}")
     bare = name.removesuffix(f".{names.UPLOAD_NOTE}")
     if within == "aggregation":
         return names.parse_batch(name) is not None
     if within == "uploading":
         return names.parse_sealed(bare) is not None
     parsed = names.parse_spool_name(bare)
-    return parsed is not None and (parsed.received is not None or parsed.kind in (names.BODY, names.SIDECAR))
+    if parsed is None or (parsed.kind in (names.BODY, names.SIDECAR)) != is_of_files:
+        # A user of the Go edition's may be called anything.
+        return False
+    return is_of_files or (parsed.received is not None and not is_note)
 
 
 # --- files -------------------------------------------------------------------------------------------------------

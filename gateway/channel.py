@@ -46,6 +46,7 @@ class Setup:
         board, sockets: descriptors that it has inherited.
         is_inherited: whether the sockets stay open when the gateway ends.
         owner: in the record of the `cache_dir`, see `holding.py`.
+        directories: which those of the `cache_dir` have to be.
     """
 
     config: Config
@@ -57,6 +58,7 @@ class Setup:
     sockets: tuple[int, ...]
     is_inherited: bool = False
     owner: str = ""
+    directories: tuple[tuple[int, int], ...] = ()
 
 
 async def open_channel(end: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -244,6 +244,7 @@ class Lane:
         begun = self._monotonic()
         parcel: Parcel | None = None
         try:
+            self._spool.holding.check()
             parcel = await self._open(path, identity)
             if parcel is None:
                 return

@@ -193,12 +193,21 @@ def remove_note(path: Path) -> None:
 
 
 def is_at(path: Path, descriptor: int, size: int | None = None) -> bool:
-    """Whether an open file is the one that its path leads to, and has this size if one is given."""
+    """Whether an open file is the one that its path leads to, and has this size if one is given.
+
+    An OSError other than that there is nothing says neither yes nor no.
+    """
+    opened = os.fstat(descriptor)
     try:
-        there, opened = os.stat(path, follow_symlinks=False), os.fstat(descriptor)
-    except OSError:
+        there = os.stat(path, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return is_same(there, opened) and size in (None, opened.st_size)
+
+
+def size_of(descriptor: int) -> int:
+    """Bytes of an open file."""
+    return os.fstat(descriptor).st_size
 
 
 def is_same(one: os.stat_result, other: os.stat_result) -> bool:
@@ -374,21 +383,28 @@ class Lock:
                 )
             time.sleep(_LOOK_S)
 
-    def say(self) -> None:
+    def say(self) -> bool:
         """Write whose it is: for a person, for a start that waits for orphans, and for a holder that does not see this lock.
 
-        A full disk does not keep the lock from being held.
+        A full disk does not keep the lock from being held; then the file says what it said before, and this is false.
         """
-        self._say(self.descriptor)
+        return self._say(self.descriptor)
 
-    def _say(self, descriptor: int) -> None:
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{self._said}\n".encode("ascii"), 0)
+    def _say(self, descriptor: int) -> bool:
+        said = f"{self._said}\n".encode("ascii")
+        try:
+            os.pwrite(descriptor, said, 0)
+            os.ftruncate(descriptor, len(said))
+        except OSError:
+            return False
+        return True
 
     def is_in_place(self) -> bool:
-        """Whether another program that wants the directory would meet this lock."""
-        return is_at(self._path, self.descriptor)
+        """Whether another program that wants the directory would meet this lock; a disk that does not answer speaks for it."""
+        try:
+            return is_at(self._path, self.descriptor)
+        except OSError:
+            return True
 
     def renew(self) -> bool:
         """Hold the file that stands there now, or a new one, in place of one that was removed; false if another holds it."""

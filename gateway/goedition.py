@@ -47,6 +47,7 @@ class Left:
         stream: the name of the stream whose it was.
         root: where it is now.
         target: where the stream's received data waits.
+        is_of_files: whether that is files.
     """
 
     spool: Spool
@@ -54,6 +55,7 @@ class Left:
     root: Path
     target: Path
     adopted: Adopted
+    is_of_files: bool = False
 
     def quarantine(self, path: Path, reason: str) -> None:
         """Set something in it aside for a person."""

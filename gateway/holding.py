@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,8 +31,10 @@ from gateway.repeated import Repeated
 
 LOCK, RECORD = ".lock", ".owner"
 BEAT_S = 1.0
-# The record of a gateway that lives changes within so long, also on a disk that is slow for a moment.
-WATCH_S = 3.5
+# The record of a gateway that lives changes within so long; where others have the same file system a network is between.
+WATCH_S, WATCH_SHARED_S = 3.5, 10.0
+# After so long without a look, as in a suspended machine, one comes before the next answer.
+OLD_S = 2.0
 _LOOK_S = 0.05
 _END_S = 5.0
 # The record is written over in place: always so long, so that nothing of a longer one is left behind it.
@@ -40,6 +42,13 @@ _RECORD_BYTES = 512
 _MAX_HOST_CHARACTERS = 100
 # Of file systems, as the kernel calls them: those that others may have mounted as well.
 _SHARED_KINDS = ("fuse", "nfs", "cifs", "smb", "9p", "virtiofs", "ceph", "gfs2", "ocfs2", "lustre", "afs")
+
+# What clients read; the log says more.
+TAKEN = "cache_dir was taken by another gateway"
+ELSEWHERE = "cache_dir is not the directory it was started on"
+UNLOCKED = "the lock of cache_dir is gone"
+
+Identity = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,14 @@ class Record:
         return f"the one on {self.host} with pid {self.pid}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why nothing may be received or delivered: in a few words for clients, and whole for the log."""
+
+    said: str
+    detail: str
+
+
 class Holding:
     """The hold of one gateway on a `cache_dir`.
 
@@ -76,7 +93,7 @@ class Holding:
 
     Attributes:
         owner: see above.
-        fault: why nothing may be received or delivered, None as long as nothing speaks against it.
+        fault: why nothing may be received or delivered, in words that clients may read; None as long as nothing is wrong.
     """
 
     def __init__(self, root: Path, owner: str | None = None) -> None:
@@ -85,12 +102,20 @@ class Holding:
         self._writes = owner is None
         self.owner = owner or os.urandom(16).hex()
         self.fault: str | None = None
+        self._detail = ""
         self._record = replace(_ours(), id=self.owner)
+        # Of a gateway that is dead, and whose record could not be written over yet.
+        self._dead: str | None = None
         self._lock: disk.Lock | None = None
+        # Whether the file of the lock has this id; on a disk that was full it may not, and then the record decides.
+        self._is_named = False
+        if owner is not None:
+            self._is_named = owner in disk.said_in(root / LOCK)
+            found = self._read_or_none()
+            self._dead = found.id if found is not None and found.id != owner else None
         self._places: dict[Path, int] = {}
-        self._is_lost = False
-        # Where the disk is full it may not be: then the record decides.
-        self._is_named = self._has_its_id_in_the_lock()
+        self._lost: _Fault | None = None
+        self._looked_at = 0.0
         # For the thread that looks every second, and those that look before they answer.
         self._looking = threading.RLock()
         self._ends = threading.Event()
@@ -104,27 +129,33 @@ class Holding:
         Args:
             lock: of the directory, held.
         """
-        found = _read(self._path)
-        if found is not None and not _is_surely_dead(found):
-            self._wait_for_the_end_of(found)
+        is_shared = _may_hide_locks(self._root)
+        found = self._read_or_none()
+        if found is not None:
+            if not _is_surely_dead(found):
+                self._wait_for_the_end_of(found, WATCH_SHARED_S if is_shared else WATCH_S)
+            self._dead = found.id
         self._lock = lock
-        lock.say()
-        self._is_named = self._has_its_id_in_the_lock()
+        self._is_named = lock.say()
         self._write()
-        if _may_hide_locks(self._root):
+        if is_shared:
             self._wait_for_a_second_opinion()
-        self._thread = threading.Thread(target=self._run, args=(lambda: None,), name="owner", daemon=True)
-        self._thread.start()
+        self.know([self._root])
+        self._start(self._write)
 
-    def _wait_for_the_end_of(self, found: Record) -> None:
+    def _wait_for_the_end_of(self, found: Record, patience_s: float) -> None:
         """Return once its record has not changed for so long that it must be dead."""
-        ends = time.monotonic() + WATCH_S
+        ends = time.monotonic() + patience_s
         while time.monotonic() < ends:
             time.sleep(_LOOK_S)
-            now = _read(self._path)
-            if now is None:
+            try:
+                now = _read(self._path)
+            except FileNotFoundError:
                 # Given up: it has just stopped.
                 return
+            except (OSError, ValueError):
+                # It is being written, or cannot be read at the moment.
+                continue
             if now != found:
                 raise StartError(
                     f"cache_dir {self._root} is in use by another gateway, {now}: its lock is not seen here, and its record is "
@@ -132,58 +163,58 @@ class Holding:
                 )
 
     def _wait_for_a_second_opinion(self) -> None:
-        """Of two that start at the same time the later one has written over the name of the other, which sees that here."""
+        """Of two that start at the same time the later one has written over the id of the other, which sees that here."""
         time.sleep(BEAT_S)
         if (other := self._other()) is not None:
             raise StartError(f"cache_dir {self._root} was taken by another gateway that has just started, {other}")
 
-    def _has_its_id_in_the_lock(self) -> bool:
-        return self.owner in disk.said_in(self._root / LOCK)
+    def know(self, directories: Iterable[Path], expected: Sequence[Identity] | None = None) -> None:
+        """From now on these directories must be found where they are.
 
-    def _other(self) -> str | None:
-        """The gateway that has started here after this one, if there is one.
-
-        What the file of the lock says decides, since each start writes it once, while two write the record over each other.
+        Args:
+            directories: beside those that are known already.
+            expected: which they have to be; an OSError if they are others.
         """
-        record = _read(self._path)
-        is_mine = record is None or record.id == self.owner
-        said = disk.said_in(self._root / LOCK) if self._is_named else ""
-        if self.owner in said or (not said and is_mine):
-            return None
-        return f"the one with pid {said.split()[0]}" if is_mine else str(record)
+        for path in directories:
+            if path not in self._places:
+                self._places[path] = _open_directory(path)
+        if expected is not None and self.identities() != list(expected):
+            raise OSError(f"{ELSEWHERE}: {self._root}")
 
-    def know(self, directories: Iterable[Path]) -> None:
-        """From now on these directories must be found where they are."""
-        self._places = {path: os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in directories}
+    def identities(self) -> list[Identity]:
+        """Which directories are known, in their order."""
+        return [(seen.st_dev, seen.st_ino) for seen in map(os.fstat, self._places.values())]
 
-    def watch(self, log: Log, on_found: Callable[[], bool] = lambda: True) -> None:
+    def watch(self, log: Log, on_found: Callable[[], object] = lambda: None) -> None:
         """Look every second from now on, and log what is found.
 
         Args:
             log: see above.
-            on_found: called once the directory is where it was again, and each second after that until it is true.
+            on_found: called, in the thread that looks, each time that the directory is where it was again.
         """
         told = Repeated(log, "cache_dir lost", "cache_dir found again", level="error")
-        is_settled = True
+        was_lost = False
 
         def look() -> None:
-            nonlocal is_settled
-            if (fault := self.look()) is not None:
-                told.failed(reason=fault)
-                is_settled = False
+            nonlocal was_lost
+            if self.look() is not None:
+                told.failed(reason=self._detail)
+                was_lost = True
                 return
             told.ended()
-            is_settled = is_settled or on_found()
+            if was_lost:
+                was_lost = False
+                on_found()
+            if self._writes:
+                self._write()
 
         self._end_thread()
-        self._thread = threading.Thread(target=self._run, args=(look,), name="owner", daemon=True)
-        self._thread.start()
+        self._start(look)
 
     def give_up(self) -> None:
         """Remove the record, if it is this gateway's."""
-        self._end_thread()
-        if self._writes and all(map(self.is_there, self._places)):
-            found = _read(self._path)
+        if self._end_thread() and self._writes and all(map(self.is_there, self._places)):
+            found = self._read_or_none()
             if found is not None and found.id == self.owner:
                 # What cannot be removed is found dead by the next start.
                 with contextlib.suppress(OSError):
@@ -193,70 +224,105 @@ class Holding:
             os.close(descriptor)
         self._lock = None
 
-    def _end_thread(self) -> None:
-        if self._thread is not None:
-            self._ends.set()
-            # A disk that hangs must not hold up the stop.
-            self._thread.join(_END_S)
-            self._thread = None
-            self._ends.clear()
+    def _start(self, step: Callable[[], object]) -> None:
+        self._ends = ends = threading.Event()
 
-    def _run(self, look: Callable[[], object]) -> None:
-        while not self._ends.wait(BEAT_S):
-            look()
-            if self._writes and self.fault is None:
-                self._write()
+        def run() -> None:
+            while not ends.wait(BEAT_S):
+                step()
+
+        self._thread = threading.Thread(target=run, name="owner", daemon=True)
+        self._thread.start()
+
+    def _end_thread(self) -> bool:
+        """End the thread that looks; False if it does not end, as on a disk that hangs: nothing must wait for that."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return True
+        self._ends.set()
+        thread.join(_END_S)
+        return not thread.is_alive()
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
     def look(self) -> str | None:
-        """Look now, and give the fault there is."""
+        """Look now, and give the fault there is; blocks."""
         with self._looking:
-            self.fault = self._find()
+            found = self._lost or self._find()
+            self._detail = "" if found is None else found.detail
+            self.fault = None if found is None else found.said
+            self._looked_at = _awake_s()
             return self.fault
 
     def check(self) -> None:
         """Raise the fault of the last look, if there is one, as an OSError."""
         if self.fault is not None:
-            raise OSError(self.fault)
+            raise OSError(self._detail or self.fault)
+
+    def check_if_old(self) -> None:
+        """Look first where the last look is old, as after the machine was suspended; then as `check`."""
+        if self._looked_at and _awake_s() - self._looked_at > OLD_S:
+            self.look()
+        self.check()
 
     def is_there(self, directory: Path) -> bool:
         """Whether the path of a directory leads to the one that it led to at the start."""
         descriptor = self._places.get(directory)
-        if descriptor is None:
-            return True
-        try:
-            return os.path.samestat(os.stat(directory), os.fstat(descriptor))
-        except OSError:
-            return False
+        return descriptor is None or _leads_to(directory, descriptor) is None
 
-    def _find(self) -> str | None:
-        if self._is_lost:
-            # Whoever has it now has changed it meanwhile: what this process knows of it is of the past.
-            return self.fault
-        for directory in self._places:
-            if not self.is_there(directory):
-                return (
-                    f"cache_dir {self._root} is not the directory it was started on ({directory} leads elsewhere): undo what was "
-                    "mounted or moved there, or start the gateway again"
+    def _find(self) -> _Fault | None:
+        for directory, descriptor in self._places.items():
+            reason = _leads_to(directory, descriptor)
+            if reason is not None and not self._made_again(directory):
+                return _Fault(
+                    ELSEWHERE,
+                    f"{ELSEWHERE}: {directory}: {reason}; undo what was mounted or moved there, or start the gateway again",
                 )
         if (other := self._other()) is not None:
-            self._is_lost = True
-            return f"cache_dir {self._root} was taken by another gateway, {other}: stop one of them, and start this one again"
+            self._lost = _Fault(TAKEN, f"{TAKEN}, {other}: stop one of them, and start this one again ({self._root})")
+            return self._lost
         if self._lock is not None and not self._lock.is_in_place():
             return self._take_lock_again(self._lock)
         return None
 
-    def _take_lock_again(self, lock: disk.Lock) -> str | None:
+    def _made_again(self, directory: Path) -> bool:
+        """Whether it was an empty directory that somebody has removed who cleans up, and that is there again now."""
+        if directory == self._root or os.path.lexists(directory) or not self.is_there(self._root):
+            return False
+        if os.fstat(self._places[directory]).st_nlink > 0:
+            # It was moved.
+            return False
+        try:
+            disk.make_directory(directory)
+            made = _open_directory(directory)
+        except OSError:
+            return False
+        old, self._places[directory] = self._places[directory], made
+        os.close(old)
+        return True
+
+    def _other(self) -> str | None:
+        """The gateway that has started here after this one, if there is one.
+
+        What the file of the lock says decides, since each start writes it once, while two write the record over each other.
+        """
+        record = self._read_or_none()
+        is_mine = record is None or record.id in (self.owner, self._dead)
+        said = disk.said_in(self._root / LOCK) if self._is_named else ""
+        if self.owner in said or (not said and is_mine):
+            return None
+        return f"the one with pid {said.split()[0]}" if is_mine else str(record)
+
+    def _take_lock_again(self, lock: disk.Lock) -> _Fault | None:
         """The file of the lock was removed, or replaced, by somebody who cleans up."""
         try:
             is_taken = lock.renew()
         except OSError as error:
-            return f"the lock of cache_dir {self._root} is gone, and cannot be made again: {error.strerror or error}"
-        if is_taken:
+            return _Fault(UNLOCKED, f"{UNLOCKED}, and cannot be made again: {error.strerror or error}")
+        if is_taken or self.owner in disk.said_in(self._root / LOCK):
             return None
-        self._is_lost = True
-        return f"cache_dir {self._root} is locked by another gateway, since this one's .lock was removed: stop one of them"
+        self._lost = _Fault(TAKEN, f"{TAKEN}, which has locked {self._root} since this one's .lock was removed: stop one of them")
+        return self._lost
 
     def _write(self) -> None:
         self._record = replace(self._record, beat=self._record.beat + 1, time=_now())
@@ -264,13 +330,34 @@ class Holding:
         with contextlib.suppress(OSError):
             disk.note(self._path, msgspec.json.encode(self._record).ljust(_RECORD_BYTES - 1) + b"\n")
 
+    def _read_or_none(self) -> Record | None:
+        """The record that stands there; None if there is none, or it cannot be read."""
+        try:
+            return _read(self._path)
+        except (OSError, ValueError):
+            return None
 
-def _read(path: Path) -> Record | None:
-    """The record that stands there; None if there is none, or it cannot be read."""
+
+def _read(path: Path) -> Record:
+    """Read a record; ValueError if it says nothing."""
+    return msgspec.json.decode(disk.read_note(path, _RECORD_BYTES), type=Record)
+
+
+def _open_directory(path: Path) -> int:
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _leads_to(path: Path, descriptor: int) -> str | None:
+    """Why a path does not lead to an open directory; None if it does."""
     try:
-        return msgspec.json.decode(disk.read_note(path, _RECORD_BYTES), type=Record)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+        return None if os.path.samestat(os.stat(path), os.fstat(descriptor)) else "it leads to another directory"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _awake_s() -> float:
+    """Seconds that go on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _may_hide_locks(path: Path) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import errno
 import queue
 import threading
 import time
@@ -27,6 +28,7 @@ from pathlib import Path
 
 from gateway import disk, names
 from gateway.errors import GatewayError, Overloaded, SpoolBroken, Stopping, Unanswerable, again, refusal
+from gateway.holding import ELSEWHERE
 from gateway.repeated import Repeated
 from gateway.spool import Spool
 from gateway.streams import Stream
@@ -34,6 +36,7 @@ from gateway.streams import Stream
 Done = Callable[[GatewayError | None], None]
 
 RESTORE_PAUSE_S = 1.0
+_ADRIFT = "a segment is not where it was written, or was changed by somebody else"
 # Of a small report.
 SMALL_BYTES = 1024
 # How long a round may wait for more reports while they keep coming.
@@ -330,7 +333,8 @@ class Journal:
             # Else somebody has cut the file, or the name leads to another one: what is in it is nobody's promise.
             if not disk.is_at(segment.path, segment.descriptor, segment.written):
                 segment.is_adrift = True
-                raise OSError(f"{segment.path} is not where it was written to")
+                raise OSError(errno.ESTALE, _ADRIFT, str(segment.path))
+            self._spool.holding.check_if_old()
         except OSError as error:
             self._fail(entries, error)
             return
@@ -348,7 +352,13 @@ class Journal:
         if self._segment is None:
             name = names.spool_name(self._spool.timestamps.next(), received, self._spool.pid, names.OPEN_SEGMENT)
             path = self._spool.directory(self._stream) / name
-            self._segment = _Segment(path, disk.create(path), hour, received, self._monotonic())
+            descriptor = disk.create(path)
+            if not self._spool.holding.is_there(path.parent):
+                # In a directory that has taken the place of ours nobody would find it.
+                disk.close(descriptor)
+                disk.remove(path)
+                raise OSError(errno.ESTALE, ELSEWHERE, str(path))
+            self._segment = _Segment(path, descriptor, hour, received, self._monotonic())
             self._spool.census.open[self._stream.name].add(1, 0)
             # Before the first acknowledgement: a synced file that no name leads to is lost after a power cut.
             disk.sync_directory(path.parent)
@@ -356,7 +366,7 @@ class Journal:
 
     def _try_to_cut(self) -> None:
         try:
-            self._cut()
+            self._cut_or_rescue()
         except OSError as error:
             # It stays open, is written to as before, and is tried again at its next age.
             self._uncut.failed(stream=self._stream.name, reason=str(error))
@@ -364,6 +374,13 @@ class Journal:
                 self._segment.opened_at = self._monotonic()
         else:
             self._uncut.ended(stream=self._stream.name)
+
+    def _cut_or_rescue(self) -> None:
+        segment = self._segment
+        if segment is not None and not disk.is_at(segment.path, segment.descriptor):
+            self._recover_adrift(segment)
+        else:
+            self._cut()
 
     def _cut(self) -> None:
         """End the open segment. A crash at any line leaves it open, to be cut at the next start."""
@@ -407,7 +424,8 @@ class Journal:
         segment = self._segment
         if segment is None:
             return
-        if segment.is_adrift:
+        if segment.is_adrift or not disk.is_at(segment.path, segment.descriptor):
+            segment.is_adrift = True
             self._recover_adrift(segment)
         elif segment.synced == 0:
             # By its descriptor as well: its path may lead elsewhere, and what is answered with an error must not appear.
@@ -436,13 +454,13 @@ class Journal:
         Raises:
             OSError: as long as the directory is not this gateway's, or not where it was.
         """
-        disk.truncate(segment.descriptor, segment.synced)
-        segment.written = segment.synced
+        self._cut_off_last_round(segment)
         self._spool.holding.look()
         self._spool.holding.check()
         if disk.is_at(segment.path, segment.descriptor, segment.synced):
-            # What stood in the way is gone.
+            # What stood in the way is gone. Nothing is known of the sync that came before it was found.
             segment.is_adrift = False
+            self._copy_to_trusted(segment)
             return
         census = self._spool.census
         cut = self._spool.cut_name_of(self._stream, segment.path, segment.descriptor)
@@ -455,18 +473,38 @@ class Journal:
             cut = segment.path.with_name(name)
         with census.change():
             if draft is not None and cut is not None:
-                disk.place(draft, cut)
+                try:
+                    disk.place(draft, cut)
+                except OSError:
+                    disk.remove(draft)
+                    raise
             self._segment = None
             census.open[self._stream.name].add(-1, -segment.synced)
             if cut is not None and cut.parent == segment.path.parent:
                 census.waiting[self._stream.name].add(1, segment.synced)
                 self._spool.now_claimable(self._stream, segment.synced)
-        disk.close(segment.descriptor)
         if draft is not None and cut is not None:
             disk.sync_directory(cut.parent)
+            with contextlib.suppress(OSError):
+                # It may stand elsewhere after all, and would be delivered from there as well.
+                disk.truncate(segment.descriptor, 0)
+        disk.close(segment.descriptor)
+        if draft is not None and cut is not None:
             self._spool.log.warning(
                 "segment rescued", stream=self._stream.name, path=segment.path.name, bytes=segment.synced, copy=cut.name
             )
+
+    def _cut_off_last_round(self, segment: _Segment) -> None:
+        """What is answered with an error must not appear. The file is never made longer: somebody may have made it shorter."""
+        size = disk.size_of(segment.descriptor)
+        kept = segment.synced if size >= segment.written else max(0, size - (segment.written - segment.synced))
+        if size > kept:
+            disk.truncate(segment.descriptor, kept)
+        if kept < segment.synced:
+            missing = segment.synced - kept
+            self._spool.log.error("segment cut short", stream=self._stream.name, path=segment.path.name, bytes=missing)
+            self._spool.census.open[self._stream.name].add(0, -missing)
+        segment.written = segment.synced = kept
 
     def _copy_to_trusted(self, segment: _Segment) -> None:
         """After a failed sync no page of the old file is trusted: its synced prefix moves to a file of its own."""
@@ -486,7 +524,7 @@ class Journal:
         """
         segment = self._segment
         try:
-            if segment is not None:
+            if segment is not None and disk.size_of(segment.descriptor) >= segment.written:
                 disk.truncate_unsynced(segment.descriptor, segment.synced)
         except OSError:
             self._failures.failed(stream=self._stream.name, reason=f"cannot be restored: {cause}")

@@ -39,8 +39,14 @@ class Claimed:
         return [self.directory / name for name in sorted(disk.names(self.directory))]
 
     def sources(self) -> list[Path]:
-        """The claimed files, oldest first."""
-        return list(filter(disk.is_file, self.entries()))
+        """The claimed files, oldest first: what a claim may have put there, and nothing else."""
+        return [path for path in self.entries() if is_claimable(path.name) and disk.is_file(path)]
+
+
+def is_claimable(name: str) -> bool:
+    """Whether a name is one of those that wait for a batch."""
+    parsed = names.parse_spool_name(name)
+    return parsed is not None and parsed.kind in CLAIMABLE
 
 
 class Layout:

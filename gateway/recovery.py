@@ -24,7 +24,7 @@ from gateway import disk, names
 from gateway.layout import Claimed
 from gateway.reportlines import sound_prefix
 from gateway.sidecar import is_lone, sidecar_of
-from gateway.spool import NOT_A_FILE, Spool
+from gateway.spool import NOT_A_FILE, NOT_OURS, Spool
 from gateway.streams import Kind, Stream
 
 
@@ -69,6 +69,9 @@ def recover_process(spool: Spool, pid: int) -> Found:
     Raises:
         OSError: the disk does not let it; nothing was lost, and it has to be tried again.
     """
+    # Another gateway's process may have the same number, in a directory that is not this one's any more.
+    spool.holding.look()
+    spool.holding.check()
     found = Found()
     _erase_drafts(spool, found, f".{pid}")
     for stream in spool.streams:
@@ -146,7 +149,7 @@ class _StreamRecovery:
             return
         parsed = names.parse_spool_name(name)
         if parsed is None or not self._belongs(parsed.kind):
-            self._quarantine(path, "not a name that this program gives")
+            self._quarantine(path, NOT_OURS)
             return
         self.newest = max(self.newest, parsed.order)
         if parsed.kind == names.SIDECAR:

@@ -17,6 +17,7 @@ import os
 import platform
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -53,6 +54,7 @@ DRAINED = 0
 FAILED = 1
 LEFT_DATA = 3
 SAME_SIGNAL_S = 1.0
+COUNT_PAUSE_S, COUNT_PAUSE_MAX_S = 0.1, 60.0
 
 
 class Service:
@@ -149,32 +151,49 @@ class Service:
                 if adopted.kept:
                     self._log.warning("FORMAT restored", kept=adopted.kept)
                 self._log.info("spool adopted", **asdict(adopted))
+            self._must_hold()
             self._spool.lay_out()
+            self._spool.holding.know(self._spool.directories())
             found = recover(self._spool)
+            self._must_hold()
         except OSError as error:
             raise StartError(
                 f"cache_dir {self._spool.root} cannot be put in order ({error}): mend the disk and start again"
             ) from error
         self._log.info("recovery done", **asdict(found), duration_s=time.monotonic() - begun)
-        self._spool.holding.know(self._spool.directories())
         self._spool.holding.watch(self._log, self._found_again)
         reserve = self._config.spool.reserve
         if (fault := room_fault(self._spool.root, reserve, is_empty=not self._waiting_files())) is not None:
             # What waits has to be delivered all the same.
             self._log.error("disk too small", reason=fault)
 
-    def _found_again(self) -> bool:
+    def _must_hold(self) -> None:
+        """OSError if the directory has become another one, or another gateway's, since it was taken."""
+        self._spool.holding.look()
+        self._spool.holding.check()
+
+    def _found_again(self) -> None:
         """The directory is where it was at the start: what was given up in the middle is counted, and sent."""
-        self._is_miscounted = not self._recount()
+        self._is_miscounted = True
+        threading.Thread(target=self._count_again, name="count", daemon=True).start()
         for stream in self._streams:
             self._spool.committed(stream)
-        return not self._is_miscounted
+
+    def _count_again(self) -> None:
+        """Look for a moment in which nothing changes, less and less often: each look reads all names of the spool."""
+        pause_s = COUNT_PAUSE_S
+        while not self._stop.is_set() and not self._recount():
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, COUNT_PAUSE_MAX_S)
 
     def _recount(self) -> bool:
         try:
-            return self._spool.census.recount()
+            is_counted = self._spool.census.recount()
         except OSError:
             return False
+        if is_counted:
+            self._is_miscounted = False
+        return is_counted
 
     def _build(self) -> None:
         config = self._config
@@ -260,7 +279,7 @@ class Service:
                 await self._receiving.close()
                 # After a defect nobody is to wait for a store: a new process delivers what is on the disk, and receives. And
                 # what is no longer this gateway's directory has nothing that it may send.
-                if not self._defect and self._spool.holding.look() is None:
+                if not self._defect and await asyncio.to_thread(self._spool.holding.look) is None:
                     await self._sending.drain()
         except TimeoutError:
             self._timed_out = True

@@ -40,7 +40,7 @@ from gateway import disk, layout, names
 from gateway.board import Board
 from gateway.census import Census
 from gateway.errors import Unanswerable
-from gateway.layout import CLAIMABLE, Claimed, Layout, oldest
+from gateway.layout import CLAIMABLE, Claimed, Layout, is_claimable, oldest
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.quarantine import Quarantine
@@ -51,6 +51,9 @@ from gateway.unsettled import Unsettled
 
 # Of what nobody but a person, or another program, can have put into the spool.
 NOT_A_FILE = "not a regular file"
+NOT_OURS = "not a name that this program gives"
+# By NFS and FUSE, for files that are removed while somebody has them open; they go by themselves.
+HIDDEN_BY_KERNEL = (".nfs", ".fuse_hidden")
 
 
 class Cuttable(Protocol):
@@ -275,8 +278,8 @@ class Spool(Layout):
         """The claimed files, oldest first. What else somebody has put among them is set aside, or it would stay for ever."""
         sources = claimed.sources()
         for path in claimed.entries():
-            if path not in sources and not disk.is_file(path):
-                self.quarantine.take(claimed.stream.name, path, NOT_A_FILE)
+            if path not in sources and not path.name.startswith(HIDDEN_BY_KERNEL):
+                self.quarantine.take(claimed.stream.name, path, NOT_A_FILE if is_claimable(path.name) else NOT_OURS)
         return sources
 
     def settle(self, claimed: Claimed) -> None:
@@ -325,6 +328,7 @@ class Spool(Layout):
 
         A crash between the two leaves both; the archive is whole, so the sources are removed at the next start.
         """
+        self.holding.check()
         directory = self.uploading(claimed.stream)
         target = directory / claimed.batch.sealed(1)
         size = archive.stat().st_size
@@ -387,7 +391,7 @@ class Spool(Layout):
         for path in self.sources(claimed) if sources is None else sources:
             self._remove(claimed.stream, path)
         disk.sync_directory(claimed.directory)
-        if self.sources(claimed):
+        if claimed.sources():
             batch = names.new_batch(claimed.batch.hour, claimed.batch.host, os.urandom(16))
             disk.place(claimed.directory, claimed.directory.with_name(str(batch)))
         else:
@@ -424,6 +428,7 @@ class Spool(Layout):
 
     def renumber(self, sealed: Path, number: int) -> Path:
         """Have a sealed file tried under another number, durably: a retry begins where this attempt stands."""
+        self.holding.check()
         parsed = names.parse_sealed(sealed.name)
         assert parsed is not None  # only sealed files are given here
         target = sealed.with_name(parsed[0].sealed(number, packed=names.is_packed(sealed.name)))
@@ -434,6 +439,7 @@ class Spool(Layout):
 
     def retire(self, stream: Stream, path: Path) -> None:
         """Remove what the store has confirmed. A crash before it is durable has it delivered again, to the same key."""
+        self.holding.check()
         self._remove(stream, path)
         disk.sync_directory(path.parent)
         if stream.kind is Kind.FILES:

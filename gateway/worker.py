@@ -44,8 +44,8 @@ def main(descriptor: int) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(Worker(setup, log).run(channel))
-    except ConfigError as error:
-        # The configuration was checked at the start of the gateway: a certificate has changed since.
+    except (ConfigError, OSError) as error:
+        # Both were in order at the start of the gateway: a certificate has changed since, or the directory.
         log.error("worker not started", worker=setup.column, reason=str(error))
         return ABANDONED
     except Exception as error:  # noqa: BLE001 (what ends a process has to be told)
@@ -89,7 +89,7 @@ class Worker:
         if board.layout != setup.layout:
             raise RuntimeError("the processes do not agree on their board")
         spool.holding = Holding(config.cache_dir, setup.owner)
-        spool.holding.know(spool.directories())
+        spool.holding.know(spool.directories(), setup.directories or None)
         spool.holding.watch(self._log)
         loop = asyncio.get_running_loop()
         reader, self._writer = await open_channel(channel)

@@ -167,6 +167,7 @@ class Workers:
             sockets=worker.descriptors,
             is_inherited=self._listeners.is_inherited,
             owner=self._spool.holding.owner,
+            directories=tuple(self._spool.holding.identities()),
         )
         await worker.start(setup, self._spool.lock_descriptor, self._unrecovered)
         reading = asyncio.create_task(self._read(worker))

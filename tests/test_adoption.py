@@ -305,6 +305,16 @@ def test_what_the_go_edition_left_beside_ours_is_adopted(tmp_path: Path) -> None
     assert counted(stored_files(tmp_path / "objects")) == counted([PNG, b"another", b"thirteen"])
 
 
+@pytest.mark.parametrize("user", ["body", "alice.meta", "x.body", "x.body.upload", "jsonl", "x.json"])
+def test_a_user_of_the_go_edition_may_be_called_anything(tmp_path: Path, user: str) -> None:
+    """What looks a little like a name of ours is still a report of its edition."""
+    plant(tmp_path / "spool", {f"usage/{flat(10, user)}": b'{"n":1}', "tmp/@eaDir/x": b""})
+    with starting(tmp_path) as start:
+        assert start.run() == Adopted(reports=1)
+        start.recover()
+    assert lines(tmp_path / "spool") == counted([b'{"n":1}'])
+
+
 @pytest.mark.usefixtures("quick_disk")
 def test_a_crash_while_it_is_known_again_is_mended(tmp_path: Path) -> None:
     """Whichever change of the disk is the last one, the next start ends with everything there once."""

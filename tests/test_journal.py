@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fixtures_spool import HOUR, NEXT_HOUR, USAGE, WAIT_S, Bench, Trace, open_bench, soon, until
 
-from gateway import disk, journal, names
+from gateway import disk, holding, journal, names
 from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, Unanswerable
 from gateway.journal import Journal, SegmentLimits
 from gateway.layout import FORMAT_VERSION
@@ -534,7 +534,7 @@ async def test_nothing_is_acknowledged_in_a_segment_that_somebody_has_renamed(st
     await desk.commit(b"kept")
     cut = desk.open_segment()
     cut.rename(cut.with_name(cut.name.removesuffix(".open")))
-    with pytest.raises(SpoolBroken, match="is not where it was written to"):
+    with pytest.raises(SpoolBroken, match="a segment is not where it was written"):
         await desk.commit(b"failed")
     await desk.commit(b"later")
     assert sorted(desk.lines()) == [b"kept", b"later"]
@@ -570,6 +570,84 @@ async def test_lines_of_a_segment_that_was_removed_are_rescued(start: Start) -> 
     assert told["bytes"] == len(b"one\ntwo\n")
 
 
+async def test_a_removed_segment_is_rescued_when_it_is_cut(start: Start) -> None:
+    """No further report comes: the end of its age, or a stop, finds out."""
+    desk = start()
+    await desk.commit(b"one")
+    desk.open_segment().unlink()
+    await desk.journal.cut()
+    assert desk.lines() == [b"one"]
+    assert desk.bench.spool.census.open["usage"].bytes == 0
+    assert len(desk.bench.told("segment rescued")) == 1
+    assert desk.bench.told("segment not cut") == []
+
+
+async def test_a_removed_segment_is_rescued_when_the_hour_turns(start: Start, bench: Bench) -> None:
+    """The report that turns it is answered with an error at most, and the stream goes on."""
+    desk = start()
+    await desk.commit(b"one")
+    desk.open_segment().unlink()
+    bench.clock.now_ns += 60 * MINUTE_NS
+    with pytest.raises(SpoolBroken):
+        await desk.commit(b"failed")
+    await desk.commit(b"later")
+    assert sorted(desk.lines()) == [b"later", b"one"]
+
+
+async def test_a_removed_segment_is_rescued_after_a_failed_sync(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both at a time: its path leads to nothing that could be copied."""
+    desk = start()
+    await desk.commit(b"one")
+    desk.open_segment().unlink()
+    with monkeypatch.context() as patch:
+        Fault(patch, "sync", times=1)
+        with pytest.raises(SpoolBroken):
+            await desk.commit(b"failed")
+    await desk.commit(b"later")
+    assert sorted(desk.lines()) == [b"later", b"one"]
+
+
+@pytest.mark.parametrize("left", [0, 4])
+async def test_a_segment_that_somebody_shortens_is_not_made_longer(start: Start, left: int) -> None:
+    """What is answered with an error does not appear, nothing is made up for what is missing, and the log says that it is."""
+    desk = start()
+    await desk.commit(b"one", b"two")
+    with desk.open_segment().open("r+b") as file:
+        file.truncate(left)
+    with pytest.raises(SpoolBroken):
+        await desk.commit(b"refused")
+    await desk.commit(b"later")
+    assert b"".join(desk.files().values()) == b"one\n"[:left] + b"later\n"
+    (told,) = desk.bench.told("segment cut short")
+    assert told["bytes"] == len(b"one\ntwo\n") - left
+
+
+async def test_no_segment_is_begun_in_another_directory(start: Start) -> None:
+    """One that looks alike has taken the place of ours, and nobody has looked since."""
+    desk = start()
+    root, away = desk.bench.spool.root, desk.bench.spool.root.with_name("away")
+    desk.bench.spool.holding.know(desk.bench.spool.directories())
+    root.rename(away)
+    (root / "usage").mkdir(parents=True)
+    with pytest.raises(SpoolBroken, match="is not the directory it was started on"):
+        await desk.commit(b"failed")
+    assert list((root / "usage").iterdir()) == []
+    (root / "usage").rmdir()
+    root.rmdir()
+    away.rename(root)
+
+
+async def test_what_was_rescued_is_not_found_a_second_time(start: Start, tmp_path: Path) -> None:
+    """The segment was not removed but moved, by somebody who may put it back."""
+    desk = start()
+    await desk.commit(b"one")
+    elsewhere = tmp_path / "elsewhere"
+    desk.open_segment().rename(elsewhere)
+    await desk.journal.cut()
+    assert desk.lines() == [b"one"]
+    assert elsewhere.read_bytes() == b""
+
+
 async def test_a_directory_that_is_elsewhere_is_not_written_to(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Moved, with another in its place: nothing is acknowledged until it is back, and then everything is there once."""
     monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.02)
@@ -597,7 +675,7 @@ async def test_a_segment_of_another_gateway_s_directory_is_left_alone(start: Sta
     desk = start()
     await desk.commit(b"kept")
     desk.open_segment().unlink()
-    monkeypatch.setattr(desk.bench.spool.holding, "_find", lambda: "taken by another gateway")
+    monkeypatch.setattr(desk.bench.spool.holding, "_find", lambda: holding._Fault("taken", "by another gateway"))
     with pytest.raises(SpoolBroken):
         await desk.commit(b"failed")
     await asyncio.sleep(0.1)

@@ -8,7 +8,22 @@ import weakref
 
 import pytest
 
-from gateway.stores.silence import unless_silent
+from gateway.stores.silence import Patience, unless_silent
+
+
+def test_patience_grows_with_what_a_slow_link_may_need() -> None:
+    """For a large body it doubles, up to what the slowest link takes for it; for a small one it stays."""
+    patience = Patience(60.0)
+    assert patience.for_body(5 << 20) == 60.0
+    for expected in (120.0, 240.0, 320.0, 320.0):
+        patience.ran_out(5 << 20)
+        assert patience.for_body(5 << 20) == expected
+        assert patience.for_body(100) == 60.0
+    patience.was_enough(100, 0.1)
+    patience.was_enough(5 << 20, 250.0)
+    assert patience.for_body(5 << 20) == 320.0
+    patience.was_enough(5 << 20, 30.0)
+    assert patience.for_body(5 << 20) == 60.0
 
 
 class Body:

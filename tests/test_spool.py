@@ -426,6 +426,21 @@ def test_what_another_has_claimed_into_a_batch_is_no_source(bench: Bench) -> Non
     assert len(bench.spool.deliverable(USAGE, set())) == 1
 
 
+@pytest.mark.parametrize("name", [".nfs000000000000a7e100000001", ".fuse_hidden0000000300000001"])
+def test_what_the_kernel_hides_in_a_batch_is_no_source(bench: Bench, name: str) -> None:
+    """A source that somebody has open while it is removed: its lines are in the archive, and must not become another batch."""
+    bench.report(b"1")
+    claimed = claim(bench)
+    (claimed.directory / name).write_bytes(b"1\n")
+    with pytest.raises(OSError, match="not empty"):
+        seal_claimed(bench, claimed)
+    assert [each.batch for each in bench.spool.claimed(USAGE)] == [claimed.batch]
+    (claimed.directory / name).unlink()
+    bench.spool.remove_sources(claimed)
+    assert bench.spool.claimed(USAGE) == []
+    assert len(bench.spool.deliverable(USAGE, set())) == 1
+
+
 # --- short names -------------------------------------------------------------------------------------------------
 
 

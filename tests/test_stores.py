@@ -1208,6 +1208,60 @@ async def test_a_body_that_nobody_asks_for_is_sent(
     assert {kept.body for kept in fake.objects.values()} == {b"small"}
 
 
+@contextlib.asynccontextmanager
+async def slow_link(endpoint: str, bytes_per_s: float) -> AsyncIterator[str]:
+    """The address of a forwarder that takes everything at once, and passes it on slowly; answers come back at once."""
+    host, _, port = endpoint.removeprefix("http://").partition(":")
+    forwarding: set[asyncio.Task[None]] = set()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause_s: float) -> None:
+        with contextlib.suppress(ConnectionError):
+            while piece := await reader.read(4096):
+                await asyncio.sleep(pause_s)
+                writer.write(piece)
+        writer.close()
+
+    async def forward(near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        forwarding.add(task)
+        far, out = await asyncio.open_connection(host, int(port))
+        try:
+            await asyncio.gather(pass_on(near, out, 4096 / bytes_per_s), pass_on(far, back, 0.0))
+        finally:
+            for writer in (out, back):
+                writer.close()
+
+    server = await asyncio.start_server(forward, "127.0.0.1", 0, limit=8 << 20)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in forwarding:
+            task.cancel()
+        await asyncio.gather(*forwarding, return_exceptions=True)
+
+
+async def test_a_slow_link_is_waited_for(fake: FakeS3) -> None:
+    """Its buffers have the whole body at once and need much longer than the patience: attempts have more and more of it."""
+    body = data_of(400_000)
+    async with slow_link(fake.endpoint, 200_000) as endpoint, asyncio.timeout(3 * WAIT_S):
+        store = s3_store(settings(endpoint, 1 << 20, read_timeout=0.4), 1)
+        keeper = Keeper(store, BUCKET, lambda _: (b"", {}, ""), list, FAKE_PART)
+        failures = 0
+        while failures < 6:
+            try:
+                outcome = await store.put(object_of(keeper, body))
+            except Transient:
+                failures += 1
+            else:
+                break
+        assert outcome in (Outcome.STORED, Outcome.PRESENT)
+        assert 0 < failures < 5
+        assert await store.put(object_of(keeper, b"small", key="small")) is Outcome.STORED
+        await store.close()
+
+
 async def test_every_attempt_is_ours(fake: FakeS3) -> None:
     """Where a connection that was used before breaks, the HTTP client does not try again by itself: nobody would hear of it."""
     store = s3_store(settings(fake.endpoint, FAKE_PART), 1)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import NoCredentialsError
 
 from gateway.stores.s3_errors import STALE_CREDENTIALS, explain
-from gateway.stores.silence import unless_silent
+from gateway.stores.silence import Patience, unless_silent
 
 
 @dataclass(slots=True)
@@ -33,12 +34,12 @@ class Calls:
 
     Args:
         connect: makes a client's context manager.
-        patience_s: how long the store may neither take anything of a body nor answer.
+        patience_s: how long the store may neither take anything of a body nor answer; longer on a link that is seen to be slow.
     """
 
     def __init__(self, connect: Callable[[], Any], patience_s: float) -> None:
         self._connect = connect
-        self._patience_s = patience_s
+        self._patience = Patience(patience_s)
         self._connecting = asyncio.Lock()
         self._connected: _Connected | None = None
 
@@ -62,12 +63,23 @@ class Calls:
                 if body is None:
                     answer = await calling
                 else:
-                    answer = await unless_silent(calling, body.tell, self._patience_s)
+                    answer = await self._send(calling, body, int(arguments["ContentLength"]))
             except Exception as error:
                 explained = explain(error, doing)
                 if isinstance(error, NoCredentialsError) or explained.code in STALE_CREDENTIALS:
                     self._retire(connected)
                 raise explained from error
+        return answer
+
+    async def _send(self, calling: Coroutine[Any, Any, dict[str, Any]], body: io.IOBase, size: int) -> dict[str, Any]:
+        begun = time.monotonic()
+        try:
+            answer = await unless_silent(calling, body.tell, self._patience.for_body(size))
+        except TimeoutError:
+            if body.tell() >= size:
+                self._patience.ran_out(size)
+            raise
+        self._patience.was_enough(size, time.monotonic() - begun)
         return answer
 
     async def close(self) -> None:

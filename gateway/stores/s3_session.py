@@ -29,16 +29,20 @@ class OurSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no ty
         session: aiohttp.ClientSession = await super()._get_session(proxy_url)
         session._retry_connection = False  # noqa: SLF001 (there is no other way to say it)
         session._request_class = _Request  # noqa: SLF001 (aiobotocore makes the session)
-        return _WithoutRedirects(session)
+        return _Bounded(session)
 
 
-class _WithoutRedirects:
+class _Bounded:
     """A client session of aiohttp's, of which aiobotocore calls `request` alone."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
     def request(self, method: str, **arguments: Any) -> Any:
+        if method == "PUT":
+            # Who sends a body bounds the wait for its answer, too: see `silence.py`.
+            connect_s = self._session.timeout.sock_connect
+            arguments["timeout"] = aiohttp.ClientTimeout(sock_connect=connect_s, sock_read=None)
         return self._session.request(method, **{**arguments, "allow_redirects": False})
 
 

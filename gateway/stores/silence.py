@@ -1,4 +1,9 @@
-"""A call that is given up when nothing of it moves any more."""
+"""A call that is given up when nothing of it moves any more.
+
+That a body was read says that the kernel has it, not that the store has: between the two there may be megabytes of buffers,
+the kernel's and those of a tunnel or a proxy, and a slow link takes minutes to empty them. So where a call that had sent its
+whole body is given up, the next one has twice the patience, as far as a body of its size could need.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,39 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# No link is thought to be slower than this.
+SLOWEST_BYTES_PER_S = 16 * 1024
+_MAX_FACTOR = 1024
+
+
+class Patience:
+    """How long nothing may move.
+
+    Args:
+        least_s: for a body of any size.
+    """
+
+    def __init__(self, least_s: float) -> None:
+        self.least_s = least_s
+        self._factor = 1
+        # Of the body that was given up last.
+        self._size = 0
+
+    def for_body(self, size: int) -> float:
+        """Seconds, for a call that sends so many bytes."""
+        return min(self.least_s * self._factor, max(self.least_s, size / SLOWEST_BYTES_PER_S))
+
+    def ran_out(self, size: int) -> None:
+        """A call was given up though its body, of so many bytes, was read to the end."""
+        self._factor = min(2 * self._factor, _MAX_FACTOR)
+        self._size = size
+
+    def was_enough(self, size: int, seconds: float) -> None:
+        """A call that sent so many bytes was answered after so long."""
+        # One of a small body says nothing of the link.
+        if size >= self._size and seconds < self.least_s:
+            self._factor = 1
 
 
 async def unless_silent(call: Coroutine[Any, Any, T], position: Callable[[], int], patience_s: float) -> T:
