@@ -71,11 +71,23 @@ def _try_a_file(root: Path) -> None:
     try:
         disk.write_file(drafted, b"a trial\n")
         disk.place(drafted, placed)
-        disk.sync_directory(root)
+        _sync(root)
         disk.try_lock(placed)
     finally:
         for path in (drafted, placed):
             disk.remove(path)
+
+
+def _sync(root: Path) -> None:
+    try:
+        disk.sync_directory(root)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+        raise StartError(
+            f"cache_dir {root} is on a file system that does not make names durable (fsync of a directory: {error.strerror}), as "
+            "CIFS is one: what was acknowledged would be lost with the power; give a directory on another file system"
+        ) from error
 
 
 def room_fault(root: Path, reserve: int, *, is_empty: bool) -> str | None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from gateway import cachedir
 from gateway.config import Config
 from gateway.configprint import to_yaml
-from gateway.errors import StartError, StoreError
+from gateway.errors import ConfigError, StartError, StoreError
 from gateway.layout import Layout
 from gateway.listening import open_listeners
+from gateway.stores.proxies import proxy_of
 from gateway.stores.s3 import S3Store
-from gateway.stores.s3_client import has_credentials, proxy_of, s3_store
+from gateway.stores.s3_client import has_credentials, s3_store
 from gateway.streams import Stream, streams_of
 from gateway.tls import server_context
 
@@ -89,6 +90,11 @@ async def _check_stores(config: Config, found: Findings) -> None:
             return
     except StoreError as error:
         found.faults.append(f"aws: {error}")
+        return
+    try:
+        proxy_of(config)
+    except ConfigError as error:
+        found.faults += error.faults
         return
     store = s3_store(config, 1)
     try:

@@ -42,6 +42,7 @@ from gateway.recovery import recover
 from gateway.sending import Sending
 from gateway.spool import Spool
 from gateway.stores.local import LocalStore
+from gateway.stores.proxies import proxy_of
 from gateway.stores.s3_client import s3_store
 from gateway.streams import streams_of
 from gateway.tasks import watched
@@ -98,8 +99,10 @@ class Service:
         self._spool = Spool(
             config.cache_dir, self._streams, timestamps=Timestamps(), log=log, metrics=self._metrics, board=self._board
         )
-        # Now: a certificate that cannot be used is a fault of the configuration.
+        # Now: a certificate, or a proxy, that cannot be used is a fault of the configuration.
         self._tls = server_context(config.listen)
+        if objects is None:
+            proxy_of(config)
         self._receiving: Receiving | Workers
         self._listeners = Listeners([[]], [])
         self._sending: Sending

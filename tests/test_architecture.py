@@ -25,7 +25,7 @@ LAYERS = (
         "stores",
         """
         stores stores.local stores.s3 stores.s3_uploads stores.s3_calls stores.s3_client stores.s3_session stores.s3_evidence
-        stores.s3_errors stores.silence stores.file_slice
+        stores.s3_errors stores.silence stores.file_slice stores.proxies
         """,
     ),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tracemalloc
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from fixtures_spool import START_NS, USAGE, Bench, Trace, open_bench, tree
 
-from gateway import layout, names
+from gateway import disk, layout, names
 from gateway.errors import StartError
 from gateway.layout import FORMAT_VERSION, oldest
 
@@ -94,3 +95,16 @@ def test_the_oldest_are_picked_in_bounded_memory(bench: Bench) -> None:
     # 10,000 names with their place in the heap; all of the names alone would take 4 MB.
     assert peak < 2_500_000
     shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("fault", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_syncs_no_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
+    """As CIFS: the advice is another file system, and not other permissions."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(fault, os.strerror(fault), str(path))
+
+    (tmp_path / "spool").mkdir()
+    monkeypatch.setattr(disk, "sync_directory", refuse)
+    with pytest.raises(StartError, match=r"does not make names durable .* as CIFS is one"), open_bench(tmp_path):
+        pass

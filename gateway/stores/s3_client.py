@@ -5,16 +5,14 @@ from __future__ import annotations
 import socket
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiobotocore.session
 from aiobotocore.config import AioConfig
 from aiohttp.connector import AddrInfoType
-from botocore.httpsession import mask_proxy_url
-from botocore.utils import get_environ_proxies
 
 from gateway.config import Config
 from gateway.errors import ConfigError, Refused
+from gateway.stores.proxies import is_in_network
 from gateway.stores.s3 import S3Options, S3Store
 from gateway.stores.s3_errors import explain
 from gateway.stores.s3_session import OurSession, no_region
@@ -41,6 +39,8 @@ def s3_store(config: Config, streams: int) -> S3Store:
         # So long that a call is given up before, and for a reason that says so.
         connector_args={"socket_factory": partial(_socket, unsent_s=4 * s3.read_timeout)},
         http_session_cls=OurSession,
+        # None has the library look into the environment.
+        proxies={} if is_in_network(config) else None,
     )
     arguments: dict[str, Any] = {
         "region_name": aws.region,
@@ -101,16 +101,6 @@ def _options(config: Config) -> S3Options:
         patience_s=s3.read_timeout,
         extra=given,
     )
-
-
-def proxy_of(config: Config) -> str:
-    """The proxy through which the store is asked, without its password; empty if there is none.
-
-    The environment decides (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), as for other programs.
-    """
-    address = config.aws.endpoint or f"https://s3.{config.aws.region}.amazonaws.com"
-    proxy = get_environ_proxies(address).get(urlsplit(address).scheme, "")
-    return mask_proxy_url(proxy) if proxy else ""
 
 
 async def has_credentials(config: Config) -> bool:
