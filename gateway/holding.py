@@ -173,12 +173,12 @@ class Holding:
 
         Args:
             directories: beside those that are known already.
-            expected: which they have to be; an OSError if they are others.
+            expected: which the first of them have to be; an OSError if they are others.
         """
         for path in directories:
             if path not in self._places:
                 self._places[path] = _open_directory(path)
-        if expected is not None and self.identities() != list(expected):
+        if expected is not None and self.identities()[: len(expected)] != list(expected):
             raise OSError(f"{ELSEWHERE}: {self._root}")
 
     def identities(self) -> list[Identity]:

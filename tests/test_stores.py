@@ -38,7 +38,7 @@ from strict_s3 import ACCESS_KEY, SECRET_KEY, StrictS3, strict_s3
 
 from gateway import disk, names
 from gateway.config import S3, Aws, Config
-from gateway.errors import ObjectRefused, Refused, StoreError, Transient
+from gateway.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
 from gateway.stores import Object, Outcome, Store, s3_session
 from gateway.stores.local import LocalStore
 from gateway.stores.s3 import PROOF_KEY, S3Store
@@ -570,7 +570,7 @@ async def test_a_proof_that_fails_proves_nothing(fault: Fault, kind: type[StoreE
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        (SLOW_DOWN, Transient),
+        (SLOW_DOWN, Throttled),
         (CONFLICT, Transient),
         (DROPPED, Transient),
         (Fault(500, "InternalError"), Transient),
