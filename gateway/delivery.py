@@ -344,6 +344,7 @@ class Lane:
         wait_s = self._throttling.refused(self._retry.most_s) * (0.5 + self._jitter() / 2)
         self._last_error = error
         self._resume_at = self._monotonic() + (min(wait_s, DRAIN_PAUSE_S) if self._draining else wait_s)
+        self._metrics.refusing.labels(self._stream.name).set(0)
         self._metrics.retries.labels(self._stream.name, "throttled").inc()
         self._told.failed(kind="throttled", reason=str(error))
 

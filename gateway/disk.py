@@ -210,6 +210,18 @@ def size_of(descriptor: int) -> int:
     return os.fstat(descriptor).st_size
 
 
+def end_of_last_line(descriptor: int, size: int) -> int:
+    """Where the last whole line ends within the first `size` bytes of an open file; 0 if there is none."""
+    end = size
+    while end > 0:
+        begin = max(0, end - COPY_CHUNK_BYTES)
+        found = os.pread(descriptor, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
+
+
 def is_same(one: os.stat_result, other: os.stat_result) -> bool:
     """Whether two looks are at one file. Some file systems of networks and of FUSE number a file anew when they forget it."""
     return os.path.samestat(one, other) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)

@@ -13,6 +13,7 @@ Descriptors of the directories are kept, and compared with what their paths lead
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -197,7 +198,12 @@ class Holding:
 
         def look() -> None:
             nonlocal was_lost
-            if self.look() is not None:
+            try:
+                is_lost = self.look() is not None
+            except Exception as error:  # noqa: BLE001 (a defect of ours must not end the looking)
+                log.error("defect", where="the look at cache_dir", reason=repr(error))
+                return
+            if is_lost:
                 told.failed(reason=self._detail)
                 was_lost = True
                 return
@@ -257,7 +263,8 @@ class Holding:
     def check(self) -> None:
         """Raise the fault of the last look, if there is one, as an OSError."""
         if self.fault is not None:
-            raise OSError(self._detail or self.fault)
+            # Without the detail: this may come to be an answer.
+            raise OSError(errno.ESTALE, self.fault)
 
     def check_if_old(self) -> None:
         """Look first where the last look is old, as after the machine was suspended; then as `check`."""
@@ -286,16 +293,19 @@ class Holding:
         return None
 
     def _made_again(self, directory: Path) -> bool:
-        """Whether it was an empty directory that somebody has removed who cleans up, and that is there again now."""
-        if directory == self._root or os.path.lexists(directory) or not self.is_there(self._root):
-            return False
-        if os.fstat(self._places[directory]).st_nlink > 0:
-            # It was moved.
+        """Whether it was an empty directory that somebody has removed who cleans up, and that is there again now.
+
+        Another process of this gateway, or a claim, may have made it.
+        """
+        if directory == self._root or not _is_removed(self._places[directory]) or not self.is_there(self._root):
             return False
         try:
             disk.make_directory(directory)
             made = _open_directory(directory)
         except OSError:
+            return False
+        if os.fstat(made).st_dev != os.fstat(self._places[self._root]).st_dev:
+            os.close(made)
             return False
         old, self._places[directory] = self._places[directory], made
         os.close(old)
@@ -353,6 +363,15 @@ def _leads_to(path: Path, descriptor: int) -> str | None:
         return None if os.path.samestat(os.stat(path), os.fstat(descriptor)) else "it leads to another directory"
     except OSError as error:
         return error.strerror or str(error)
+
+
+def _is_removed(descriptor: int) -> bool:
+    """Whether an open directory has no name any more."""
+    try:
+        return os.fstat(descriptor).st_nlink == 0
+    except OSError:
+        # Of a network, which does not know it any more.
+        return True
 
 
 def _awake_s() -> float:

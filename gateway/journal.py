@@ -325,6 +325,9 @@ class Journal:
         self._failed_sync = False
         try:
             segment = self._segment_of(hour, entries[0][0])
+            if disk.size_of(segment.descriptor) != segment.written:
+                segment.is_adrift = True
+                raise OSError(errno.ESTALE, _ADRIFT, str(segment.path))
             segment.written += disk.write_all(segment.descriptor, [data for _, data, _ in entries])
             # From here on a failure is one of the sync: the kernel may have dropped the pages and call them clean, so
             # that a second sync says yes to what is not on the disk.
@@ -377,7 +380,7 @@ class Journal:
 
     def _cut_or_rescue(self) -> None:
         segment = self._segment
-        if segment is not None and not disk.is_at(segment.path, segment.descriptor):
+        if segment is not None and not disk.is_at(segment.path, segment.descriptor, segment.synced):
             self._recover_adrift(segment)
         else:
             self._cut()
@@ -424,43 +427,57 @@ class Journal:
         segment = self._segment
         if segment is None:
             return
+        # Before any path is touched: it may lead to what another gateway has by now.
+        self._spool.holding.look()
+        self._spool.holding.check()
         if segment.is_adrift or not disk.is_at(segment.path, segment.descriptor):
             segment.is_adrift = True
             self._recover_adrift(segment)
         elif segment.synced == 0:
-            # By its descriptor as well: its path may lead elsewhere, and what is answered with an error must not appear.
-            disk.truncate_unsynced(segment.descriptor, 0)
-            disk.remove(segment.path)
-            disk.sync_directory(segment.path.parent)
-            self._segment = None
-            self._spool.census.open[self._stream.name].add(-1, 0)
-            disk.close(segment.descriptor)
+            self._drop(segment)
         elif self._failed_sync:
             self._copy_to_trusted(segment)
         else:
             # Only a write failed, most often for want of room, and then a copy would find none either. What was synced
             # was never in doubt.
             try:
-                disk.truncate(segment.descriptor, segment.synced)
+                self._cut_off_last_round(segment)
             except OSError:
                 # A sync was in it, and a second one may say yes to what is not on the disk.
                 self._failed_sync = True
                 raise
-            segment.written = segment.synced
+
+    def _drop(self, segment: _Segment) -> None:
+        """Remove a segment in which nothing was acknowledged."""
+        # By its descriptor as well: its path may lead elsewhere, and what is answered with an error must not appear.
+        disk.truncate_unsynced(segment.descriptor, 0)
+        disk.remove(segment.path)
+        disk.sync_directory(segment.path.parent)
+        self._segment = None
+        self._spool.census.open[self._stream.name].add(-1, 0)
+        disk.close(segment.descriptor)
 
     def _recover_adrift(self, segment: _Segment) -> None:
-        """The name of the segment leads elsewhere: what was acknowledged in it stays on the way to the store.
+        """The name of the segment leads elsewhere, or somebody has changed it: what was acknowledged stays on its way.
 
         Raises:
             OSError: as long as the directory is not this gateway's, or not where it was.
         """
+        before = segment.synced
         self._cut_off_last_round(segment)
         self._spool.holding.look()
         self._spool.holding.check()
         if disk.is_at(segment.path, segment.descriptor, segment.synced):
-            # What stood in the way is gone. Nothing is known of the sync that came before it was found.
+            # What stood in the way is gone.
             segment.is_adrift = False
-            self._copy_to_trusted(segment)
+            if segment.synced == 0:
+                self._drop(segment)
+            elif segment.synced < before:
+                # Somebody cuts it short, perhaps again and again: nothing more comes to it.
+                self._cut()
+            else:
+                # Nothing is known of the sync that came before it was found.
+                self._copy_to_trusted(segment)
             return
         census = self._spool.census
         cut = self._spool.cut_name_of(self._stream, segment.path, segment.descriptor)
@@ -495,27 +512,47 @@ class Journal:
             )
 
     def _cut_off_last_round(self, segment: _Segment) -> None:
+        """Have nothing stand behind what was acknowledged, durably."""
+        self._hide_last_round(segment)
+        disk.sync(segment.descriptor)
+
+    def _hide_last_round(self, segment: _Segment) -> None:
         """What is answered with an error must not appear. The file is never made longer: somebody may have made it shorter."""
         size = disk.size_of(segment.descriptor)
-        kept = segment.synced if size >= segment.written else max(0, size - (segment.written - segment.synced))
+        kept = segment.synced
+        if size < segment.written:
+            # The last round stands at the end, wherever that is now; of a line that was cut through nothing is kept.
+            kept = disk.end_of_last_line(segment.descriptor, max(0, size - (segment.written - segment.synced)))
         if size > kept:
-            disk.truncate(segment.descriptor, kept)
-        if kept < segment.synced:
-            missing = segment.synced - kept
+            disk.truncate_unsynced(segment.descriptor, kept)
+        # At once, since the same may have to be done again.
+        missing = segment.synced - kept
+        segment.written = segment.synced = kept
+        if missing:
             self._spool.log.error("segment cut short", stream=self._stream.name, path=segment.path.name, bytes=missing)
             self._spool.census.open[self._stream.name].add(0, -missing)
-        segment.written = segment.synced = kept
 
     def _copy_to_trusted(self, segment: _Segment) -> None:
         """After a failed sync no page of the old file is trusted: its synced prefix moves to a file of its own."""
         draft = self._spool.new_tmp()
         disk.copy_part(segment.path, draft, 0, segment.synced)
-        disk.replace(draft, segment.path)
-        disk.sync_directory(segment.path.parent)
-        # In this order: a number that was closed may by now be the descriptor of another file.
-        old, segment.descriptor = segment.descriptor, disk.reopen(segment.path)
+        try:
+            descriptor = disk.reopen(draft)
+        except OSError:
+            disk.remove(draft)
+            raise
+        try:
+            disk.replace(draft, segment.path)
+        except OSError:
+            disk.close(descriptor)
+            disk.remove(draft)
+            raise
+        # At once: whatever fails from here on, the copy is the segment. And in this order: a number that was closed may by now
+        # be the descriptor of another file.
+        old, segment.descriptor = segment.descriptor, descriptor
         segment.written = segment.synced
         disk.close(old)
+        disk.sync_directory(segment.path.parent)
 
     def _hide_unsynced(self, cause: OSError) -> None:
         """The disk does not let us restore yet: at least cut the failed lines off, so that their senders can be told.
@@ -524,8 +561,8 @@ class Journal:
         """
         segment = self._segment
         try:
-            if segment is not None and disk.size_of(segment.descriptor) >= segment.written:
-                disk.truncate_unsynced(segment.descriptor, segment.synced)
+            if segment is not None:
+                self._hide_last_round(segment)
         except OSError:
             self._failures.failed(stream=self._stream.name, reason=f"cannot be restored: {cause}")
             return

@@ -288,9 +288,9 @@ class Service:
             self._timed_out = True
             self._log.warning("drain timed out", timeout_s=self._config.shutdown.drain_timeout)
         await self._sending.close()
-        if isinstance(self._receiving, Workers):
+        if isinstance(self._receiving, Workers) and not self._timed_out:
             await self._receiving.recount()
-        if self._is_miscounted:
+        if self._is_miscounted and not self._timed_out:
             await asyncio.to_thread(self._recount)
         return self._stopped(begun)
 

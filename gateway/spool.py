@@ -276,11 +276,20 @@ class Spool(Layout):
 
     def sources(self, claimed: Claimed) -> list[Path]:
         """The claimed files, oldest first. What else somebody has put among them is set aside, or it would stay for ever."""
-        sources = claimed.sources()
+        self._quarantine_strangers(claimed)
+        return claimed.sources()
+
+    def _quarantine_strangers(self, claimed: Claimed) -> bool:
+        """Whether something is left beside the sources that the kernel hides."""
+        sources, is_left = claimed.sources(), False
         for path in claimed.entries():
-            if path not in sources and not path.name.startswith(HIDDEN_BY_KERNEL):
+            if path in sources:
+                continue
+            if path.name.startswith(HIDDEN_BY_KERNEL):
+                is_left = True
+            else:
                 self.quarantine.take(claimed.stream.name, path, NOT_A_FILE if is_claimable(path.name) else NOT_OURS)
-        return sources
+        return is_left
 
     def settle(self, claimed: Claimed) -> None:
         """Make the moves of a claim durable, also of one that an earlier process or a failed call has begun."""
@@ -394,6 +403,9 @@ class Spool(Layout):
         if claimed.sources():
             batch = names.new_batch(claimed.batch.hour, claimed.batch.host, os.urandom(16))
             disk.place(claimed.directory, claimed.directory.with_name(str(batch)))
+        elif self._quarantine_strangers(claimed):
+            # What the kernel hides is removed by it; where that does not come to be, it is in nobody's way.
+            disk.place(claimed.directory, self.new_tmp())
         else:
             disk.remove_directory(claimed.directory)
         disk.sync_directory(self.aggregation(claimed.stream))

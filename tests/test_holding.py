@@ -318,6 +318,11 @@ def test_a_directory_that_a_cleaner_removes_is_made_again(tmp_path: Path) -> Non
         assert mine.look() is None
         assert inner.is_dir()
         assert mine.is_there(inner)
+        inner.rmdir()
+        # A claim, or another process of this gateway, was quicker.
+        inner.mkdir()
+        assert mine.look() is None
+        assert mine.is_there(inner)
         other.rename(tmp_path / "away")
         assert mine.look() == holding.ELSEWHERE
         assert not other.exists()

@@ -622,6 +622,93 @@ async def test_a_segment_that_somebody_shortens_is_not_made_longer(start: Start,
     assert told["bytes"] == len(b"one\ntwo\n") - left
 
 
+async def test_a_rescue_that_fails_again_and_again_takes_nothing_away(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cut off behind the acknowledged lines is cut off once."""
+    monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.01)
+    desk = start()
+    await desk.commit(b"one", b"two", b"three")
+    desk.open_segment().unlink()
+    with monkeypatch.context() as patch:
+        fault = Fault(patch, "sync", times=4)
+        with pytest.raises(SpoolBroken):
+            await desk.commit(b"failed")
+        await until(lambda: fault.calls > 4 and desk.journal.fault is None)
+    await desk.commit(b"later")
+    assert sorted(desk.lines()) == [b"later", b"one", b"three", b"two"]
+    assert desk.bench.told("segment cut short") == []
+
+
+async def test_a_copy_that_fails_before_the_file_is_gone_loses_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed sync, no room for the copy, and then somebody removes the file."""
+    monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.01)
+    desk = start()
+    await desk.commit(b"one", b"two")
+    with monkeypatch.context() as patch:
+        Fault(patch, "sync", times=1)
+        copying = Fault(patch, "copy_part", errno.ENOSPC)
+        with pytest.raises((SpoolBroken, SpoolFull)):
+            await desk.commit(b"failed")
+        await until(lambda: copying.calls > 2)
+        desk.open_segment().unlink()
+        await until(lambda: desk.journal.fault is None)
+    await desk.commit(b"later")
+    assert sorted(desk.lines()) == [b"later", b"one", b"two"]
+
+
+@pytest.mark.parametrize("step", ["sync_directory", "reopen", "replace"])
+async def test_a_copy_that_is_half_done_is_the_segment_or_not(start: Start, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Whichever step fails, there is one file with the lines in the end, and no draft."""
+    monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.01)
+    desk = start()
+    await desk.commit(b"one", b"two")
+    with monkeypatch.context() as patch:
+        Fault(patch, "sync", times=1)
+        Fault(patch, step, times=1)
+        with pytest.raises(SpoolBroken):
+            await desk.commit(b"failed")
+        await until(lambda: desk.journal.fault is None)
+    await desk.commit(b"later")
+    assert desk.lines() == [b"one", b"two", b"later"]
+    assert len(desk.files()) == 1
+    assert list(desk.bench.spool.tmp.iterdir()) == []
+    assert desk.bench.told("segment rescued") == []
+
+
+async def test_a_line_that_was_cut_through_is_no_beginning_of_another(start: Start) -> None:
+    """Nor does a write that fails at the same time make the file longer."""
+    desk = start()
+    await desk.commit(b"one", b"two")
+    with desk.open_segment().open("r+b") as file:
+        file.truncate(6)
+    with pytest.raises(SpoolBroken):
+        await desk.commit(b"refused")
+    await desk.commit(b"later")
+    assert sorted(desk.lines()) == [b"later", b"one"]
+
+
+async def test_a_shortened_segment_is_cut_as_it_is(start: Start) -> None:
+    """No further report comes: what waits is counted by what is there."""
+    desk = start()
+    await desk.commit(b"one", b"two")
+    with desk.open_segment().open("r+b") as file:
+        file.truncate(6)
+    await desk.journal.cut()
+    assert desk.lines() == [b"one"]
+    assert desk.bench.spool.census.waiting["usage"].bytes == len(b"one\n")
+    assert desk.bench.spool.census.open["usage"].bytes == 0
+    assert len(desk.bench.told("segment cut short")) == 1
+
+
+async def test_a_segment_of_which_nothing_is_left_is_dropped(start: Start) -> None:
+    """An empty one is nothing to be sent."""
+    desk = start()
+    await desk.commit(b"one")
+    desk.open_segment().write_bytes(b"")
+    await desk.journal.cut()
+    assert desk.files() == {}
+    assert desk.bench.spool.census.waiting["usage"].files == 0
+
+
 async def test_no_segment_is_begun_in_another_directory(start: Start) -> None:
     """One that looks alike has taken the place of ours, and nobody has looked since."""
     desk = start()

@@ -28,7 +28,8 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("", {}, ""),
         ("", {"HTTPS_PROXY": "http://proxy:3128"}, "http://proxy:3128"),
-        ("", {"https_proxy": "proxy:3128"}, "proxy:3128"),
+        ("", {"https_proxy": "proxy:3128"}, "http://proxy:3128"),
+        ("", {"https_proxy": "me:secret@proxy:3128"}, "http://***:***@proxy:3128"),
         ("", {"HTTPS_PROXY": "http://me:secret@proxy:3128"}, "http://***:***@proxy:3128"),
         ("", {"HTTP_PROXY": "http://proxy:3128"}, ""),
         ("http://10.1.2.3:9000", {"HTTP_PROXY": "http://proxy:3128"}, "http://proxy:3128"),

@@ -277,6 +277,19 @@ STRANGE = {
 }
 
 
+@pytest.mark.parametrize("sources", [0, 1])
+def test_what_the_kernel_has_hidden_for_good_keeps_no_gateway_from_its_start(tmp_path: Path, sources: int) -> None:
+    """A client of NFS that crashed leaves it in the directory of a batch."""
+    plant(tmp_path / "spool", {f"usage/aggregation/{BATCH}/.nfs0001": b"1\n"})
+    if sources:
+        plant(tmp_path / "spool", {f"usage/aggregation/{BATCH}/{T1}.jsonl": b"1\n"})
+    for _ in range(2):
+        with open_bench(tmp_path) as bench:
+            batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
+            assert bench.spool.claimed(USAGE) == []
+    assert stored_lines(tmp_path / "objects") == [b"1"] * sources
+
+
 KINDS = ("directory", "fifo", "socket", "link", "dangling link")
 
 

@@ -14,16 +14,27 @@ from gateway.stores.silence import Patience, unless_silent
 def test_patience_grows_with_what_a_slow_link_may_need() -> None:
     """For a large body it doubles, up to what the slowest link takes for it; for a small one it stays."""
     patience = Patience(60.0)
-    assert patience.for_body(5 << 20) == 60.0
+    large = 5 << 20
+    assert patience.for_body(large) == 60.0
     for expected in (120.0, 240.0, 320.0, 320.0):
-        patience.ran_out(5 << 20)
-        assert patience.for_body(5 << 20) == expected
+        patience.ran_out(large, patience.factor)
+        assert patience.for_body(large) == expected
         assert patience.for_body(100) == 60.0
     patience.was_enough(100, 0.1)
-    patience.was_enough(5 << 20, 250.0)
-    assert patience.for_body(5 << 20) == 320.0
-    patience.was_enough(5 << 20, 30.0)
-    assert patience.for_body(5 << 20) == 60.0
+    patience.was_enough(large, 250.0)
+    assert patience.for_body(large) == 320.0
+    # Half as large, in less than half of the time that was too short.
+    patience.was_enough(large // 2, 29.0)
+    assert patience.for_body(large) == 60.0
+
+
+def test_several_that_run_out_together_count_once() -> None:
+    """All of them were sent with the patience that was too short."""
+    patience = Patience(60.0)
+    factor = patience.factor
+    for _ in range(12):
+        patience.ran_out(5 << 20, factor)
+    assert patience.for_body(5 << 20) == 120.0
 
 
 class Body:
@@ -43,7 +54,7 @@ async def test_what_failed_is_not_kept() -> None:
     gc.disable()
     try:
         with pytest.raises(ConnectionResetError) as caught:
-            await unless_silent(call(), lambda: 0, 60.0)
+            await unless_silent(call(), lambda: 0, lambda _: 60.0)
         del caught
         await asyncio.sleep(0)
         assert [body() for body in sent] == [None]

@@ -1286,7 +1286,7 @@ async def test_slowness_is_no_silence() -> None:
         return "sent"
 
     with pytest.raises(ConnectionResetError, match="in the end"):
-        await unless_silent(sends_slowly(), lambda: position[0], 0.4)
+        await unless_silent(sends_slowly(), lambda: position[0], lambda _: 0.4)
 
 
 # --- what S3 documents ---------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def proxy_of(config: Config) -> str:
         return ""
     if (fault := _fault_of(proxy)) is not None:
         raise ConfigError([f"{scheme.upper()}_PROXY {fault}"])
-    return str(mask_proxy_url(proxy))
+    return str(mask_proxy_url(_with_scheme(proxy)))
 
 
 def is_in_network(config: Config) -> bool:
@@ -59,12 +59,17 @@ def _network(named: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None
         return None
 
 
+def _with_scheme(proxy: str) -> str:
+    """As the client library completes it; without a scheme a password would not be found to be one."""
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
 def _fault_of(proxy: str) -> str | None:
     """What is wrong with an address, None if nothing is."""
     shown = "it cannot be read"
-    given = proxy if "://" in proxy else f"http://{proxy}"
+    given = _with_scheme(proxy)
     try:
-        shown = mask_proxy_url(proxy)
+        shown = mask_proxy_url(given)
         parts = urlsplit(given)
         has_port = parts.port is not None or parts.netloc.rpartition("@")[2].count(":") == 0
     except ValueError:

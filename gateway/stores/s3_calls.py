@@ -72,12 +72,17 @@ class Calls:
         return answer
 
     async def _send(self, calling: Coroutine[Any, Any, dict[str, Any]], body: io.IOBase, size: int) -> dict[str, Any]:
-        begun = time.monotonic()
+        begun, patience = time.monotonic(), self._patience
+        factor = patience.factor
+
+        def patience_s(position: int) -> float:
+            return patience.for_body(size) if position >= size else patience.least_s
+
         try:
-            answer = await unless_silent(calling, body.tell, self._patience.for_body(size))
+            answer = await unless_silent(calling, body.tell, patience_s)
         except TimeoutError:
             if body.tell() >= size:
-                self._patience.ran_out(size)
+                patience.ran_out(size, factor)
             raise
         self._patience.was_enough(size, time.monotonic() - begun)
         return answer

@@ -15,7 +15,9 @@ T = TypeVar("T")
 
 # No link is thought to be slower than this.
 SLOWEST_BYTES_PER_S = 16 * 1024
-_MAX_FACTOR = 1024
+_MAX_FACTOR = 16
+# A smaller body says nothing of the link.
+_TELLING_BYTES = 64 * 1024
 
 
 class Patience:
@@ -23,31 +25,39 @@ class Patience:
 
     Args:
         least_s: for a body of any size.
+
+    Attributes:
+        factor: by which it has grown.
     """
 
     def __init__(self, least_s: float) -> None:
         self.least_s = least_s
-        self._factor = 1
-        # Of the body that was given up last.
+        self.factor = 1
+        # Of the largest body that was given up.
         self._size = 0
 
     def for_body(self, size: int) -> float:
         """Seconds, for a call that sends so many bytes."""
-        return min(self.least_s * self._factor, max(self.least_s, size / SLOWEST_BYTES_PER_S))
+        return min(self.least_s * self.factor, max(self.least_s, size / SLOWEST_BYTES_PER_S))
 
-    def ran_out(self, size: int) -> None:
-        """A call was given up though its body, of so many bytes, was read to the end."""
-        self._factor = min(2 * self._factor, _MAX_FACTOR)
-        self._size = size
+    def ran_out(self, size: int, factor: int) -> None:
+        """A call was given up though its body was read to the end.
+
+        Args:
+            size: of the body.
+            factor: that there was when it began: of several that run out together only the first makes it larger.
+        """
+        if factor == self.factor:
+            self.factor = min(2 * self.factor, _MAX_FACTOR)
+        self._size = max(self._size, size)
 
     def was_enough(self, size: int, seconds: float) -> None:
-        """A call that sent so many bytes was answered after so long."""
-        # One of a small body says nothing of the link.
-        if size >= self._size and seconds < self.least_s:
-            self._factor = 1
+        """A call that sent so many bytes was answered after so long; at that speed the others would have been in time, too."""
+        if size >= _TELLING_BYTES and seconds * self._size <= self.least_s * size:
+            self.factor, self._size = 1, 0
 
 
-async def unless_silent(call: Coroutine[Any, Any, T], position: Callable[[], int], patience_s: float) -> T:
+async def unless_silent(call: Coroutine[Any, Any, T], position: Callable[[], int], patience_s: Callable[[int], float]) -> T:
     """Give the answer of a call that sends a body.
 
     The HTTP client's own timeout begins when the body is sent: it bounds neither the wait for `100 Continue` nor a peer that
@@ -56,7 +66,7 @@ async def unless_silent(call: Coroutine[Any, Any, T], position: Callable[[], int
     Args:
         call: ends by itself once it has sent the body.
         position: how far the body was read.
-        patience_s: given up if the position has not moved for so long, or twice that at the most: it is looked at once in it.
+        patience_s: by the position: given up if that has not moved for so long.
 
     Raises:
         TimeoutError: it was given up, and cancelled. What was sent may have arrived.
@@ -64,9 +74,9 @@ async def unless_silent(call: Coroutine[Any, Any, T], position: Callable[[], int
     running = asyncio.ensure_future(call)
     before = -1
     try:
-        while not (await asyncio.wait({running}, timeout=patience_s))[0]:
+        while not (await asyncio.wait({running}, timeout=patience_s(max(0, before))))[0]:
             if (now := position()) == before:
-                raise TimeoutError(f"nothing was taken or answered for {patience_s:g} seconds or more")
+                raise TimeoutError(f"nothing was taken or answered for {patience_s(now):g} seconds or more")
             before = now
         return running.result()
     finally:
