@@ -227,7 +227,7 @@ def test_of_two_that_start_together_the_later_goes_on(tmp_path: Path, monkeypatc
         (tmp_path / ".lock").write_text(f"4711 {ELSEWHERE.id}\n")
 
     with monkeypatch.context() as patch:
-        patch.setattr("gateway.holding.time.sleep", other_starts)
+        patch.setattr(holding, "_pause", other_starts)
         with pytest.raises(StartError, match="has just started, the one with pid 4711"), held(tmp_path):
             pass
 

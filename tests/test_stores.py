@@ -131,6 +131,29 @@ def local_keeper(folder: Path) -> Keeper:
     return Keeper(LocalStore(root), BUCKET, read, unfinished, FAKE_PART)
 
 
+class _TriedAgain:
+    """A store whose puts are tried again where the connection breaks, as the delivery does.
+
+    A server may refuse a body that it has not read to its end, and close: the client sees the answer, or the connection break.
+    """
+
+    def __init__(self, store: S3Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def put(self, target: Object) -> Outcome:
+        """See `S3Store.put`."""
+        for _ in range(9):
+            try:
+                return await self._store.put(target)
+            except Transient as error:
+                if error.status or "onnect" not in str(error):
+                    raise
+        return await self._store.put(target)
+
+
 def server_keeper(buckets: Buckets) -> Keeper:
     """Give a store in a real S3 server."""
     minio = buckets.minio
@@ -140,7 +163,8 @@ def server_keeper(buckets: Buckets) -> Keeper:
         return found.body, dict(found.metadata), found.headers["content-type"]
 
     store = s3_store(settings(minio.endpoint, MINIO_PART, minio.access_key, minio.secret_key), 1)
-    return Keeper(store, buckets.usage, read, lambda: buckets.unfinished_uploads(buckets.usage), MINIO_PART)
+    tried_again: Any = _TriedAgain(store)
+    return Keeper(tried_again, buckets.usage, read, lambda: buckets.unfinished_uploads(buckets.usage), MINIO_PART)
 
 
 def fake_keeper(fake: FakeS3, **s3: Any) -> Keeper:
