@@ -37,7 +37,6 @@ from gateway.goedition import (
     Left,
     archive_instant,
     fresh_report_name,
-    is_plain_directory,
     is_plain_file,
     parse_report_name,
     user_of,
@@ -70,7 +69,7 @@ def _sweep(left: Left, directory: Path, other: Path) -> None:
     inner = (left.root / "aggregation", left.root / "uploading")
     for name in disk.names(directory):
         path = directory / name
-        if path in inner and is_plain_directory(path):
+        if path in inner and disk.is_directory(path):
             continue
         user = user_of(name)
         if directory != left.root and archive_instant(name):

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from gateway import disk, names
 from gateway.adopted_reports import adopt_reports
-from gateway.goedition import STRANGE, UNKNOWN_USER, Adopted, FileName, Left, is_plain_directory, is_plain_file, parse_file_name
+from gateway.goedition import STRANGE, UNKNOWN_USER, Adopted, FileName, Left, is_plain_file, parse_file_name
 from gateway.metrics import ADOPTING
 from gateway.sidecar import Sidecar, sidecar_of
 from gateway.spool import Spool
@@ -86,7 +86,7 @@ def _move_aside(spool: Spool, adopting: Path) -> None:
 
 def _adopt(spool: Spool, root: Path, adopted: Adopted) -> None:
     stream = next((stream for stream in spool.streams if stream.name == root.name.partition(".")[0]), None)
-    if stream is None or not is_plain_directory(root):
+    if stream is None or not disk.is_directory(root):
         Left(spool, ADOPTING, root, spool.root, adopted).quarantine(root, STRANGE)
         return
     left = Left(spool, stream.name, root, spool.directory(stream), adopted, is_of_files=stream.kind is Kind.FILES)
@@ -104,9 +104,9 @@ def _give_back(left: Left) -> None:
     """Move what has a name that only this edition gives to where it was before it was moved aside."""
     for within in ("aggregation", "uploading", ""):
         source, target = left.root / within, left.target / within
-        if not is_plain_directory(source):
+        if not disk.is_directory(source):
             continue
-        # Before the directory is read: it was moved, and a look at one that changes may miss a name.
+        # All of them first: a look at a directory that changes may miss a name.
         found = [name for name in disk.names(source) if _is_ours(name, within, is_of_files=left.is_of_files)]
         if not found:
             continue
@@ -122,7 +122,7 @@ def _give_back(left: Left) -> None:
 
 
 def _is_ours(name: str, within: str, *, is_of_files: bool) -> bool:
-    """Whether the Go edition, and format 1 of this one, cannot have given a name; both are told from it with FORMAT alone."""
+    """Whether a name is one that the Go edition cannot have given; those of reports in format 1 are known by FORMAT alone."""
     is_note = name.endswith(f".{names.UPLOAD_NOTE}")
     bare = name.removesuffix(f".{names.UPLOAD_NOTE}")
     if within == "aggregation":
@@ -143,7 +143,7 @@ def _adopt_files(left: Left) -> None:
     """Empty a directory of received files, and remove it."""
     uploading = left.root / "uploading"
     for directory in (uploading, left.root):
-        if not is_plain_directory(directory):
+        if not disk.is_directory(directory):
             continue
         while found := list(islice(disk.names(directory), GROUP_FILES)):
             _commit(left, directory, _with_sidecars(left, directory, found))

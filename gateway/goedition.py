@@ -68,11 +68,6 @@ def is_plain_file(path: Path) -> bool:
     return stat.S_ISREG(path.lstat().st_mode)
 
 
-def is_plain_directory(path: Path) -> bool:
-    """Whether it is there and is a directory, not a link to one."""
-    return os.path.lexists(path) and stat.S_ISDIR(path.lstat().st_mode)
-
-
 # --- reports -----------------------------------------------------------------------------------------------------
 
 

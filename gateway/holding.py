@@ -194,7 +194,7 @@ class Holding:
             log: see above.
             on_found: called, in the thread that looks, each time that the directory is where it was again.
         """
-        told = Repeated(log, "cache_dir lost", "cache_dir found again", level="error")
+        failures = Repeated(log, "cache_dir lost", "cache_dir found again", level="error")
         was_lost = False
 
         def look() -> None:
@@ -205,10 +205,10 @@ class Holding:
                 log.error("defect", where="the look at cache_dir", reason=repr(error))
                 return
             if is_lost:
-                told.failed(reason=self._detail)
+                failures.failed(reason=self._detail)
                 was_lost = True
                 return
-            told.ended()
+            failures.ended()
             if was_lost:
                 was_lost = False
                 on_found()
