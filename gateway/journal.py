@@ -326,8 +326,7 @@ class Journal:
         try:
             segment = self._segment_of(hour, entries[0][0])
             if disk.size_of(segment.descriptor) != segment.written:
-                segment.is_adrift = True
-                raise OSError(errno.ESTALE, _ADRIFT, str(segment.path))
+                raise _gone_adrift(segment)
             segment.written += disk.write_all(segment.descriptor, [data for _, data, _ in entries])
             # From here on a failure is one of the sync: the kernel may have dropped the pages and call them clean, so
             # that a second sync says yes to what is not on the disk.
@@ -335,8 +334,7 @@ class Journal:
             disk.sync(segment.descriptor)
             # Else somebody has cut the file, or the name leads to another one: what is in it is nobody's promise.
             if not disk.is_at(segment.path, segment.descriptor, segment.written):
-                segment.is_adrift = True
-                raise OSError(errno.ESTALE, _ADRIFT, str(segment.path))
+                raise _gone_adrift(segment)
             self._spool.holding.check_if_old()
         except OSError as error:
             self._fail(entries, error)
@@ -572,6 +570,11 @@ class Journal:
         for entries, error in self._unanswerable:
             self._tell(entries, error)
         self._unanswerable.clear()
+
+
+def _gone_adrift(segment: _Segment) -> OSError:
+    segment.is_adrift = True
+    return OSError(errno.ESTALE, _ADRIFT, str(segment.path))
 
 
 def _size_of(entries: list[_Entry]) -> int:
