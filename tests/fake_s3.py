@@ -101,6 +101,7 @@ class FakeS3:
         deaf: operations of which it takes no more of a body than the kernel does.
         pretended: operations that are answered with 200, these fields and this body, and not carried out.
         opaque_etags: whether ETags are no MD5, as of objects that a key of the account encrypts.
+        parts_a_page: how many parts one answer to ListParts shows.
         replacing: operations that ignore the condition, whatever `condition` says.
         redirected: an address to which every request is sent with 307, empty for none.
         objects: what is kept, by bucket and key.
@@ -119,6 +120,7 @@ class FakeS3:
         self.deaf: set[str] = set()
         self.pretended: dict[str, tuple[dict[str, str], str]] = {}
         self.opaque_etags = False
+        self.parts_a_page = 1000
         self.replacing: set[str] = set()
         self.redirected = ""
         self.objects: dict[tuple[str, str], Kept] = {}
@@ -201,6 +203,8 @@ class FakeS3:
             case "UploadPart":
                 self._upload(upload_id).parts[int(http.query["partNumber"])] = body
                 return web.Response(headers={"ETag": _etag(body)})
+            case "ListParts":
+                return _xml(self._listed(upload_id, int(http.query.get("part-number-marker", "0"))))
             case "CompleteMultipartUpload":
                 return self._complete(request, upload_id, body.decode())
             case "AbortMultipartUpload":
@@ -239,6 +243,18 @@ class FakeS3:
         shown = self._shown(f"&quot;{etag}&quot;")
         return _xml(f"<CompleteMultipartUploadResult><ETag>{shown}</ETag></CompleteMultipartUploadResult>")
 
+    def _listed(self, upload_id: str, marker: int) -> str:
+        """The parts behind that number, at most `parts_a_page` of them."""
+        later = [number for number in sorted(self._upload(upload_id).parts) if number > marker]
+        shown = later[: self.parts_a_page]
+        parts = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>{_etag(body)}</ETag><Size>{len(body)}</Size></Part>"
+            for number, body in self._upload(upload_id).parts.items()
+            if number in shown
+        )
+        more = f"<NextPartNumberMarker>{shown[-1]}</NextPartNumberMarker>" if shown else ""
+        return f"<ListPartsResult>{parts}{more}<IsTruncated>{str(later != shown).lower()}</IsTruncated></ListPartsResult>"
+
     def _shown(self, etag: str) -> str:
         return '"opaque"' if self.opaque_etags else etag
 
@@ -261,6 +277,8 @@ def _operation(http: web.Request) -> str:
             return "AbortMultipartUpload"
         case "HEAD":
             return "HeadObject"
+        case "GET" if "uploadId" in http.query:
+            return "ListParts"
     return http.method
 
 

@@ -43,6 +43,8 @@ from gateway.stores import Object, Outcome, Store, s3_session
 from gateway.stores.local import LocalStore
 from gateway.stores.s3 import PROOF_KEY, S3Store
 from gateway.stores.s3_client import _session, has_credentials, s3_store
+from gateway.stores.s3_evidence import Body
+from gateway.stores.s3_uploads import Uploads
 from gateway.stores.silence import unless_silent
 
 MINIO_PART = 5 << 20
@@ -607,17 +609,18 @@ async def test_a_proof_that_fails_proves_nothing(fault: Fault, kind: type[StoreE
 async def test_a_failure_is_told_and_mended(
     operation: str, fault: Fault, kind: type[StoreError], fake: FakeS3, s3: Keeper, tmp_path: Path
 ) -> None:
-    """Whichever request fails, the put says how, leaves nothing half done in the store, and succeeds when put again."""
+    """Whichever request fails, the put says how, leaves nothing in the store but what goes on, and succeeds when put again."""
     size = 500 if operation == "PutObject" else 2500
+    goes_on = operation in ("UploadPart", "CompleteMultipartUpload") and issubclass(kind, Transient) and fault is not CONFLICT
     target = object_of(s3, file_of(tmp_path, data_of(size)))
     fake.fail_always(operation, fault)
     with pytest.raises(kind) as raised:
         await s3.store.put(target)
     fake.fail_always(operation, None)
     assert type(raised.value) is kind
-    assert (fake.objects, s3.unfinished(), notes(tmp_path)) == ({}, [], [])
+    assert (fake.objects, len(s3.unfinished()), len(notes(tmp_path))) == ({}, goes_on, goes_on)
     assert await s3.store.put(target) is Outcome.STORED
-    assert s3.read(KEY)[0] == data_of(size)
+    assert (s3.read(KEY)[0], s3.unfinished(), notes(tmp_path)) == (data_of(size), [], [])
 
 
 async def test_each_failure_is_told_at_once(fake: FakeS3, s3: Keeper) -> None:
@@ -645,8 +648,9 @@ async def test_an_error_inside_a_success_is_an_error(fake: FakeS3, s3: Keeper, t
     fake.fail("CompleteMultipartUpload", ERROR_INSIDE)
     with pytest.raises(Transient, match="InternalError"):
         await s3.store.put(target)
-    assert (fake.objects, s3.unfinished()) == ({}, [])
+    assert fake.objects == {}
     assert await s3.store.put(target) is Outcome.STORED
+    assert (s3.read(KEY)[0], s3.unfinished()) == (data_of(2500), [])
 
 
 @pytest.mark.parametrize("operation", ["PutObject", "CompleteMultipartUpload"])
@@ -722,8 +726,8 @@ async def test_an_abort_that_is_not_done_stays_noted(
     """Parts are not forgotten because something said yes to their removal."""
     target = object_of(s3, file_of(tmp_path, data_of(2500)))
     fake.pretended["AbortMultipartUpload"] = said
-    fake.fail("UploadPart", SLOW_DOWN)
-    with pytest.raises(Transient):
+    fake.fail("UploadPart", FORBIDDEN)
+    with pytest.raises(Refused):
         await s3.store.put(target)
     assert len(notes(tmp_path)) == 1
     fake.pretended.clear()
@@ -943,8 +947,8 @@ async def test_a_torn_note_is_no_obstacle(torn: bytes, s3: Keeper, tmp_path: Pat
     assert not note.exists()
 
 
-async def test_a_killed_upload_is_begun_anew(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
-    """An upload that was cut off in the middle leaves its note, by which the next put aborts it and begins anew."""
+async def test_a_killed_upload_goes_on(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """An upload that was cut off in the middle leaves its note, by which the next put goes on with what has arrived."""
     target = object_of(s3, file_of(tmp_path, data_of(2500)))
     reached = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -963,15 +967,140 @@ async def test_a_killed_upload_is_begun_anew(fake: FakeS3, s3: Keeper, tmp_path:
     await asyncio.wait([putting])
     fake.fail_always("UploadPart", None)
     assert await s3.store.put(target) is Outcome.STORED
+    assert fake.operations().count("CreateMultipartUpload") == 1
+    assert (s3.read(KEY)[0], s3.unfinished(), notes(tmp_path)) == (data_of(2500), [], [])
+
+
+async def _fails_at_its_last_part(fake: FakeS3, keeper: Keeper, target: Object, fault: Fault = DROPPED) -> None:
+    """Put an object of three parts, of which the last is not taken."""
+    sent = 0
+
+    def look(request: Request) -> None:
+        nonlocal sent
+        sent += request.operation == "UploadPart"
+        if request.operation == "UploadPart" and sent == 3:
+            fake.fail("UploadPart", fault)
+
+    fake.on_request = look
+    with pytest.raises(Transient):
+        await keeper.store.put(target)
+    fake.on_request = lambda request: None
+    assert sent == 3
+    fake.requests.clear()
+
+
+@pytest.mark.parametrize("fault", [DROPPED, LOST, SLOW_DOWN, Fault(500, "InternalError")])
+@pytest.mark.parametrize("parts_a_page", [1, 1000])
+async def test_what_has_arrived_is_not_sent_again(
+    parts_a_page: int, fault: Fault, fake: FakeS3, s3: Keeper, tmp_path: Path
+) -> None:
+    """Another process goes on with an upload, and sends only the parts that the store does not have."""
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    fake.parts_a_page = parts_a_page
+    await _fails_at_its_last_part(fake, s3, target, fault)
+    later = fake_keeper(fake)
+    assert await later.store.put(target) is Outcome.STORED
+    assert [it for it in fake.operations() if it != "ListParts"] == [
+        "HeadObject",
+        *["UploadPart"] * (not fault.done),
+        "CompleteMultipartUpload",
+    ]
+    assert (later.read(KEY)[0], later.unfinished(), notes(tmp_path)) == (data_of(2500), [], [])
+    await later.store.close()
+
+
+async def test_a_part_that_is_another_is_sent_again(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """A part counts as arrived where the store's list proves its content, and not where it is damaged or cut off."""
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    await _fails_at_its_last_part(fake, s3, target)
+    [upload] = fake.uploads.values()
+    upload.parts[1] = b"!" * FAKE_PART
+    upload.parts[2] = upload.parts[2][:-1]
+    assert await s3.store.put(target) is Outcome.STORED
+    assert fake.operations().count("UploadPart") == 3
+    assert s3.read(KEY)[0] == data_of(2500)
+
+
+@pytest.mark.parametrize("change", ["key", "batch", "size", "part size"])
+async def test_an_upload_of_something_else_is_begun_anew(change: str, fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """Parts of an upload to another key, of another object, or of another size are nobody's any more."""
+    await _fails_at_its_last_part(fake, s3, object_of(s3, file_of(tmp_path, data_of(2500))))
+    changed = file_of(tmp_path, data_of(2501 if change == "size" else 2500))
+    target = object_of(s3, changed, key="another" if change == "key" else KEY, batch="another" if change == "batch" else "b1")
+    store = s3_store(settings(fake.endpoint, FAKE_PART + 1), 1) if change == "part size" else s3.store
+    assert await store.put(target) is Outcome.STORED
+    assert [it for it in fake.operations() if it != "UploadPart"] == [
+        "HeadObject",
+        "AbortMultipartUpload",
+        "CreateMultipartUpload",
+        "CompleteMultipartUpload",
+    ]
+    assert fake.operations().count("UploadPart") == 3
+    assert (s3.unfinished(), notes(tmp_path)) == ([], [])
+    await store.close()
+
+
+@pytest.mark.parametrize("fault", [FORBIDDEN, NO_SUCH_UPLOAD, Fault(501, "NotImplemented")])
+async def test_who_cannot_list_begins_anew(fault: Fault, fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """Where the store does not show what has arrived, the upload is aborted and begun anew, as if nothing had."""
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    await _fails_at_its_last_part(fake, s3, target)
+    fake.fail_always("ListParts", fault)
+    assert await s3.store.put(target) is Outcome.STORED
+    assert fake.operations().count("UploadPart") == 3
     assert (s3.unfinished(), notes(tmp_path)) == ([], [])
 
 
-async def test_what_cannot_be_aborted_now_is_aborted_later(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
-    """While the store is away its upload stays noted; the next put aborts it first."""
+async def test_an_upload_that_cannot_be_completed_is_begun_anew(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """An upload whose parts are all there and that the store fails to complete again is not tried for ever."""
     target = object_of(s3, file_of(tmp_path, data_of(2500)))
-    fake.fail("UploadPart", SLOW_DOWN)
+    broken = Fault(500, "InternalError")
+    fake.fail("CompleteMultipartUpload", broken, SLOW_DOWN, DROPPED, broken)
+    kept = []
+    for _ in range(4):
+        with pytest.raises(Transient):
+            await s3.store.put(target)
+        kept.append(len(s3.unfinished()))
+    # While the store is busy or away it says nothing of the upload.
+    assert kept == [1, 1, 1, 0]
+    assert fake.operations().count("UploadPart") == 3
+    assert await s3.store.put(target) is Outcome.STORED
+    assert fake.operations().count("UploadPart") == 6
+
+
+@on_every_server
+async def test_a_real_server_shows_what_has_arrived(buckets: Buckets, tmp_path: Path) -> None:
+    """An upload that is cut off goes on at a real S3 with the parts that it has."""
+    keeper = server_keeper(buckets)
+    target = object_of(keeper, file_of(tmp_path, data_of(2 * MINIO_PART + 1)))
+    sent: list[int] = []
+    send = Uploads._send_part
+
+    async def send_once(self: Uploads, of: Object, upload_id: str, number: int, body: Body) -> Any:
+        sent.append(number)
+        if len(sent) == 3:
+            raise Transient("cut off")
+        return await send(self, of, upload_id, number, body)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Uploads, "_send_part", send_once)
+        with pytest.raises(Transient, match="cut off"):
+            await keeper.store.put(target)
+        assert keeper.unfinished() == [KEY]
+        assert await keeper.store.put(target) is Outcome.STORED
+    assert sent == [1, 2, 3, 3]
+    assert keeper.read(KEY)[0] == data_of(2 * MINIO_PART + 1)
+    assert (keeper.unfinished(), notes(tmp_path)) == ([], [])
+    await keeper.store.close()
+
+
+async def test_what_cannot_be_aborted_now_is_aborted_later(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """While an upload that is over cannot be aborted it stays noted; the next put aborts it first."""
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    fake.fail("UploadPart", FORBIDDEN)
     fake.fail("AbortMultipartUpload", SLOW_DOWN, SLOW_DOWN)
-    with pytest.raises(Transient):
+    fake.fail_always("ListParts", FORBIDDEN)
+    with pytest.raises(Refused):
         await s3.store.put(target)
     assert len(notes(tmp_path)) == 1
     with pytest.raises(Transient, match="aborting"):

@@ -195,16 +195,21 @@ class S3Store:
 
     async def _put_in_parts(self, target: Object, source: Path) -> Outcome:
         note = self._uploads.note_of(source)
+        begun = None
         if note.exists():
             # An earlier process or attempt got as far as this, and its last call may have succeeded unheard.
-            is_there = await self._holds_if_it_may_look(target)
-            await self._uploads.abandon(note)
-            if is_there:
+            if await self._holds_if_it_may_look(target):
+                await self._uploads.abandon(note)
                 return await self._whose(target)
-        await self._prove_complete(target, note)
+            # What it proved of the bucket before it began is proved still.
+            begun = await self._uploads.resume(target, note, self._options.part_size)
+        if begun is None:
+            await self._prove_complete(target, note)
         described, conditional = self._described(target), self._is_conditional(target)
         try:
-            is_proved = await self._uploads.put(target, source, self._options.part_size, note, described, conditional=conditional)
+            is_proved = await self._uploads.put(
+                target, source, self._options.part_size, note, described, begun, conditional=conditional
+            )
         except StoreError as error:
             if error.status == 412:
                 if note.exists():

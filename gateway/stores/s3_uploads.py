@@ -1,7 +1,8 @@
 """Uploads in parts: begun, noted on disk, sent, completed or aborted.
 
 The note stands beside the file from before the first part until the upload is over, so that no crash leaves parts in the
-store that nobody would ever abort.
+store that nobody would ever abort. While the store is away, slow or busy it stays: the next attempt, of this process or of a
+later one, asks which parts have arrived, and sends the others.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from gateway import disk, names
-from gateway.errors import Refused, StoreError, Transient, is_full
+from gateway.errors import Refused, StoreError, Throttled, Transient, is_full
 from gateway.stores import Object
 from gateway.stores.file_slice import body_of
 from gateway.stores.s3_calls import Calls, missing
@@ -26,6 +27,8 @@ from gateway.stores.s3_evidence import Body, body_to_send, etag_of, is_composed,
 MAX_PARTS = 10_000
 # For the abort of an upload that no note names, when the gateway stops.
 _FAREWELL_S = 2.0
+# There is no such upload; or the key is taken, or is being written by another, and then S3 wants the upload begun anew.
+_OVER_STATUSES = frozenset({404, 409, 412})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,21 @@ class _Part:
     listed: dict[str, Any]
     crc32: int
     is_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An upload that goes on, or has just begun.
+
+    Attributes:
+        upload_id: the store's name for it.
+        arrived: what the store says of each part that earlier attempts have sent, by number.
+        is_whole: whether these are all.
+    """
+
+    upload_id: str
+    arrived: dict[int, dict[str, Any]] = field(default_factory=dict)
+    is_whole: bool = False
 
 
 class Uploads:
@@ -55,7 +73,15 @@ class Uploads:
         return source.with_name(f"{source.name}.{names.UPLOAD_NOTE}")
 
     async def put(
-        self, target: Object, source: Path, part_size: int, note: Path, described: dict[str, Any], *, conditional: bool
+        self,
+        target: Object,
+        source: Path,
+        part_size: int,
+        note: Path,
+        described: dict[str, Any],
+        begun: Begun | None = None,
+        *,
+        conditional: bool,
     ) -> bool:
         """Send a file, and return whether the answers prove that it is stored; if not, the note stays, and who looks decides.
 
@@ -63,24 +89,29 @@ class Uploads:
             target: the object.
             source: the file.
             part_size: of each part, in bytes; larger ones where there would be too many.
-            note: where the upload is noted; no note is there now.
+            note: where the upload is noted; no note is there but that of `begun`.
             described: the arguments of PutObject and of Create alike.
+            begun: the upload to go on with; None for a new one.
             conditional: whether an object at the key must not be replaced.
 
         Raises:
             StoreError: it was not completed, with status 412 where the key was taken; the upload is aborted, or still noted.
         """
-        upload_id = await self._begin(target, note, described)
+        if begun is None:
+            begun = Begun(await self._begin(target, note, described, part_size))
+        upload_id = begun.upload_id
         try:
             parts = []
             for number, (start, size) in enumerate(_ranges(target.size, part_size), 1):
                 body = await asyncio.to_thread(body_to_send, source, start, size)
-                parts.append(await self._send_part(target, upload_id, number, body))
+                part = await asyncio.to_thread(self._kept_part, begun.arrived.get(number), body)
+                parts.append(part or await self._send_part(target, upload_id, number, body))
             is_proved = await self._complete(target, upload_id, parts, conditional=conditional)
-        except (StoreError, OSError):
+        except (StoreError, OSError) as error:
             # What cannot be aborted now is aborted by the next attempt, which finds the note.
-            with contextlib.suppress(StoreError):
-                await self.abandon(note, _noted(target, upload_id))
+            if _is_over(error, begun) or not await asyncio.to_thread(_is_noted, note):
+                with contextlib.suppress(StoreError):
+                    await self.abandon(note, _noted(target, upload_id))
             raise
         except asyncio.CancelledError:
             if not _is_noted(note):
@@ -92,6 +123,24 @@ class Uploads:
         if is_proved:
             await self.forget(note)
         return is_proved
+
+    async def resume(self, target: Object, note: Path, part_size: int) -> Begun | None:
+        """The upload that a note names, with the parts of it that have arrived; None where there is none to go on with.
+
+        One of another object, or in other parts, or that the store does not know, or not show, is over, and its note gone.
+        """
+        noted = await asyncio.to_thread(_read_note, note)
+        if noted is not None and noted == _noted(target, noted["upload_id"], part_size):
+            try:
+                arrived = await self._arrived(noted)
+            except StoreError as error:
+                if isinstance(error, Transient) and error.status not in _OVER_STATUSES:
+                    raise
+            else:
+                numbers = range(1, 1 + sum(1 for _ in _ranges(target.size, part_size)))
+                return Begun(noted["upload_id"], arrived, all(number in arrived for number in numbers))
+        await self.abandon(note)
+        return None
 
     async def try_out(self, proof: Object, note: Path, described: dict[str, Any], *, conditional: bool) -> bool:
         """Try each step of an upload, and return whether Complete refuses to replace an object.
@@ -150,7 +199,28 @@ class Uploads:
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    async def _begin(self, target: Object, note: Path, described: dict[str, Any]) -> str:
+    async def _arrived(self, noted: dict[str, str]) -> dict[int, dict[str, Any]]:
+        doing = f"looking for the parts of {noted['key']}"
+        place = {"Bucket": noted["bucket"], "Key": noted["key"], "UploadId": noted["upload_id"]}
+        arrived: dict[int, dict[str, Any]] = {}
+        marker = 0
+        while True:
+            answer = await self._calls.call("list_parts", doing, place | {"PartNumberMarker": marker})
+            if not is_own(answer):
+                raise Transient(missing("any field of S3's own", doing, answer))
+            arrived |= {int(part["PartNumber"]): part for part in answer.get("Parts", ())}
+            after = int(answer.get("NextPartNumberMarker") or 0)
+            if not answer.get("IsTruncated") or after <= marker:
+                return arrived
+            marker = after
+
+    def _kept_part(self, arrived: dict[str, Any] | None, body: Body) -> _Part | None:
+        """The part of an earlier attempt, if the store's list proves that it is this one; reads the body, and blocks."""
+        if arrived is None or arrived.get("Size") != body.size or not is_kept(arrived, body):
+            return None
+        return _Part({"PartNumber": arrived["PartNumber"], "ETag": arrived["ETag"], **self._checksum(body)}, body.crc32, True)
+
+    async def _begin(self, target: Object, note: Path, described: dict[str, Any], part_size: int = 0) -> str:
         doing = f"beginning the upload of {target.key}"
         # Without the name of the algorithm S3 takes none of the parts that carry its checksums.
         algorithm = {"ChecksumAlgorithm": "CRC32"} if self._checksums else {}
@@ -158,7 +228,7 @@ class Uploads:
         upload_id = str(answer.get("UploadId") or "")
         if not upload_id:
             raise Transient(missing("UploadId", doing, answer))
-        noted = _noted(target, upload_id)
+        noted = _noted(target, upload_id, part_size)
         try:
             await asyncio.to_thread(_write_note, note, orjson.dumps(noted))
         except OSError as error:
@@ -218,8 +288,24 @@ def _ranges(size: int, part_size: int) -> Iterator[tuple[int, int]]:
         yield start, min(part_size, size - start)
 
 
-def _noted(target: Object, upload_id: str) -> dict[str, str]:
-    return {"bucket": target.bucket, "key": target.key, "upload_id": upload_id}
+def _is_over(error: StoreError | OSError, begun: Begun) -> bool:
+    """Whether an attempt has failed in a way that no later one can go on from.
+
+    Where all parts had arrived before it, Complete alone has failed: what is wrong with them, none of their answers has said.
+    """
+    if not isinstance(error, Transient) or error.status in _OVER_STATUSES:
+        return True
+    return begun.is_whole and error.status != 0 and not isinstance(error, Throttled)
+
+
+def _noted(target: Object, upload_id: str, part_size: int = 0) -> dict[str, str]:
+    """What a note says: which upload it is, and of what in which parts, so that only that goes on with it."""
+    return {
+        "bucket": target.bucket,
+        "key": target.key,
+        "upload_id": upload_id,
+        "object": f"{target.metadata.get(target.identity, '')} {target.size} {part_size}",
+    }
 
 
 def _is_noted(note: Path) -> bool:
@@ -235,7 +321,8 @@ def _read_note(note: Path) -> dict[str, str] | None:
     """What a note says; None if a crash tore it, and then only the bucket's lifecycle rule knows of the upload."""
     try:
         noted = orjson.loads(b"".join(disk.read_chunks(note)))
-        return {name: str(noted[name]) for name in ("bucket", "key", "upload_id")}
+        # Before uploads went on with what had arrived, notes did not say of what they were.
+        return {name: str(noted[name]) for name in ("bucket", "key", "upload_id")} | {"object": str(noted.get("object", ""))}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

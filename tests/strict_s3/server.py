@@ -158,6 +158,8 @@ class StrictS3:
                 return self._create(call)
             case "UploadPart":
                 return self._upload_part(call)
+            case "ListParts":
+                return _xml("ListPartsResult", uploads.parts_xml(self._upload(call), call.query))
             case "CompleteMultipartUpload":
                 return self._complete(call)
             case "AbortMultipartUpload":
@@ -317,7 +319,7 @@ def _operation(http: web.Request, bucket: str, key: str) -> str:
         case "HEAD":
             return "HeadObject"
         case "GET":
-            return "GetObject"
+            return "ListParts" if in_parts else "GetObject"
     return http.method
 
 

@@ -103,6 +103,25 @@ def take(upload: Upload, number: int, payload: Payload) -> Part:
     return part
 
 
+def parts_xml(upload: Upload, query: Mapping[str, str]) -> str:
+    """What ListParts shows: the parts behind a number, at most 1,000 of them or as many as are asked for."""
+    after, most = int(query.get("part-number-marker", "0")), min(int(query.get("max-parts", "1000")), 1000)
+    later = [number for number in sorted(upload.parts) if number > after]
+    shown = later[:most]
+    parts = ""
+    for number in shown:
+        part = upload.parts[number]
+        tag = f"<ETag>&quot;{part.etag}&quot;</ETag>"
+        checksum = (
+            f"<Checksum{part.checksum.algorithm}>{part.checksum.value}</Checksum{part.checksum.algorithm}>"
+            if part.checksum
+            else ""
+        )
+        parts += f"<Part><PartNumber>{number}</PartNumber>{tag}<Size>{len(part.data)}</Size>{checksum}</Part>"
+    more = f"<NextPartNumberMarker>{shown[-1]}</NextPartNumberMarker>" if shown else ""
+    return f"{parts}{more}<IsTruncated>{str(later != shown).lower()}</IsTruncated>"
+
+
 # --- the last call -----------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,8 @@ def _operation(method: str, query: str) -> str:
             return "CreateMultipartUpload" if "uploads" in names else "CompleteMultipartUpload"
         case "DELETE":
             return "AbortMultipartUpload"
+        case "GET" if "uploadId" in names:
+            return "ListParts"
     return {"HEAD": "HeadObject"}.get(method, method)
 
 

@@ -287,6 +287,8 @@ _PUTS = ("PutObject", "CompleteMultipartUpload")
 _PARTS = ("CreateMultipartUpload", "UploadPart")
 _WITH_ETAG = pretended('ETag: "5f3e-60a1"')
 _BUSY_KEY = late(BUSY, conflicts=3)
+_CONFLICT, _NO_UPLOAD = answered(409, "ConditionalRequestConflict"), answered(404, "NoSuchUpload")
+_REFUSED_TOO = ("transient", "refused")
 _LOST_UNCONDITIONAL = unconditional(lost=True)
 
 ROWS: tuple[Row, ...] = (
@@ -345,9 +347,19 @@ ROWS: tuple[Row, ...] = (
     _row(
         "abort",
         "an upload that fails and cannot be aborted",
-        always("403", (BUSY, ("UploadPart",), 1), (DENIED, ("AbortMultipartUpload",), 2)),
-        always("lost", (BUSY, ("UploadPart",), 1), (broken(done=True), ("AbortMultipartUpload",), 2)),
-        always("complete while aborting", (late(BUSY), ("CompleteMultipartUpload",), 1)),
+        always("403", (DENIED, ("UploadPart",), 1), (DENIED, ("AbortMultipartUpload",), 2), kinds=("refused",)),
+        always("lost", (DENIED, ("UploadPart",), 1), (broken(done=True), ("AbortMultipartUpload",), 2), kinds=_REFUSED_TOO),
+        always("complete while aborting", (late(_CONFLICT), ("CompleteMultipartUpload",), 1)),
+        hows=("calm", "kill"),
+    ),
+    _row(
+        "list",
+        "a part or the last call fails, and then the list of what has arrived",
+        *(
+            always(f"{said} after {operation}", (BUSY, (operation,), 1), (fault, ("ListParts",), 2), kinds=_REFUSED_TOO)
+            for operation in ("UploadPart", "CompleteMultipartUpload")
+            for said, fault in (("403", DENIED), ("reset", broken()), ("503", BUSY), ("404", _NO_UPLOAD), ("200", pretended()))
+        ),
         hows=("calm", "kill"),
     ),
     _row(
@@ -393,7 +405,7 @@ ROWS: tuple[Row, ...] = (
             for operation in (*_PUTS, *_PARTS)
         ),
         always("to a look", (broken(done=True), _PUTS, 2), (pretended(), ("HeadObject",), 2)),
-        always("to an abort", (BUSY, ("UploadPart",), 1), (pretended(), ("AbortMultipartUpload",), 1)),
+        always("to an abort", (DENIED, ("UploadPart",), 1), (pretended(), ("AbortMultipartUpload",), 1), kinds=_REFUSED_TOO),
         hows=("calm", "kill"),
     ),
     Row("store-mixed", GROUP, "each request meets a random fault with probability 0.3, with kills in between", _mixed),
