@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import aiobotocore.session
 from aiobotocore.config import AioConfig
 from aiohttp.connector import AddrInfoType
+from botocore.loaders import create_loader
 
 from gateway.config import Config
 from gateway.errors import ConfigError, Refused
@@ -73,6 +74,7 @@ def _session(trusted: str | None) -> Any:
         Refused: the AWS profile names a file of authorities that cannot be used; the client library would not say which.
     """
     session = aiobotocore.session.get_session()
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     session.register("before-call.s3.HeadBucket", no_region)
     # A profile of AWS may name a file of its own.
     named = session.get_config_variable("ca_bundle")
@@ -84,6 +86,12 @@ def _session(trusted: str | None) -> Any:
         except ConfigError as error:
             raise Refused(str(error)) from error
     return session
+
+
+@cache
+def _loader(data_path: str | None) -> Any:
+    """What reads the descriptions of services: megabytes, which every client would else hold until the collector comes."""
+    return create_loader(data_path)
 
 
 def _options(config: Config) -> S3Options:
