@@ -8,7 +8,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
 
 from gateway import aggregate, disk
 from gateway.errors import is_full
@@ -48,14 +47,6 @@ class Summaries:
         self._kept.pop(batch, None)
 
 
-class OnSealed(Protocol):
-    """Notified of each seal."""
-
-    def __call__(self, batch: str, *, is_new: bool) -> None:
-        """`is_new` says that the batch is about to be sealed, so that nobody can have tried to deliver it yet."""
-        ...
-
-
 class Batcher:
     """Cuts the batches of one report stream.
 
@@ -77,7 +68,7 @@ class Batcher:
         max_batch_bytes: int,
         gzip_level: int,
         summaries: Summaries,
-        on_sealed: OnSealed,
+        on_sealed: Callable[[], None],
         log: Log,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -208,7 +199,7 @@ class Batcher:
             await self._seal_unpacked([oldest])
             return True
         if claimed is not None:
-            await self._aggregate(claimed, is_new=True)
+            await self._aggregate(claimed)
         return claimed is not None
 
     def _room(self) -> int:
@@ -225,15 +216,12 @@ class Batcher:
         for claimed in await asyncio.to_thread(self._spool.claimed, self._stream):
             try:
                 await asyncio.to_thread(self._spool.settle, claimed)
-                await self._aggregate(claimed, is_new=False)
+                await self._aggregate(claimed)
             except OSError as error:
                 stuck = error
         return stuck
 
-    async def _aggregate(self, claimed: Claimed, *, is_new: bool) -> None:
-        if is_new:
-            # Before anybody can see the archive: called new after it was tried, it would get a second key.
-            self._on_sealed(str(claimed.batch), is_new=True)
+    async def _aggregate(self, claimed: Claimed) -> None:
         sources = await asyncio.to_thread(self._spool.sources, claimed)
         room = await asyncio.to_thread(self._room)
         if sum(path.stat().st_size for path in sources) > room and not await asyncio.to_thread(self._is_sealed, claimed):
@@ -250,9 +238,9 @@ class Batcher:
                 return
             if not claimed.directory.exists():
                 # Sealed all the same, its sources gone: no later look at what is claimed will find it.
-                self._on_sealed(str(claimed.batch), is_new=False)
+                self._on_sealed()
             raise
-        self._on_sealed(str(claimed.batch), is_new=False)
+        self._on_sealed()
 
     def _is_sealed(self, claimed: Claimed) -> bool:
         return self._spool.sealed_as(self._stream, claimed.batch) is not None
@@ -265,13 +253,12 @@ class Batcher:
     async def _seal_unpacked(self, sources: list[Path]) -> None:
         for path in sources:
             batch = self._spool.batch_of(path, self._host)
-            self._on_sealed(str(batch), is_new=True)
             try:
                 await asyncio.to_thread(self._spool.seal_unpacked, self._stream, path, batch)
                 self._log.info("sealed unpacked", stream=self._stream.name, batch=str(batch), reason="no room for an archive")
             finally:
                 # Moved it may be all the same, and then nobody else would say so.
-                self._on_sealed(str(batch), is_new=False)
+                self._on_sealed()
 
     def _aggregate_and_seal(self, claimed: Claimed) -> aggregate.Summary | None:
         if self._spool.sealed_as(self._stream, claimed.batch) is not None:

@@ -116,12 +116,6 @@ class Lane:
         self._look_again = True
         self._wake.set()
 
-    def sealed(self, batch: str, *, is_new: bool) -> None:
-        """A batch was sealed; if it is new nobody tried to send it, so any free number will do for it."""
-        if is_new:
-            self._numbering.is_new(batch)
-        self.wake()
-
     @property
     def trouble(self) -> str | None:
         """What keeps the stream from being delivered, in text that can be encoded; None if nothing does."""
@@ -248,7 +242,7 @@ class Lane:
             parcel = await self._open(path, identity)
             if parcel is None:
                 return
-            outcome = await self._numbering.put(parcel, identity)
+            outcome = await self._numbering.put(parcel)
             delivered = parcel.object()
             await asyncio.to_thread(self._spool.retire, self._stream, parcel.path)
             self._succeeded(identity)

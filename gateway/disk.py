@@ -165,6 +165,16 @@ def overwrite(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
+def append(path: Path, data: bytes) -> None:
+    """Write to the end of a file that is there, and sync it; what an error leaves of it is at that end."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        write_all(descriptor, [data])
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def note(path: Path, data: bytes) -> None:
     """Write a few bytes over the beginning of a file that need not outlive the machine; it is made if it is not there.
 

@@ -36,6 +36,8 @@ EVENTS: Final[dict[str, str]] = {
     "segment cut again": "Segments are cut again; the line says how often and how long it failed.",
     "aggregation failed": "A batch could not be claimed, aggregated or sealed; nothing is lost and it is tried again.",
     "aggregation recovered": "Aggregation works again; the line says how often and how long it failed.",
+    "key numbers not kept": "The disk has no room to keep which keys were used; they are written down when it has.",
+    "key numbers kept": "What keys were used is on the disk again; the line says how often and how long it was not.",
     "cache_dir lost": "cache_dir is another gateway's, or another directory than at the start; nothing is received or sent.",
     "cache_dir found again": "cache_dir is where it was at the start; the line says how often and how long it was not.",
     "segment cut short": "Somebody has shortened the segment that was being written: acknowledged reports are gone from it.",

@@ -13,13 +13,15 @@ from pathlib import Path
 from gateway import cachedir, disk, names
 from gateway.errors import StartError
 from gateway.holding import LOCK, RECORD, Holding
+from gateway.keynumbers import NUMBERS
 from gateway.streams import Kind, Stream
 
 # 2: the names of received data hold the time beside their order, and a sealed batch may be one file that is not packed.
-FORMAT_VERSION = 2
+# 3: `NUMBERS` says which keys were used whose objects a reader may have removed.
+FORMAT_VERSION = 3
 _FORMAT_BYTES = 32
 # What stands in a `cache_dir` beside received data.
-OWN_FILES = frozenset({LOCK, RECORD, "FORMAT"})
+OWN_FILES = frozenset({LOCK, RECORD, "FORMAT", NUMBERS})
 # How many of the oldest files one claim or one look for work picks: the memory it needs, whatever the backlog.
 PICKED_FILES = 10_000
 # What waits for a batch.

@@ -42,6 +42,10 @@ class Parcel(Protocol):
         """An object that has to be stored beside it, before it."""
         ...
 
+    def next_number(self) -> int:
+        """A number that is to be tried after its own, and after those that this has given before; blocks."""
+        ...
+
     def renumber(self, number: int) -> None:
         """Go on under another number; blocks, and is durable where the number has to survive a restart."""
         ...
@@ -85,6 +89,10 @@ class SealedBatch:
     def companion(self) -> Object | None:
         """None: all there is to say of a batch fits its metadata."""
         return None
+
+    def next_number(self) -> int:
+        """See `Parcel.next_number`: no other batch has been given it."""
+        return self._spool.numbers.next(self._stream, self.batch)
 
     def renumber(self, number: int) -> None:
         """See `Parcel.renumber`: the sealed file is renamed before the attempt."""
@@ -142,6 +150,10 @@ class ReceivedFile:
             metadata={"id": metadata["id"], "sha256": metadata["sha256"]},
             identity="id",
         )
+
+    def next_number(self) -> int:
+        """See `Parcel.next_number`."""
+        return self.number + 1
 
     def renumber(self, number: int) -> None:
         """See `Parcel.renumber`."""

@@ -60,7 +60,7 @@ class Sending:
                     max_batch_bytes=config.aggregation.max_batch_bytes,
                     gzip_level=config.aggregation.gzip_level,
                     summaries=summaries,
-                    on_sealed=lane.sealed,
+                    on_sealed=lane.wake,
                     log=log,
                 )
                 self._batchers.append(batcher)

@@ -1,7 +1,7 @@
 """The spool: received data on disk, its states, and the steps from one to the next.
 
     cache_dir/
-        .lock   .owner   FORMAT   tmp/   quarantine/
+        .lock   .owner   FORMAT   NUMBERS   tmp/   quarantine/
         <report stream>/
             <name>.jsonl.open                 written by a journal
             <name>.jsonl                      a cut segment
@@ -40,6 +40,7 @@ from gateway import disk, layout, names
 from gateway.board import Board
 from gateway.census import Census
 from gateway.errors import Unanswerable
+from gateway.keynumbers import KeyNumbers
 from gateway.layout import CLAIMABLE, Claimed, Layout, is_claimable, oldest
 from gateway.log import Log
 from gateway.metrics import Metrics
@@ -96,6 +97,7 @@ class Spool(Layout):
         self.pid = os.getpid()
         self.census = Census(self, board)
         self.quarantine = Quarantine(self.quarantine_directory, timestamps, log, metrics)
+        self.numbers = KeyNumbers(root, {stream: self.uploading(stream) for stream in streams}, self.new_tmp, log)
         self.writers: dict[str, Cuttable] = {}
         self._unsettled = {stream.name: Unsettled(board, f"unsettled {stream.name}") for stream in streams}
         self._listeners: dict[str, Callable[[], None]] = {}
@@ -338,13 +340,24 @@ class Spool(Layout):
         A crash between the two leaves both; the archive is whole, so the sources are removed at the next start.
         """
         self.holding.check()
-        directory = self.uploading(claimed.stream)
-        target = directory / claimed.batch.sealed(1)
+        if (sealed := self.sealed_as(claimed.stream, claimed.batch)) is not None:
+            raise FileExistsError(f"{claimed.batch} is sealed already, as {sealed.name}")
         size = archive.stat().st_size
         with self.census.change():
-            disk.place(archive, target)
+            target = self._place_sealed(claimed.stream, archive, claimed.batch)
             self.census.waiting[claimed.stream.name].add(1, size)
         self.remove_sources(claimed, sources)
+        return target
+
+    def _place_sealed(self, stream: Stream, source: Path, batch: names.Batch, *, packed: bool = True) -> Path:
+        number = self.numbers.next(stream, batch)
+        target = self.uploading(stream) / batch.sealed(number, packed=packed)
+        try:
+            disk.place(source, target)
+        except OSError:
+            if not os.path.lexists(target):
+                self.numbers.give_back(stream, batch, number)
+            raise
         return target
 
     @staticmethod
@@ -366,7 +379,7 @@ class Spool(Layout):
         self._moved[str(batch)] = source.parent
         with self.census.change():
             try:
-                disk.place(source, self.uploading(stream) / batch.sealed(1, packed=False))
+                self._place_sealed(stream, source, batch, packed=False)
             except OSError:
                 del self._moved[str(batch)]
                 raise
@@ -439,7 +452,12 @@ class Spool(Layout):
         return [path for name in found if disk.is_file(path := self.uploading(stream) / name)]
 
     def renumber(self, sealed: Path, number: int) -> Path:
-        """Have a sealed file tried under another number, durably: a retry begins where this attempt stands."""
+        """Have a sealed file tried under another number, durably: a retry begins where this attempt stands.
+
+        Args:
+            sealed: the file.
+            number: a new one of `numbers`, or 0 for the key with the batch's own id.
+        """
         self.holding.check()
         parsed = names.parse_sealed(sealed.name)
         assert parsed is not None  # only sealed files are given here
@@ -452,11 +470,17 @@ class Spool(Layout):
     def retire(self, stream: Stream, path: Path) -> None:
         """Remove what the store has confirmed. A crash before it is durable has it delivered again, to the same key."""
         self.holding.check()
+        self._keep_number(stream, path)
         self._remove(stream, path)
         disk.sync_directory(path.parent)
         if stream.kind is Kind.FILES:
             # After the body, durably: the other way round a crash would leave a body that nobody can name.
             disk.remove(sidecar_of(path))
+
+    def _keep_number(self, stream: Stream, path: Path) -> None:
+        parsed = names.parse_sealed(path.name) if stream.kind is Kind.REPORTS else None
+        if parsed is not None:
+            self.numbers.keep(stream, *parsed)
 
     def _remove(self, stream: Stream, path: Path) -> None:
         size = path.stat().st_size
@@ -469,6 +493,8 @@ class Spool(Layout):
     def set_aside(self, stream: Stream, path: Path, reason: str) -> None:
         """Quarantine something that waits for the store, with its sidecar if it has one."""
         size = path.stat().st_size
+        # An attempt may have used it.
+        self._keep_number(stream, path)
         sidecar = sidecar_of(path)
         with self.census.change():
             self.quarantine.take(stream.name, path, reason)

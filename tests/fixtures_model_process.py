@@ -89,7 +89,7 @@ class Process:
                     max_batch_bytes=MAX_BATCH_BYTES,
                     gzip_level=1,
                     summaries=summaries,
-                    on_sealed=lane.sealed,
+                    on_sealed=lane.wake,
                     log=log,
                     monotonic=self._monotonic,
                 )

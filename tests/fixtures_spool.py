@@ -209,7 +209,7 @@ def _deliver(spool: Spool, stream: Stream, path: Path, store: LocalStore) -> Non
     parcel = open_parcel(spool, stream, path, None)
     # What `put` has done in a thread; hundreds of crashes are tried, and each would start an event loop.
     while store._put(parcel.object()) is Outcome.TAKEN:
-        parcel.renumber(parcel.number + 1)
+        parcel.renumber(parcel.next_number())
     spool.retire(stream, parcel.path)
 
 
@@ -225,6 +225,7 @@ CHANGES = (
     "truncate",
     "shorten",
     "write_file",
+    "append",
     "place",
     "replace",
     "link",

@@ -38,7 +38,6 @@ class Line:
     def __init__(self, bench: Bench, *, interval_s: float = HOURS, max_batch_bytes: int = MANY) -> None:
         self.bench = bench
         self.sealed: list[str] = []
-        self.new: list[str] = []
         self.was_sealed = asyncio.Event()
         self.summaries = Summaries()
         self.batcher = Batcher(
@@ -58,13 +57,10 @@ class Line:
     def _committed(self) -> None:
         self._loop.call_soon_threadsafe(self.batcher.wake)
 
-    def _on_sealed(self, batch: str, *, is_new: bool) -> None:
-        is_there = (self.bench.spool.uploading(USAGE) / f"{batch}.1.jsonl.gz").exists()
-        if is_new:
-            assert not is_there, "called new when it could have been tried already"
-            self.new.append(batch)
-        elif is_there:
-            self.sealed.append(batch)
+    def _on_sealed(self) -> None:
+        found = sorted(map(names.identity_of, disk.names(self.bench.spool.uploading(USAGE))))
+        if new := [batch for batch in found if batch not in self.sealed]:
+            self.sealed += new
             self.was_sealed.set()
 
     def run(self) -> None:
@@ -314,7 +310,8 @@ async def test_what_does_not_fit_once_more_is_sealed_as_it_is(start: Open, bench
     line = start()
     await line.everything()
     assert sorted(sealed(bench).values()) == [b"%d" % number * 10_000 + b"\n" for number in range(3)]
-    assert all(path.name.endswith(".1.jsonl") for path in bench.spool.uploading(USAGE).iterdir())
+    numbers = [names.parse_sealed(name) for name in disk.names(bench.spool.uploading(USAGE)) if not names.is_packed(name)]
+    assert sorted(parsed[1] for parsed in numbers if parsed) == [1, 2, 3]
     assert list(bench.spool.aggregation(USAGE).iterdir()) == []
     assert (bench.spool.census.waiting[USAGE.name].files, bench.spool.census.waiting[USAGE.name].bytes) == before
     assert bench.spool.census.claimable[USAGE.name].files == 0
@@ -358,14 +355,14 @@ async def test_what_is_sealed_as_it_is_and_cannot_be_synced_is_sent_all_the_same
             raise OSError(errno.EIO, "Input/output error")
         real(directory)
 
-    told: list[bool] = []
+    told: list[str] = []
     monkeypatch.setattr(disk, "sync_directory", failing_twice)
     monkeypatch.setattr(disk, "make_directory", failing(1000, disk.make_directory, errno.ENOSPC))
     line = start()
-    line.batcher._on_sealed = lambda batch, *, is_new: told.append(is_new)
+    line.batcher._on_sealed = lambda: told.append("sealed")
     with pytest.raises(OSError, match="Input"):
         await line.everything()
-    assert told == [True, False]
+    assert told == ["sealed"]
     with pytest.raises(OSError, match="Input"):
         bench.spool.deliverable(USAGE, set())
     assert len(bench.spool.deliverable(USAGE, set())) == 1
@@ -413,18 +410,6 @@ async def test_a_batch_that_is_stuck_holds_up_no_other(start: Open, bench: Bench
     assert line.archives() == [b"2\n"]
     await line.everything()
     assert line.archives() == [b"2\n", b"stuck\n"]
-
-
-async def test_only_a_batch_of_this_process_is_new(start: Open, bench: Bench) -> None:
-    """What an earlier process claimed may have been sealed and sent by it, and is not called new."""
-    bench.report(b"1")
-    claimed = bench.spool.claim(USAGE, MANY, HOST)
-    assert claimed is not None
-    bench.report(b"2")
-    line = start()
-    await line.everything()
-    assert len(line.sealed) == 2
-    assert set(line.sealed) - set(line.new) == {str(claimed.batch)}
 
 
 @pytest.mark.parametrize("step", ["place", "sync_directory", "remove", "remove_directory"])

@@ -17,6 +17,7 @@ from gateway.aggregate import aggregate
 from gateway.batching import Summaries
 from gateway.delivery import Lane
 from gateway.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
+from gateway.keynumbers import KeyNumbers
 from gateway.retry import RetryPolicy
 from gateway.sidecar import read_sidecar
 from gateway.stores import Object, Outcome
@@ -124,7 +125,6 @@ async def start(bench: Bench) -> AsyncIterator[Start]:
         parallel: int = 4,
         retry: RetryPolicy = QUICK,
         monotonic: Callable[[], float] | None = None,
-        fresh: bool = False,
         run: bool = True,
     ) -> Lane:
         clock = {} if monotonic is None else {"monotonic": monotonic}
@@ -139,9 +139,6 @@ async def start(bench: Bench) -> AsyncIterator[Start]:
             jitter=lambda: 1.0,
             **clock,
         )
-        if fresh:
-            for path in bench.spool.uploading(stream).iterdir():
-                lane.sealed(names.identity_of(path.name), is_new=True)
         if run:
             tasks.append(asyncio.create_task(lane.run(), name=f"lane-{id(lane)}"))
         return lane
@@ -150,6 +147,12 @@ async def start(bench: Bench) -> AsyncIterator[Start]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def anew(bench: Bench) -> KeyNumbers:
+    """The numbers as another process finds them."""
+    spool = bench.spool
+    return KeyNumbers(spool.root, {USAGE: spool.uploading(USAGE)}, spool.new_tmp, bench.log)
 
 
 async def turns() -> None:
@@ -265,20 +268,22 @@ async def test_a_failed_attempt_is_repeated_under_its_number(start: Start, bench
 
 
 async def test_the_sixtieth_batch_does_not_ask_for_sixty_keys(start: Start, bench: Bench) -> None:
-    """A batch that was never tried begins behind the last number of its hour."""
+    """Each batch has a number of its own from the moment it is sealed, so that several can be sent at a time."""
     store = ScriptedStore(*[AS_A_STORE] * 500)
     for number in range(60):
         bench.seal(b"%d" % number)
-    await drained(bench, start(store, fresh=True, parallel=1, run=False))
+    await drained(bench, start(store, run=False))
     assert len(store.puts) == len(store.taken) == 60
     assert empty(bench)
 
 
 async def test_a_backlog_does_not_climb_number_by_number(start: Start, bench: Bench) -> None:
-    """After a restart each batch tries the key it stood at, and if that is another's, the first that none of them has taken."""
+    """Batches that stand at one number, as format 2 had them, try that key, and then the first that none of them has taken."""
     store = ScriptedStore(*[AS_A_STORE] * 5000)
     for number in range(60):
-        bench.seal(b"%d" % number)
+        sealed = bench.seal(b"%d" % number)
+        sealed.rename(sealed.with_name(sealed.name.replace(f".{number + 1}.jsonl", ".1.jsonl")))
+    bench.spool.numbers = anew(bench)
     await drained(bench, start(store, parallel=1, run=False))
     assert len(store.puts) < 2 * 60
     assert len(store.looked) < 60
@@ -322,17 +327,6 @@ async def test_a_file_is_known_again_under_a_later_number(start: Start, bench: B
     await until(lambda: empty(bench))
     assert store.keys[2:] == store.keys[:2]
     assert len(store.puts) == 4
-
-
-async def test_kept_numbers_are_bounded(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of however many hours, the next number is remembered for so many only."""
-    monkeypatch.setattr(numbering, "KEPT_NUMBERS", 2)
-    lane = start(ScriptedStore(), run=False)
-    for number in range(5):
-        bench.seal(b"%d" % number)
-        bench.clock.now_ns += names.HOUR_NS
-    await drained(bench, lane)
-    assert len(lane._numbering._numbers) == 2
 
 
 async def test_several_are_sent_at_a_time(start: Start, bench: Bench) -> None:
@@ -852,7 +846,7 @@ async def test_a_claim_that_is_sealed_meanwhile_is_found(start: Start, bench: Be
     archive = bench.spool.new_tmp()
     aggregate(claimed.sources(), archive, 1)
     bench.spool.seal(claimed, archive)
-    lane.sealed(str(claimed.batch), is_new=True)
+    lane.wake()
     store.gate.set()
     await until(lambda: empty(bench))
     assert store.keys == [f"{HOUR}.{HOST}.jsonl.gz", f"{HOUR}.{HOST}.2.jsonl.gz"]

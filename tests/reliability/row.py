@@ -47,6 +47,11 @@ class Outcome:
         self.wrong += account.there_though_refused + account.never_sent
         self.faults += [f"{where}: {example}" for example in account.examples]
 
+    def join(self, other: Outcome) -> None:
+        """Take in what came of more tries."""
+        for counted in ("tried", "acknowledged", "delivered", "lost", "doubled", "wrong", "faults", "notes"):
+            setattr(self, counted, getattr(self, counted) + getattr(other, counted))
+
     def blame(self, fault: str) -> None:
         """Note what is wrong beside the account: a process that did not end, a file left behind."""
         self.faults.append(fault)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from gateway.layout import FORMAT_VERSION
 from reliability.calls import START
 from reliability.kill.attempt import Life, Try, attempt, recorded
 from reliability.kill.full_spool import FullSpool
@@ -110,7 +111,11 @@ def _recover(site: Site) -> Outcome:
 
 
 def _upgrade(site: Site) -> Outcome:
-    return _each(site, Upgrade(1), lambda _: True)
+    outcome = Outcome()
+    for number in range(1, FORMAT_VERSION):
+        (folder := site.folder / str(number)).mkdir()
+        outcome.join(_each(replace(site, folder=folder), Upgrade(number), lambda _: True))
+    return outcome
 
 
 def _lost_format(site: Site) -> Outcome:
@@ -149,7 +154,7 @@ ROWS: tuple[Row, ...] = (
     _row("retire", "removes what was delivered"),
     Row("kill-recover", GROUP, "SIGKILL before and after each call of a start that finds every state on disk", _recover),
     Row("kill-recover-twice", GROUP, "the same, and SIGKILL again in the start that follows", _recover_twice),
-    Row("kill-upgrade", GROUP, "SIGKILL before and after each call of a start that finds a spool of format 1", _upgrade),
+    Row("kill-upgrade", GROUP, "SIGKILL before and after each call of a start that finds a spool of an earlier format", _upgrade),
     Row(
         "kill-lost-format", GROUP, "SIGKILL before and after each call of a start that finds a spool without FORMAT", _lost_format
     ),

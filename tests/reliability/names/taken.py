@@ -57,6 +57,29 @@ def _hear_again(bench: NamingBench) -> None:
     bench.proxy.add(Rule(passed_on_time))
 
 
+def _read_away(site: Site) -> Outcome:
+    """A reader removes what it has read, over kills and stops: under no key does it ever find something else."""
+    outcome = Outcome()
+    bench = NamingBench(site, now=MIDDLE)
+    bench.plant(MIDDLE, 2, 5)
+    lives = max(3, site.of(12))
+    with bench.running(outcome, "a reader that removes", tries=lives):
+        with bench.buckets.being_read(bench.buckets.usage):
+            for life in range(lives):
+                with bench.load(first=100 * life).running():
+                    until(lambda life=life: bench.sent() >= 4 * (life + 1), "batches of this life")  # type: ignore[misc]
+                # All of it is gone from the disk and from the bucket at every third end.
+                if life % 3 == 2:
+                    delivered(bench.gateway)
+                bench.stop(bench.gateway) if life % 3 == 1 else bench.gateway.kill()
+                bench.gateway.start()
+        delivered(bench.gateway)
+    outcome.notes.append(f"{bench.sent()} batches in one hour")
+    for key in bench.buckets.used_again:
+        outcome.blame(f"{key} was used for something else before")
+    return outcome
+
+
 def _standing_there(site: Site) -> Outcome:
     """Files stand in the spool under names that the gateway is about to give, as if a person had put them back."""
     outcome = Outcome()
@@ -114,5 +137,6 @@ def _sidecar(now: int, order: int, body: bytes) -> Sidecar:
 
 ROWS: tuple[Row, ...] = (
     Row("names-free", GROUP, "keys that were taken are free when a batch is sent again whose answer was lost", _free_again),
+    Row("names-removed", GROUP, "a reader removes each batch that it has read, over kills and stops in one hour", _read_away),
     Row("names-taken", GROUP, "files stand in the spool under the names that would be given next", _standing_there),
 )
