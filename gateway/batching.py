@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway import aggregate, disk
+from gateway import aggregate, disk, names
 from gateway.errors import is_full
 from gateway.layout import Claimed
 from gateway.log import Log
@@ -57,6 +57,9 @@ class Batcher:
         max_batch_bytes: of uncompressed lines, from which a batch is cut before its time.
         gzip_level: 0 to 3.
         on_sealed: called after each seal.
+
+    Attributes:
+        trouble: what keeps batches from being made, in text that can be encoded; None if nothing does.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Batcher:
         self._failures = Repeated(log, "aggregation failed", "aggregation recovered")
         self._busy = asyncio.Lock()
         self._stopping = False
+        self.trouble: str | None = None
         self._defect = Defect(log, f"aggregation of {stream.name}")
 
     def stop(self) -> None:
@@ -156,16 +160,27 @@ class Batcher:
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> bool:
         """Take a step; a disk that refuses is told in the log, and nothing is lost: every state is found again."""
         try:
-            await step()
+            await self._with_room(step)
         except OSError as error:
             self._failures.failed(stream=self._stream.name, reason=str(error))
+            self.trouble = names.readable(str(error))
             return False
         except Exception as error:  # noqa: BLE001 (a defect of ours must not end the aggregation for good)
             self._defect.met(error)
             return False
         self._defect.ended()
         self._failures.ended(stream=self._stream.name)
+        self.trouble = None
         return True
+
+    async def _with_room(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Take a step, and once more with the room of the ballast, if that is what is missing."""
+        try:
+            await step()
+        except OSError as error:
+            if not await asyncio.to_thread(self._spool.ballast.give_up, error):
+                raise
+            await step()
 
     async def _wait(self, next_tick: float, not_before: float) -> bool:
         """Wait for the tick, or from `not_before` on for enough to cut; true for the tick."""

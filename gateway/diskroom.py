@@ -28,6 +28,7 @@ ROOM_LOOK_BYTES = 8 << 20
 DELIVERY_INODES = 1000
 # The segments of all workers, what they are copied to after a failed sync, and what is written to try the disk.
 SEGMENT_INODES = 256
+_KEPT = "the disk has no room: a quota or the file system grants no more, and what is left is kept for delivery"
 KEPT_INODES = DELIVERY_INODES + SEGMENT_INODES
 
 
@@ -51,6 +52,7 @@ class DiskRoom:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._census = spool.census
+        self._ballast = spool.ballast
         self._quota = quota
         self._reserve = reserve
         self._look = look or partial(disk.file_system, spool.root)
@@ -61,11 +63,13 @@ class DiskRoom:
         self._seen = FileSystem(0)
         self._seen_at = float("-inf")
         self._left = 0
+        self._is_kept = False
         self._files_since = 0
         # The same for the threads that write, and how many bytes were written at all when they looked.
         self._lock = threading.Lock()
         self._charge_seen = FileSystem(0)
         self._charge_seen_at = float("-inf")
+        self._charge_is_kept = False
         self._landed_then = 0
 
     # --- the event loop's side ------------------------------------------------------------------------------------
@@ -88,7 +92,9 @@ class DiskRoom:
     def _look_at_the_door(self) -> None:
         seen = self._look_now()
         self._seen, self._seen_at, self._files_since = seen, self._monotonic(), 0
-        self._left = 0 if seen.is_read_only or self._inodes_are_short() else seen.free_bytes - self._reserve
+        self._is_kept = self._ballast.is_given_up()
+        has_none = self._is_kept or seen.is_read_only or self._inodes_are_short()
+        self._left = 0 if has_none else seen.free_bytes - self._reserve
 
     def _inodes_are_short(self) -> bool:
         free = self._seen.free_inodes
@@ -107,6 +113,8 @@ class DiskRoom:
                 f"the file system of cache_dir has {self._seen.free_inodes} inodes free, and {KEPT_INODES} are kept for "
                 "aggregation and delivery: remove files there that are not the spool's, or give it a file system with more inodes"
             )
+        if self._is_kept:
+            return SpoolFull(_KEPT)
         return SpoolFull("the disk has no room")
 
     # --- the side of the threads that write -----------------------------------------------------------------------
@@ -146,12 +154,15 @@ class DiskRoom:
             # Before the look: what lands after this may be among the free bytes that it finds, or not.
             landed = written.total(1)
             self._charge_seen = self._look_now()
+            self._charge_is_kept = self._ballast.is_given_up()
             self._charge_seen_at, self._landed_then = now, landed
             ahead = written.total(0) - landed
             # What the event loop's thread has seen is as old.
             self._seen_at = float("-inf")
         if self._charge_seen.is_read_only:
             raise _read_only()
+        if self._charge_is_kept:
+            raise SpoolFull(_KEPT)
         if self._charge_seen.free_bytes - self._reserve < ahead + promised:
             raise SpoolFull("the disk has no room")
 

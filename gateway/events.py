@@ -36,6 +36,8 @@ EVENTS: Final[dict[str, str]] = {
     "segment cut again": "Segments are cut again; the line says how often and how long it failed.",
     "aggregation failed": "A batch could not be claimed, aggregated or sealed; nothing is lost and it is tried again.",
     "aggregation recovered": "Aggregation works again; the line says how often and how long it failed.",
+    "ballast given up": "The disk grants no room; a file kept for that was removed, so that what waits can leave.",
+    "ballast laid down": "There is room again for the file that is kept for a full disk.",
     "key numbers not kept": "The disk has no room to keep which keys were used; they are written down when it has.",
     "key numbers kept": "What keys were used is on the disk again; the line says how often and how long it was not.",
     "cache_dir lost": "cache_dir is another gateway's, or another directory than at the start; nothing is received or sent.",

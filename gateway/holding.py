@@ -267,6 +267,11 @@ class Holding:
             # Without the detail: this may come to be an answer.
             raise OSError(errno.ESTALE, self.fault)
 
+    def must_hold(self) -> None:
+        """Look now, and raise the fault there is, as `check` does; blocks."""
+        self.look()
+        self.check()
+
     def check_if_old(self) -> None:
         """Look first where the last look is old, as after the machine was suspended; then as `check`."""
         if self._looked_at and _awake_s() - self._looked_at > OLD_S:

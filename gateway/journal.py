@@ -367,7 +367,7 @@ class Journal:
 
     def _try_to_cut(self) -> None:
         try:
-            self._cut_or_rescue()
+            self._spool.ballast.take(self._cut_or_rescue)
         except OSError as error:
             # It stays open, is written to as before, and is tried again at its next age.
             self._uncut.failed(stream=self._stream.name, reason=str(error))
@@ -426,8 +426,7 @@ class Journal:
         if segment is None:
             return
         # Before any path is touched: it may lead to what another gateway has by now.
-        self._spool.holding.look()
-        self._spool.holding.check()
+        self._spool.holding.must_hold()
         if segment.is_adrift or not disk.is_at(segment.path, segment.descriptor):
             segment.is_adrift = True
             self._recover_adrift(segment)
@@ -463,8 +462,7 @@ class Journal:
         """
         before = segment.synced
         self._cut_off_last_round(segment)
-        self._spool.holding.look()
-        self._spool.holding.check()
+        self._spool.holding.must_hold()
         if disk.is_at(segment.path, segment.descriptor, segment.synced):
             # What stood in the way is gone.
             segment.is_adrift = False

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gateway import cachedir, disk, names
+from gateway.ballast import BALLAST
 from gateway.errors import StartError
 from gateway.holding import LOCK, RECORD, Holding
 from gateway.keynumbers import NUMBERS
@@ -21,7 +22,7 @@ from gateway.streams import Kind, Stream
 FORMAT_VERSION = 3
 _FORMAT_BYTES = 32
 # What stands in a `cache_dir` beside received data.
-OWN_FILES = frozenset({LOCK, RECORD, "FORMAT", NUMBERS})
+OWN_FILES = frozenset({LOCK, RECORD, "FORMAT", NUMBERS, BALLAST})
 # How many of the oldest files one claim or one look for work picks: the memory it needs, whatever the backlog.
 PICKED_FILES = 10_000
 # What waits for a batch.

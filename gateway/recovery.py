@@ -70,8 +70,7 @@ def recover_process(spool: Spool, pid: int) -> Found:
         OSError: the disk does not let it; nothing was lost, and it has to be tried again.
     """
     # Another gateway's process may have the same number, in a directory that is not this one's any more.
-    spool.holding.look()
-    spool.holding.check()
+    spool.holding.must_hold()
     found = Found()
     _erase_drafts(spool, found, f".{pid}")
     for stream in spool.streams:
@@ -100,6 +99,9 @@ class _StreamRecovery:
         self.newest = 0
 
     def run(self) -> None:
+        # What a recovery had counted that failed in the middle is found once more.
+        self._spool.census.waiting[self._stream.name].reset()
+        self._spool.census.claimable[self._stream.name].reset()
         if self._stream.kind is Kind.REPORTS:
             self._claimed_batches()
             self._sealed_batches()

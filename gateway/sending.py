@@ -34,7 +34,7 @@ class Sending:
         self._log = log
         self._store = store
         self._on_defect = on_defect
-        self._batchers: list[Batcher] = []
+        self._batchers: dict[str, Batcher] = {}
         self._lanes: dict[str, Lane] = {}
         self._sealing: list[asyncio.Task[None]] = []
         self._delivering: list[asyncio.Task[None]] = []
@@ -63,13 +63,13 @@ class Sending:
                     on_sealed=lane.wake,
                     log=log,
                 )
-                self._batchers.append(batcher)
+                self._batchers[stream.name] = batcher
                 wake = batcher.wake
             spool.on_commit(stream, partial(from_any_thread, loop, wake))
 
     def start(self) -> None:
         """Begin; from now on what waits is sent."""
-        self._sealing = [self._watched(batcher.run()) for batcher in self._batchers]
+        self._sealing = [self._watched(batcher.run()) for batcher in self._batchers.values()]
         self._delivering = [self._watched(lane.run()) for lane in self._lanes.values()]
 
     def _watched(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -77,14 +77,16 @@ class Sending:
 
     def trouble(self) -> list[str]:
         """What keeps streams from being delivered, for `/ready`."""
-        return [f"{name}: {lane.trouble}" for name, lane in self._lanes.items() if lane.trouble is not None]
+        delivering = [f"{name}: {lane.trouble}" for name, lane in self._lanes.items() if lane.trouble is not None]
+        batching = [f"aggregation of {name}: {it.trouble}" for name, it in self._batchers.items() if it.trouble is not None]
+        return delivering + batching
 
     async def drain(self) -> None:
         """Seal and send all there is, and return when nothing is left that can be sent without a person's help."""
-        for batcher in self._batchers:
+        for batcher in self._batchers.values():
             batcher.stop()
         await asyncio.gather(*self._sealing, return_exceptions=True)
-        await asyncio.gather(*(batcher.seal_everything() for batcher in self._batchers))
+        await asyncio.gather(*(batcher.seal_everything() for batcher in self._batchers.values()))
         # Only now is there nothing to come, so that a lane that finds nothing may end.
         for lane in self._lanes.values():
             lane.drain()

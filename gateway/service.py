@@ -132,9 +132,13 @@ class Service:
             self._watch_signals()
             await self._listen()
             self._sending.start()
-            watching = watched(ClockWatch(self._log).run(), self._log, "clock")
+            watching = [
+                watched(ClockWatch(self._log).run(), self._log, "clock"),
+                watched(self._spool.ballast.keep(), self._log, "ballast"),
+            ]
             await self._stop.wait()
-            watching.cancel()
+            for each in watching:
+                each.cancel()
             return await self._drain()
         finally:
             self._listeners.withdraw()
@@ -150,15 +154,16 @@ class Service:
         self._spool.acquire()
         try:
             if needs_adoption(self._spool):
-                adopted = adopt(self._spool)
+                adopted = self._spool.ballast.take(lambda: adopt(self._spool))
                 if adopted.kept:
                     self._log.warning("FORMAT restored", kept=adopted.kept)
                 self._log.info("spool adopted", **asdict(adopted))
-            self._must_hold()
-            self._spool.lay_out()
+            self._spool.holding.must_hold()
+            self._spool.ballast.take(self._spool.lay_out)
             self._spool.holding.know(self._spool.directories())
-            found = recover(self._spool)
-            self._must_hold()
+            found = self._spool.ballast.take(lambda: recover(self._spool))
+            self._spool.holding.must_hold()
+            self._spool.ballast.lay()
         except OSError as error:
             raise StartError(
                 f"cache_dir {self._spool.root} cannot be put in order ({error}): mend the disk and start again"
@@ -169,11 +174,6 @@ class Service:
         if (fault := room_fault(self._spool.root, reserve, is_empty=not self._waiting_files())) is not None:
             # What waits has to be delivered all the same.
             self._log.error("disk too small", reason=fault)
-
-    def _must_hold(self) -> None:
-        """OSError if the directory has become another one, or another gateway's, since it was taken."""
-        self._spool.holding.look()
-        self._spool.holding.check()
 
     def _found_again(self) -> None:
         """The directory is where it was at the start: what was given up in the middle is counted, and sent."""

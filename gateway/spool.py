@@ -1,7 +1,7 @@
 """The spool: received data on disk, its states, and the steps from one to the next.
 
     cache_dir/
-        .lock   .owner   FORMAT   NUMBERS   tmp/   quarantine/
+        .lock   .owner   FORMAT   NUMBERS   BALLAST   tmp/   quarantine/
         <report stream>/
             <name>.jsonl.open                 written by a journal
             <name>.jsonl                      a cut segment
@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway import disk, layout, names
+from gateway.ballast import Ballast
 from gateway.board import Board
 from gateway.census import Census
 from gateway.errors import Unanswerable
@@ -98,6 +99,7 @@ class Spool(Layout):
         self.census = Census(self, board)
         self.quarantine = Quarantine(self.quarantine_directory, timestamps, log, metrics)
         self.numbers = KeyNumbers(root, {stream: self.uploading(stream) for stream in streams}, self.new_tmp, log)
+        self.ballast = Ballast(root, lambda: self.holding.must_hold(), self.new_tmp, log)
         self.writers: dict[str, Cuttable] = {}
         self._unsettled = {stream.name: Unsettled(board, f"unsettled {stream.name}") for stream in streams}
         self._listeners: dict[str, Callable[[], None]] = {}

@@ -30,6 +30,11 @@ class Tally:
             self._cells.mine[0] += files
             self._cells.mine[1] += size
 
+    def reset(self) -> None:
+        """Begin to count at nothing, as this process does."""
+        with self.lock:
+            self._cells.mine[0] = self._cells.mine[1] = 0
+
     def forget(self, column: int) -> None:
         """Nothing is left of what the process of a column has counted."""
         self._cells.columns[column][0] = self._cells.columns[column][1] = 0

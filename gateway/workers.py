@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
 from gateway.board import Board
 from gateway.channel import Setup
@@ -233,7 +234,7 @@ class Workers:
         self._unrecovered.add(worker.pid)
         while True:
             try:
-                found = await asyncio.to_thread(recover_process, self._spool, worker.pid)
+                found = await asyncio.to_thread(self._spool.ballast.take, partial(recover_process, self._spool, worker.pid))
             except OSError as error:
                 self._log.error("worker not recovered", worker=worker.column, pid=worker.pid, reason=str(error))
                 worker.close_sockets()

@@ -110,6 +110,7 @@ async def running(folder: Path, *, count: int = 2) -> AsyncIterator[Bench]:
     spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=Metrics(board), board=board)
     spool.acquire()
     spool.lay_out()
+    assert spool.ballast.lay()
     recover(spool)
     workers = Workers(config, spool, board, log, degraded=lambda: degraded, on_defect=lambda: defects.append("nobody"))
     listeners = Listeners(listening_sockets([HOST], 0, count), [])

@@ -32,7 +32,7 @@ LAYERS = (
         "disk",
         """
         recovery adoption adopted_reports goedition journal writefault diskroom
-        spool keynumbers census quarantine layout holding cachedir sidecar tallies unsettled disk
+        spool ballast keynumbers census quarantine layout holding cachedir sidecar tallies unsettled disk
         """,
     ),
     (

@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import io
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from fixtures_spool import HOST, USAGE, WAIT_S, Bench, batch_and_deliver, open_b
 
 from gateway import aggregate, batching, disk, names
 from gateway.aggregate import Summary
+from gateway.ballast import BALLAST
 from gateway.batching import Batcher, Summaries
 from gateway.stores.local import LocalStore
 
@@ -317,6 +318,26 @@ async def test_what_does_not_fit_once_more_is_sealed_as_it_is(start: Open, bench
     assert bench.spool.census.claimable[USAGE.name].files == 0
 
 
+async def test_a_round_that_finds_no_room_is_gone_once_more(start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even a rename is granted the ballast gives its room, at once and without a line of a failure."""
+    bench.spool.ballast.lay()
+    bench.report(b"1")
+    place = disk.place
+
+    def not_granted(source: Path, target: Path) -> None:
+        if (bench.spool.root / BALLAST).exists():
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        place(source, target)
+
+    monkeypatch.setattr(disk, "place", not_granted)
+    line = start(interval_s=0.01)
+    line.run()
+    await soon(line.was_sealed)
+    assert line.archives() == [b"1\n"]
+    await line.end()
+    assert [told["event"] for told in bench.told() if told["level"] != "info"] == ["ballast given up"]
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 async def test_a_batch_that_was_claimed_before_the_disk_was_full_goes_too(
     code: int, start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch
@@ -439,11 +460,21 @@ async def test_a_failure_is_told_and_tried_again_soon(start: Open, bench: Bench,
     line = start(max_batch_bytes=2)
     draft = bench.spool.new_tmp()
     draft.write_bytes(b"1\n")
+    troubles: set[str | None] = set()
+    write = disk.write_all
+
+    def noting(descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
+        troubles.add(line.batcher.trouble)
+        return write(descriptor, buffers)
+
+    monkeypatch.setattr(disk, "write_all", noting)
     line.run()
     bench.spool.commit_report(USAGE, draft, bench.spool.timestamps.next(), "u")
     await soon(line.was_sealed)
     assert line.archives() == [b"1\n"]
     await line.end()
+    assert troubles == {None, "[Errno 5] Input/output error"}
+    assert line.batcher.trouble is None
     assert [told["event"] for told in bench.told() if told["event"].startswith("aggregation")] == [
         "aggregation failed",
         "aggregation recovered",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from types import TracebackType
 
 from reliability.row import CannotRun
@@ -37,6 +38,11 @@ class Namespace:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
+
+    def seen(self, path: Path) -> Path:
+        """A path in it, as it is seen from outside."""
+        assert self._holder is not None  # asked within the block
+        return Path(f"/proc/{self._holder.pid}/root{path}")
 
     def run(self, *command: str) -> None:
         """Run a command in it; `CannotRun`, with what it says, where it fails."""

@@ -16,7 +16,7 @@ from integration.load import Request
 from reliability import scenario
 from reliability.confined import Confined
 from reliability.disk import breaks as disk_breaks
-from reliability.disk import elsewhere, small_spool, two_gateways
+from reliability.disk import elsewhere, quota, small_spool, two_gateways
 from reliability.disk import full as disk_full
 from reliability.disk.mistrust import wrongs
 from reliability.disk.owed import ToldLedger, owed
@@ -163,4 +163,5 @@ ROWS: tuple[Row, ...] = (
     *small_spool.ROWS,
     *two_gateways.ROWS,
     *elsewhere.ROWS,
+    *quota.ROWS,
 )
