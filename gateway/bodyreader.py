@@ -22,6 +22,7 @@ from gateway.guard import Ticket, too_large
 from gateway.largebody import LargeBody
 from gateway.pace import Pace
 from gateway.streams import Stream
+from gateway.tasks import STOOD_STILL_S
 
 Chunk = TypeVar("Chunk", bytes, memoryview)
 
@@ -36,6 +37,8 @@ WIDE_BODY_BYTES = 8 << 20
 WIDE_BODIES = 4
 # Chunks below this are put together as they come: an object of its own takes many times the byte that is in it.
 TINY_BYTES = 4096
+# How long is looked for what has come already, when the time of a client is over.
+LOOK_S = 0.05
 
 
 @dataclass(slots=True)
@@ -121,6 +124,8 @@ class BodyReader:
         # held early, the end of the body.
         self._limit: asyncio.Timeout | None = None
         self._is_asked = self._is_ended = False
+        # Whether its time was over, and it was looked once what had come by then.
+        self._has_looked = False
         self._put_back: Piece | None = None
         self.has_file = False
 
@@ -138,7 +143,7 @@ class BodyReader:
         size = 0
         self._share.held_since = 0.0
         while size < piece_bytes:
-            chunk = await self._next(self._incoming.body.readany(), held=size)
+            chunk = await self._next(self._incoming.body.readany, held=size)
             if chunk is None:
                 break
             if not chunk:
@@ -162,7 +167,7 @@ class BodyReader:
         view, size = buffer.view, 0
         self._share.held_since = 0.0
         while size < len(view):
-            chunk = await self._next(large.read_into(view[size:]), held=size or buffers.idle_bytes)
+            chunk = await self._next(partial(large.read_into, view[size:]), held=size or buffers.idle_bytes)
             if chunk is not None:
                 if not chunk:
                     self._check_length()
@@ -180,8 +185,11 @@ class BodyReader:
         """For as long as this lasts the client waits for the gateway."""
         return self._pace.standing()
 
-    async def _next(self, reading: Awaitable[Chunk], *, held: int) -> Chunk | None:
+    async def _next(self, read: Callable[[], Awaitable[Chunk]], *, held: int) -> Chunk | None:
         """More of the body, nothing at its end; None where what is held is wanted early.
+
+        What has come is read before the time of a client counts as over: there is one short look, and all of its time once
+        more where nobody could have read for long.
 
         Raises:
             BodyTimeout: the client is silent, or too slow.
@@ -189,25 +197,44 @@ class BodyReader:
             Overloaded: it is slow, and memory is short.
         """
         silence_s, left_s = self._pace.timeout_s, self._pace.left_s()
+        if left_s > 0:
+            self._has_looked = False
+        loop, patience_s, is_look = asyncio.get_running_loop(), max(0.0, min(silence_s, left_s)), False
+        while True:
+            due = loop.time() + patience_s
+            chunk = await self._read(read, due, held)
+            late_s = loop.time() - due
+            if late_s > 0:
+                self._pace.stood_still(late_s)
+            if chunk is not None:
+                break
+            if self._is_ended:
+                raise Overloaded("memory is short, and this body comes more slowly than any other: send it again later")
+            if self._was_asked():
+                return None
+            if late_s > STOOD_STILL_S:
+                patience_s, is_look = silence_s, False
+            elif is_look or (left_s <= 0 and self._has_looked):
+                raise self._too_slow(silence_s <= left_s)
+            else:
+                patience_s, is_look = LOOK_S, True
+                self._has_looked = left_s <= silence_s
+        if chunk:
+            self._count(len(chunk))
+        return chunk
+
+    async def _read(self, read: Callable[[], Awaitable[Chunk]], due: float, held: int) -> Chunk | None:
+        """What comes until then, by the clock of the loop; None if nothing does, or the memory asks for something."""
         share = self._share
         try:
-            async with asyncio.timeout(min(silence_s, left_s)) as self._limit:
+            async with asyncio.timeout_at(due) as self._limit:
                 share.end = self._end
                 if held:
                     share.held_since = share.held_since or time.monotonic()
                     share.write_early = self._write_early
-                chunk = await reading
+                return await read()
         except TimeoutError:
-            if self._is_ended:
-                raise Overloaded("memory is short, and this body comes more slowly than any other: send it again later") from None
-            if self._was_asked():
-                return None
-            if silence_s <= left_s:
-                raise BodyTimeout(f"no byte of the body came for {silence_s:g} seconds") from None
-            raise BodyTimeout(
-                f"the body comes more slowly than {self._pace.min_bytes_per_s} bytes a second, the least that "
-                "limits.body_min_rate allows"
-            ) from None
+            return None
         except RequestPayloadError as error:
             # Nothing of it is worth reading after the answer.
             self._incoming.body.feed_eof()
@@ -216,9 +243,14 @@ class BodyReader:
             raise ClientGone("the client closed the connection in the middle of the body") from error
         finally:
             share.write_early = share.end = None
-        if chunk:
-            self._count(len(chunk))
-        return chunk
+
+    def _too_slow(self, is_silent: bool) -> BodyTimeout:
+        if is_silent:
+            return BodyTimeout(f"no byte of the body came for {self._pace.timeout_s:g} seconds")
+        return BodyTimeout(
+            f"the body comes more slowly than {self._pace.min_bytes_per_s} bytes a second, the least that "
+            "limits.body_min_rate allows"
+        )
 
     def _check_length(self) -> None:
         """At the end: a body shorter than its announced length is never kept as if it were whole, wherever the rest was lost."""

@@ -16,6 +16,7 @@ from yarl import URL
 
 from gateway.errors import GatewayError, MalformedRequest
 from gateway.framing import POISON, Framing
+from gateway.tasks import STOOD_STILL_S
 
 SERVER = "lightfile6-insights-gateway"
 # The sender of a request that came by the Unix socket, in place of an address.
@@ -63,6 +64,13 @@ class Connection(RequestHandler):
         """The client is gone."""
         self._forget_unread()
         super().connection_lost(exc)
+
+    def _process_keepalive(self) -> None:
+        """Not idle while this process stood still: a request may have come, and is read first."""
+        now = self._loop.time()
+        if now - self._next_keepalive_close_time > STOOD_STILL_S:
+            self._next_keepalive_close_time = now + self._keepalive_timeout
+        super()._process_keepalive()
 
     @property
     def idle_since(self) -> float | None:
@@ -154,8 +162,8 @@ class Connection(RequestHandler):
             self._wait_until_read(self.transport)
 
     def _wait_until_read(self, transport: asyncio.Transport) -> None:
-        unread = transport.get_write_buffer_size()
-        self._unread = self._loop.call_later(self._keepalive_timeout, self._give_up, transport, unread)
+        unread, due = transport.get_write_buffer_size(), self._loop.time() + self._keepalive_timeout
+        self._unread = self._loop.call_at(due, self._give_up, transport, unread, due)
 
     def resume_writing(self) -> None:
         """It reads again."""
@@ -167,13 +175,14 @@ class Connection(RequestHandler):
             self._unread.cancel()
             self._unread = None
 
-    def _give_up(self, transport: asyncio.Transport, unread_before: int) -> None:
+    def _give_up(self, transport: asyncio.Transport, unread_before: int, due: float) -> None:
         """The time of an idle connection is over; one that has read something since has it once more.
 
-        aiohttp may have closed it meanwhile, which waits until all that was answered is read.
+        So has one whose time was over while this process stood still, and gave it nothing to read. aiohttp may have closed it
+        meanwhile, which waits until all that was answered is read.
         """
         self._unread = None
-        if transport.get_write_buffer_size() < unread_before:
+        if transport.get_write_buffer_size() < unread_before or self._loop.time() - due > STOOD_STILL_S:
             self._wait_until_read(transport)
         else:
             transport.abort()

@@ -78,7 +78,10 @@ class Pace:
         try:
             yield
         finally:
-            waited_s = self._monotonic() - begun
-            self._grace_until += waited_s
-            self._credit_until += waited_s
-            self._measured_from += waited_s
+            self.stood_still(self._monotonic() - begun)
+
+    def stood_still(self, seconds: float) -> None:
+        """For so long nothing of it could have been read."""
+        self._grace_until += seconds
+        self._credit_until += seconds
+        self._measured_from += seconds

@@ -1,4 +1,4 @@
-"""Tasks that end when they are told to, and by themselves never should."""
+"""Tasks that end when they are told to, and by themselves never should; timers that ran out while nothing ran."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway.log import Log
+
+# A timer that is so late ran out while the machine, or this process, stood still: what had come by then is looked at first.
+STOOD_STILL_S = 1.0
 
 
 def watched(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 
 import pytest
@@ -60,3 +61,30 @@ async def test_what_failed_is_not_kept() -> None:
         assert [body() for body in sent] == [None]
     finally:
         gc.enable()
+
+
+async def test_an_answer_that_came_while_nothing_ran_counts() -> None:
+    """A patience that was over while the machine stood still is given once more: the answer may be there."""
+    answered = asyncio.get_running_loop().create_future()
+
+    async def call() -> str:
+        return str(await answered)
+
+    def stands_still() -> None:
+        time.sleep(1.4)
+        # Only now does the loop see what has come.
+        asyncio.get_running_loop().call_later(0.05, answered.set_result, "taken")
+
+    asyncio.get_running_loop().call_soon(stands_still)
+    assert await unless_silent(call(), lambda: 0, lambda _: 0.2) == "taken"
+
+
+async def test_silence_ends_all_the_same() -> None:
+    """Where nothing stood still it is given up."""
+    never = asyncio.get_running_loop().create_future()
+
+    async def call() -> None:
+        await never
+
+    with pytest.raises(TimeoutError):
+        await unless_silent(call(), lambda: 0, lambda _: 0.05)

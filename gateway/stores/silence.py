@@ -8,8 +8,11 @@ whole body is given up, the next one has twice the patience, as far as a body of
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+from gateway.tasks import STOOD_STILL_S
 
 T = TypeVar("T")
 
@@ -74,7 +77,14 @@ async def unless_silent(call: Coroutine[Any, Any, T], position: Callable[[], int
     running = asyncio.ensure_future(call)
     before = -1
     try:
-        while not (await asyncio.wait({running}, timeout=patience_s(max(0, before))))[0]:
+        while True:
+            patience = patience_s(max(0, before))
+            due = time.monotonic() + patience
+            if (await asyncio.wait({running}, timeout=patience))[0]:
+                break
+            if time.monotonic() - due > STOOD_STILL_S:
+                # While the machine, or this process, stood still nobody could have read an answer.
+                continue
             if (now := position()) == before:
                 raise TimeoutError(f"nothing was taken or answered for {patience_s(now):g} seconds or more")
             before = now
