@@ -120,6 +120,11 @@ class Ballast:
 
     def _look_after(self) -> bool:
         """Whether it is there, or was laid down now."""
+        try:
+            self._must_hold()
+        except OSError:
+            # What is known of the directory is not so any more, and that is told where it is found.
+            return True
         if self.is_given_up():
             return self.lay()
         with self._lock:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gateway import descriptors
 from gateway.adoption import adopt, needs_adoption
@@ -139,12 +139,13 @@ class Service:
             await self._stop.wait()
             for each in watching:
                 each.cancel()
-            return await self._drain()
+            code = await self._drain()
+            if self._timed_out:
+                self._leave(code)
+            return code
         finally:
             self._listeners.withdraw()
-            if not self._timed_out:
-                # Else a thread may still be at work on the spool: the lock goes with the process.
-                self._spool.release()
+            self._spool.release()
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -293,6 +294,12 @@ class Service:
         if self._is_miscounted and not self._timed_out:
             await asyncio.to_thread(self._recount)
         return self._stopped(begun)
+
+    def _leave(self, code: int) -> NoReturn:
+        """End at once: a thread may hang in a disk that never answers, and nobody is left who would wait for it."""
+        self._listeners.withdraw()
+        self._log.close()
+        os._exit(code)
 
     def _stopped(self, begun: float) -> int:
         waiting = self._waiting_files()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -156,6 +159,34 @@ def test_who_never_ends_is_abandoned(tmp_path: Path) -> None:
         assert lines(gateway) == [b"1"]
         assert gateway.left() == []
         assert slow.closed()
+
+
+def test_a_disk_that_hangs_holds_up_no_stop(tmp_path: Path) -> None:
+    """Where threads wait for a disk that never answers the stop ends in its time; what was acknowledged is there afterwards."""
+    if shutil.which("bindfs") is None or os.geteuid():
+        pytest.skip("needs bindfs (Debian: bindfs), and root")
+    below, spool = tmp_path / "below", tmp_path / "spool"
+    below.mkdir()
+    spool.mkdir()
+    with subprocess.Popen(["bindfs", "-f", str(below), str(spool)]) as mount:
+        try:
+            until(lambda: spool.is_mount(), "the directory to be mounted")
+            gateway = LocalGateway(tmp_path, {"shutdown": {"drain_timeout": "1s"}})
+            gateway.start()
+            assert gateway.put("/usage", b"1") == 204
+            mount.send_signal(signal.SIGSTOP)
+            assert gateway.stop() == 3
+            assert gateway.events("drain timed out")
+        finally:
+            mount.send_signal(signal.SIGCONT)
+            subprocess.run(["umount", "--lazy", str(spool)], check=True)
+            mount.wait(20)
+    below.rename(tmp_path / "mended")
+    spool.rmdir()
+    (tmp_path / "mended").rename(spool)
+    with running(tmp_path) as started:
+        assert started.stop() == 0
+    assert lines(started) == [b"1"]
 
 
 def test_what_cannot_be_sent_stays(tmp_path: Path) -> None:

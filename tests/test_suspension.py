@@ -14,9 +14,9 @@ from integration.deadlines import until
 from running import LocalGateway
 
 # So long it stands still; the timers are shorter.
-STILL_S = 1.7
+STILL_S = 2.3
 HEAD = b"PUT /usage HTTP/1.1\r\nHost: g\r\nUSER_TOKEN: alice\r\nContent-Length: %d\r\n\r\n"
-TIMEOUTS = {"LIGHTFILE6_LIMITS_KEEPALIVE_TIMEOUT": "300ms", "LIGHTFILE6_LIMITS_BODY_TIMEOUT": "300ms"}
+TIMEOUTS = {"LIGHTFILE6_LIMITS_KEEPALIVE_TIMEOUT": "1s", "LIGHTFILE6_LIMITS_BODY_TIMEOUT": "300ms"}
 
 
 @pytest.fixture(params=["true", "false"], ids=["fast lane", "ordinary lane"])
