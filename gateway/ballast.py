@@ -13,9 +13,11 @@ gone nothing is received, since what comes would take that room as well. When th
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import resource
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +34,8 @@ _MOST_BYTES, _LEAST_BYTES = 4 << 20, 256 << 10
 _WRITE_BYTES = 256 << 10
 # How often it is looked whether it is there, and how long that pause grows while it cannot be laid down.
 LAY_PAUSE_S, LAY_PAUSE_MAX_S = 1.0, 30.0
+# Not before nothing has asked for its room for so long.
+QUIET_S = 10.0
 
 T = TypeVar("T")
 
@@ -52,31 +56,49 @@ class Ballast:
         self._new_tmp = new_tmp
         self._told = Repeated(log, "ballast given up", "ballast laid down", level="warning")
         self._lock = threading.Lock()
-        # Bytes that it should have; 0 where there is to be none.
-        self._size = 0
+        # Bytes that it should have, decided once; 0 where there is to be none.
+        self.size = 0
+        self._is_decided = False
+        self._given_up_at = -math.inf
 
-    def expect(self) -> None:
-        """From now on it has to be there, on a disk that is large enough for one; OSError if the disk cannot be asked."""
+    def expect(self, size: int | None = None) -> None:
+        """From now on it has to be there, on a disk that is large enough for one; OSError if the disk cannot be asked.
+
+        Args:
+            size: what another process of the gateway has decided.
+        """
+        if size is not None:
+            self.size, self._is_decided = size, True
+        if self._is_decided:
+            return
         size = min(disk.file_system(self._path.parent).total_bytes // _PART_OF_DISK, _MOST_BYTES)
         # Where a process may not write so much, one that is smaller is better than none.
         limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
         if limit != resource.RLIM_INFINITY:
             size = min(size, limit)
-        self._size = 0 if size < _LEAST_BYTES else size
+        self.size, self._is_decided = 0 if size < _LEAST_BYTES else size, True
 
     def is_given_up(self) -> bool:
         """Whether its room is needed for what waits, so that nothing may be received."""
-        return self._size > 0 and not os.path.lexists(self._path)
+        return self.size > 0 and not os.path.lexists(self._path)
 
     def give_up(self, error: OSError) -> bool:
         """Give its room to a step that has met `error`; whether that is worth taking the step once more."""
         if not is_full(error):
             return False
         with self._lock:
+            # Also where there is nothing to give: what has found no room now is to find it when it tries again.
+            self._given_up_at = time.monotonic()
             if not os.path.lexists(self._path):
                 return False
-            disk.remove(self._path)
             self._told.failed(reason=str(error))
+            try:
+                # First what it holds: some file systems grant that where they grant no removal.
+                disk.shorten(self._path, 0)
+                disk.remove(self._path)
+            except OSError:
+                # The caller has the error that matters.
+                return False
         return True
 
     def take(self, step: Callable[[], T]) -> T:
@@ -94,7 +116,7 @@ class Ballast:
             self._must_hold()
             self.expect()
             with self._lock:
-                if self._size and not self._is_laid():
+                if self.size and not self._is_laid():
                     self._write()
         except OSError as error:
             with self._lock:
@@ -105,7 +127,7 @@ class Ballast:
     def _write(self) -> None:
         draft = self._new_tmp()
         try:
-            disk.write_chunks(draft, (os.urandom(_WRITE_BYTES) for _ in range(self._size // _WRITE_BYTES)))
+            disk.write_chunks(draft, (os.urandom(_WRITE_BYTES) for _ in range(self.size // _WRITE_BYTES)))
             disk.replace(draft, self._path)
         finally:
             disk.remove(draft)
@@ -126,13 +148,13 @@ class Ballast:
             # What is known of the directory is not so any more, and that is told where it is found.
             return True
         if self.is_given_up():
-            return self.lay()
+            return time.monotonic() - self._given_up_at > QUIET_S and self.lay()
         with self._lock:
             self._told.ended()
         return True
 
     def _is_laid(self) -> bool:
         try:
-            return self._path.stat().st_size >= self._size // 2
+            return self._path.stat().st_size >= self.size // 2
         except FileNotFoundError:
             return False

@@ -200,11 +200,12 @@ class BodyReader:
         if left_s > 0:
             self._has_looked = False
         loop, patience_s, is_look = asyncio.get_running_loop(), max(0.0, min(silence_s, left_s)), False
+        has_stood_still = False
         while True:
             due = loop.time() + patience_s
             chunk = await self._read(read, due, held)
             late_s = loop.time() - due
-            if late_s > 0:
+            if late_s > LOOK_S:
                 self._pace.stood_still(late_s)
             if chunk is not None:
                 break
@@ -212,8 +213,8 @@ class BodyReader:
                 raise Overloaded("memory is short, and this body comes more slowly than any other: send it again later")
             if self._was_asked():
                 return None
-            if late_s > STOOD_STILL_S:
-                patience_s, is_look = silence_s, False
+            if late_s > STOOD_STILL_S and not has_stood_still:
+                patience_s, is_look, has_stood_still = silence_s, False, True
             elif is_look or (left_s <= 0 and self._has_looked):
                 raise self._too_slow(silence_s <= left_s)
             else:

@@ -47,6 +47,7 @@ class Setup:
         is_inherited: whether the sockets stay open when the gateway ends.
         owner: in the record of the `cache_dir`, see `holding.py`.
         directories: which those of the `cache_dir` have to be.
+        ballast: bytes of it, see `ballast.py`.
     """
 
     config: Config
@@ -59,6 +60,7 @@ class Setup:
     is_inherited: bool = False
     owner: str = ""
     directories: tuple[tuple[int, int], ...] = ()
+    ballast: int = 0
 
 
 async def open_channel(end: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -165,7 +165,9 @@ class Lane:
             found = await asyncio.to_thread(self._spool.deliverable, self._stream, known)
         except OSError as error:
             self._look_again = True
-            await asyncio.to_thread(self._spool.ballast.give_up, error)
+            if await asyncio.to_thread(self._spool.ballast.give_up, error):
+                self._wake.set()
+                return
             self._pause(Transient(f"the spool cannot be read: {error}"), self._monotonic())
             return
         self._queue.extend(found)
@@ -259,9 +261,12 @@ class Lane:
             else:
                 self._hold(parcel.path if parcel else path, identity, error)
         except (StoreError, OSError) as error:
-            if isinstance(error, OSError):
-                await asyncio.to_thread(self._spool.ballast.give_up, error)
-            self._later(parcel.path if parcel else path, identity, error, begun)
+            if isinstance(error, OSError) and await asyncio.to_thread(self._spool.ballast.give_up, error):
+                # At once: the room that it has now may be gone after a pause.
+                self._held.pop(identity, None)
+                self._queue.appendleft(parcel.path if parcel else path)
+            else:
+                self._later(parcel.path if parcel else path, identity, error, begun)
         except Exception as error:  # noqa: BLE001 (a defect of ours must hold up neither the thing nor its stream for ever)
             self._defect.met(error)
             self._later(parcel.path if parcel else path, identity, Transient(repr(error)), begun)

@@ -413,7 +413,7 @@ class Journal:
     def _try_to_restore(self) -> None:
         """Bring the segment back to its last synced byte; until that is done no report is accepted."""
         try:
-            self._restore()
+            self._spool.ballast.take(self._restore)
         except OSError as cause:
             self._hide_unsynced(cause)
             return

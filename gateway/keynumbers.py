@@ -3,15 +3,16 @@
 What is in a bucket does not say which keys were used: a reader may remove what it has read. So the last number of each hour
 and host is kept here, on the disk:
 
-    NUMBERS          `<stream> <hour>.<host> <number>` a line, the highest number counts
+    NUMBERS          `<bucket>/<prefix> <hour>.<host> <number>` a line, the highest number counts
 
 While a sealed file waits its name holds its number. Before it is removed the number is written to `NUMBERS`, and synced; so at
 every moment either of the two knows it. A disk that is full to the last byte is the one exception: what was acknowledged must
-be able to leave, and the number is written as soon as there is room.
+be able to leave, and the number is written as soon as there is room, at the latest with the next one.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -24,13 +25,13 @@ from gateway.repeated import Repeated
 from gateway.streams import Kind, Stream
 
 NUMBERS = "NUMBERS"
-# So many hours and hosts of streams are remembered, the latest: those of more than a hundred days for each of three streams.
+# So many hours and hosts are remembered, the latest: those of more than a hundred days for each of three streams.
 KEPT_SERIES = 10_000
 # The file is written anew when it has so many lines.
 MAX_LINES = 4 * KEPT_SERIES
 
 Series = tuple[str, str, str]
-_LINE = re.compile(rb"([!-~]+) (\d{10})\.([^. \n]+) (\d{1,18})\n")
+_LINE = re.compile(rb"([!-~]+) (\d{10})\.([0-9A-Za-z%~_-]+) (\d{1,18})\n")
 
 
 class KeyNumbers:
@@ -49,15 +50,22 @@ class KeyNumbers:
         self._new_tmp = new_tmp
         self._told = Repeated(log, "key numbers not kept", "key numbers kept")
         self._lock = threading.Lock()
-        # The last number that was given, by stream, hour and host; None as long as nobody has asked.
+        # The last number that was given; None as long as nobody has asked.
         self._given: dict[Series, int] | None = None
         # What the file is sure to say, and how many lines it has; one that is torn, or lacks something, is written anew.
         self._kept: dict[Series, int] = {}
         self._lines = 0
         self._is_whole = False
+        # Whether a number was given up to a disk that is full.
+        self._is_behind = False
+
+    def read(self) -> None:
+        """Read them now, before anything is delivered; what cannot be read is as good as lost, and is told."""
+        with self._lock:
+            self._read()
 
     def next(self, stream: Stream, batch: names.Batch) -> int:
-        """A number that no key of this stream, hour and host has had."""
+        """A number that no key of this bucket, prefix, hour and host has had."""
         with self._lock:
             given = self._read()
             series = _series(stream, batch)
@@ -81,27 +89,37 @@ class KeyNumbers:
             given = self._read()
             series = _series(stream, batch)
             given[series] = max(number, given.get(series, 0))
-            if number <= self._kept.get(series, 0):
-                return
-            try:
-                self._write(series, number)
-            except OSError as error:
-                self._is_whole = False
-                if not is_full(error):
-                    raise
-                self._told.failed(reason=str(error))
-                return
+            if number > self._kept.get(series, 0):
+                self._try(lambda: self._write(series, number))
+
+    def catch_up(self) -> None:
+        """Write down what found no room before, now that a file is gone; OSError as `keep`."""
+        with self._lock:
+            if self._is_behind:
+                self._try(self._write_anew)
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            self._is_whole = False
+            if not is_full(error):
+                raise
+            self._is_behind = True
+            self._told.failed(reason=str(error))
+        else:
+            self._is_behind = False
             self._told.ended()
 
     def _read(self) -> dict[Series, int]:
         if self._given is not None:
             return self._given
-        text = b"".join(disk.read_chunks(self._path)) if self._path.exists() else b""
+        text = self._text()
         lines = text.splitlines(keepends=True)
         for line in lines:
             if match := _LINE.fullmatch(line):
-                stream, hour, host = (part.decode("ascii") for part in match.groups()[:3])
-                self._kept[stream, hour, host] = max(int(match[4]), self._kept.get((stream, hour, host), 0))
+                place, hour, host = (part.decode("ascii") for part in match.groups()[:3])
+                self._kept[place, hour, host] = max(int(match[4]), self._kept.get((place, hour, host), 0))
         # What a crash has torn must not be continued by the next line.
         self._is_whole, self._lines = text.endswith(b"\n"), len(lines)
         given = self._kept.copy()
@@ -114,6 +132,15 @@ class KeyNumbers:
                     given[series] = max(parsed[1], given.get(series, 0))
         self._given = given
         return given
+
+    def _text(self) -> bytes:
+        if not os.path.lexists(self._path):
+            return b""
+        try:
+            return b"".join(disk.read_chunks(self._path))
+        except OSError as error:
+            self._told.failed(reason=str(error))
+            return b""
 
     def _write(self, series: Series, number: int) -> None:
         if self._is_whole and self._lines < MAX_LINES:
@@ -144,9 +171,10 @@ class KeyNumbers:
 
 
 def _series(stream: Stream, batch: names.Batch) -> Series:
-    return stream.name, batch.hour, batch.host
+    # Two streams may share a bucket.
+    return f"{stream.bucket}/{names.encode(stream.prefix)}", batch.hour, batch.host
 
 
 def _line(series: Series, number: int) -> bytes:
-    stream, hour, host = series
-    return f"{stream} {hour}.{host} {number}\n".encode("ascii")
+    place, hour, host = series
+    return f"{place} {hour}.{host} {number}\n".encode("ascii")

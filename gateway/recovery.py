@@ -55,6 +55,7 @@ def recover(spool: Spool) -> Found:
         recovery = _StreamRecovery(spool, stream, found)
         recovery.run()
         newest = max(newest, recovery.newest)
+    spool.numbers.read()
     spool.timestamps.start_above(newest)
     found.ahead_s = int(spool.timestamps.ahead_s())
     found.waiting_files = sum(tally.files for tally in spool.census.waiting.values())
@@ -242,6 +243,8 @@ class _StreamRecovery:
 
     def _sealed_batches(self) -> None:
         directory = self._spool.uploading(self._stream)
+        # A number that a killed run has given in a name must be durable before anything is sent under it.
+        disk.sync_directory(directory)
         for name in list(disk.names(directory)):
             path = directory / name
             if not disk.is_file(path):

@@ -55,6 +55,8 @@ DRAINED = 0
 FAILED = 1
 LEFT_DATA = 3
 SAME_SIGNAL_S = 1.0
+# Beyond what a stop may take it ends, whatever hangs.
+LAST_S = 15.0
 COUNT_PAUSE_S, COUNT_PAUSE_MAX_S = 0.1, 60.0
 
 
@@ -145,7 +147,9 @@ class Service:
             return code
         finally:
             self._listeners.withdraw()
-            self._spool.release()
+            if not self._timed_out:
+                # Else a thread may still be at work on the spool: the lock goes with the process.
+                self._spool.release()
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -276,6 +280,17 @@ class Service:
     async def _drain(self) -> int:
         begun = time.monotonic()
         shutdown = self._config.shutdown
+        # Where the event loop itself waits for a disk that hangs.
+        last = threading.Timer(shutdown.request_timeout + shutdown.drain_timeout + LAST_S, os._exit, (LEFT_DATA,))
+        last.daemon = True
+        last.start()
+        try:
+            return await self._drained(begun)
+        finally:
+            last.cancel()
+
+    async def _drained(self, begun: float) -> int:
+        shutdown = self._config.shutdown
         self._listeners.withdraw()
         await self._receiving.stop(DEFECT_PATIENCE_S if self._defect else shutdown.request_timeout)
         try:
@@ -298,6 +313,8 @@ class Service:
     def _leave(self, code: int) -> NoReturn:
         """End at once: a thread may hang in a disk that never answers, and nobody is left who would wait for it."""
         self._listeners.withdraw()
+        if isinstance(self._receiving, Workers):
+            self._receiving.kill()
         self._log.close()
         os._exit(code)
 

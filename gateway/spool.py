@@ -357,7 +357,9 @@ class Spool(Layout):
         try:
             disk.place(source, target)
         except OSError:
-            if not os.path.lexists(target):
+            try:
+                target.lstat()
+            except FileNotFoundError:
                 self.numbers.give_back(stream, batch, number)
             raise
         return target
@@ -464,8 +466,15 @@ class Spool(Layout):
         parsed = names.parse_sealed(sealed.name)
         assert parsed is not None  # only sealed files are given here
         target = sealed.with_name(parsed[0].sealed(number, packed=names.is_packed(sealed.name)))
+        if number == 0:
+            # From then on its name does not say any more which number it had, and an attempt may have used it.
+            self._keep_number(next(stream for stream in self.streams if self.uploading(stream) == sealed.parent), sealed)
         with self.census.change():
             disk.place(sealed, target)
+            note = sealed.with_name(f"{sealed.name}.{names.UPLOAD_NOTE}")
+            if note.exists():
+                # Else nobody would abort that upload.
+                disk.replace(note, target.with_name(f"{target.name}.{names.UPLOAD_NOTE}"))
         disk.sync_directory(sealed.parent)
         return target
 
@@ -475,6 +484,7 @@ class Spool(Layout):
         self._keep_number(stream, path)
         self._remove(stream, path)
         disk.sync_directory(path.parent)
+        self.numbers.catch_up()
         if stream.kind is Kind.FILES:
             # After the body, durably: the other way round a crash would leave a body that nobody can name.
             disk.remove(sidecar_of(path))

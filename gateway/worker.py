@@ -91,7 +91,7 @@ class Worker:
         spool.holding = Holding(config.cache_dir, setup.owner)
         spool.holding.know(spool.directories(), setup.directories or None)
         spool.holding.watch(self._log)
-        spool.ballast.expect()
+        spool.ballast.expect(setup.ballast)
         loop = asyncio.get_running_loop()
         reader, self._writer = await open_channel(channel)
         for stream in streams:

@@ -169,6 +169,7 @@ class Workers:
             is_inherited=self._listeners.is_inherited,
             owner=self._spool.holding.owner,
             directories=tuple(self._spool.holding.identities()),
+            ballast=self._spool.ballast.size,
         )
         await worker.start(setup, self._spool.lock_descriptor, self._unrecovered)
         reading = asyncio.create_task(self._read(worker))
@@ -249,6 +250,11 @@ class Workers:
             self._is_miscounted.set()
         for stream in self._spool.streams:
             self._spool.committed(stream)
+
+    def kill(self) -> None:
+        """End every process at once; what they were doing is found by the next start."""
+        for worker in self._workers:
+            worker.kill()
 
     async def _count_anew(self) -> None:
         """Look for a moment in which nothing changes, less and less often: each look reads all names of the spool."""

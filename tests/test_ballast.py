@@ -93,6 +93,13 @@ def test_a_step_is_taken_once_more(bench: Bench, code: int) -> None:
     assert [line["event"] for line in bench.told("ballast given up")] == ["ballast given up"]
 
 
+def test_a_removal_that_is_refused_is_no_error_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step has failed with the error that matters, and is tried again later."""
+    monkeypatch.setattr(disk, "remove", lambda _: _raise(errno.EDQUOT))
+    assert not bench.spool.ballast.give_up(OSError(errno.EDQUOT, "no room"))
+    assert path_of(bench).stat().st_size == 0, "what it held is given up all the same"
+
+
 def test_another_fault_costs_nothing(bench: Bench) -> None:
     """A disk that fails for another reason has no use for room."""
     with pytest.raises(OSError, match="Input"):
@@ -123,6 +130,7 @@ async def test_it_is_laid_down_again_when_there_is_room(bench: Bench, monkeypatc
     """As long as there is none it is tried again, and what was written of it is removed each time."""
     monkeypatch.setattr(ballast, "LAY_PAUSE_S", 0.01)
     monkeypatch.setattr(ballast, "LAY_PAUSE_MAX_S", 0.01)
+    monkeypatch.setattr(ballast, "QUIET_S", 0.0)
     tries: list[Path] = []
     write = disk.write_chunks
 
@@ -144,6 +152,22 @@ async def test_it_is_laid_down_again_when_there_is_room(bench: Bench, monkeypatc
     await asyncio.wait([keeping])
     assert len(tries) == 4
     assert [line["event"] for line in bench.told() if "ballast" in line["event"]] == ["ballast given up", "ballast laid down"]
+
+
+async def test_it_is_not_laid_down_while_its_room_is_asked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what waits for its next attempt would find the room taken once more."""
+    monkeypatch.setattr(ballast, "LAY_PAUSE_S", 0.01)
+    monkeypatch.setattr(ballast, "LAY_PAUSE_MAX_S", 0.01)
+    monkeypatch.setattr(ballast, "QUIET_S", 0.5)
+    full = OSError(errno.ENOSPC, "no room")
+    keeping = asyncio.create_task(bench.spool.ballast.keep())
+    bench.spool.ballast.give_up(full)
+    for _ in range(8):
+        await asyncio.sleep(0.1)
+        assert not bench.spool.ballast.give_up(full), "it was laid down meanwhile"
+    await until(lambda: path_of(bench).exists())
+    keeping.cancel()
+    await asyncio.wait([keeping])
 
 
 async def test_it_is_not_laid_down_elsewhere(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

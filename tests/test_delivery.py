@@ -14,6 +14,7 @@ from fixtures_spool import HOST, HOUR, SPECIMEN, USAGE, WAIT_S, Bench, open_benc
 
 from gateway import delivery, disk, names, numbering
 from gateway.aggregate import aggregate
+from gateway.ballast import BALLAST
 from gateway.batching import Summaries
 from gateway.delivery import Lane
 from gateway.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
@@ -365,6 +366,24 @@ async def test_a_companion_is_stored_first(start: Start, bench: Bench) -> None:
     assert is_companion == [True, False, True, True, False]
     assert len(set(store.keys)) == 5
     assert store.keys[3] == f"{store.keys[4]}.meta.json"
+    assert empty(bench)
+
+
+async def test_what_finds_no_room_is_tried_again_at_once(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the room of the ballast, before anything else takes that."""
+    bench.seal(b"1")
+    bench.spool.ballast.lay()
+    remove = disk.remove
+
+    def not_granted(path: Path) -> None:
+        if path.suffix == ".gz" and (bench.spool.root / BALLAST).exists():
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        remove(path)
+
+    monkeypatch.setattr(disk, "remove", not_granted)
+    store = ScriptedStore(STORED, PRESENT)
+    await drained(bench, start(store, retry=RetryPolicy(3600.0, 3600.0, 3600.0), run=False))
+    assert len(store.puts) == 2
     assert empty(bench)
 
 

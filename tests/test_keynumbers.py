@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def test_the_number_is_durable_before_the_file_goes(bench: Bench, monkeypatch: p
         if not number:
             assert trace.first("write_file tmp/") < trace.first(written) < trace.first("sync_directory .")
             assert trace.first("sync_directory .") < trace.first("remove usage/uploading/")
-    assert (bench.spool.root / NUMBERS).read_text() == f"usage {HOUR}.{HOST} 1\nusage {HOUR}.{HOST} 2\n"
+    assert (bench.spool.root / NUMBERS).read_text() == f"usage/ {HOUR}.{HOST} 1\nusage/ {HOUR}.{HOST} 2\n"
 
 
 def test_what_is_set_aside_keeps_its_number(tmp_path: Path) -> None:
@@ -155,11 +156,14 @@ def test_a_crash_at_any_line_gives_no_number_twice() -> None:
     assert calls > 10
 
 
-@pytest.mark.parametrize("torn", [b"usage", b"usage 2026112113.host-1 9", b"\0\0\0", b"\xff usage 2026112113.host-1 9\n"])
+@pytest.mark.parametrize(
+    "torn",
+    [b"usage/", b"usage/ 2026112113.host-1 9", b"\0\0\0", b"\xff usage/ 2026112113.host-1 9\n", b"usage/ 2026112113.\xff 9\n"],
+)
 def test_a_torn_line_counts_for_nothing(bench: Bench, torn: bytes) -> None:
     """What a crash left of a line is no number, and the next one does not continue it."""
     path = bench.spool.root / NUMBERS
-    path.write_bytes(b"usage %s.%s 3\n" % (HOUR.encode(), HOST.encode()) + torn)
+    path.write_bytes(b"usage/ %s.%s 3\n" % (HOUR.encode(), HOST.encode()) + torn)
     numbers = numbers_of(bench)
     assert numbers.next(USAGE, BATCH) == 4
     numbers.keep(USAGE, BATCH, 4)
@@ -187,13 +191,66 @@ def test_a_full_disk_holds_up_no_delivery(bench: Bench, monkeypatch: pytest.Monk
             patch.setattr(disk, step, _failing(code))
         bench.spool.retire(USAGE, second)
         assert not second.exists()
-    assert numbers_of(bench).next(USAGE, BATCH) == 4, "as long as the third one waits"
+        assert not (bench.spool.root / NUMBERS).read_text().count(" 2\n")
     bench.spool.retire(USAGE, third)
     assert numbers_of(bench).next(USAGE, BATCH) == 4
     assert [line["event"] for line in bench.told() if "key numbers" in line["event"]] == [
         "key numbers not kept",
         "key numbers kept",
     ]
+
+
+def test_the_room_of_what_is_removed_is_enough(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last batch that leaves a full disk has its number written down when it is gone, and nothing else need come."""
+    sealed = bench.seal(b"1")
+    write = disk.write_file
+
+    def full(path: Path, data: bytes) -> None:
+        if sealed.exists():
+            raise OSError(errno.ENOSPC, "no room")
+        write(path, data)
+
+    monkeypatch.setattr(disk, "write_file", full)
+    bench.spool.retire(USAGE, sealed)
+    assert numbers_of(bench).next(USAGE, BATCH) == 2
+    assert [line["event"] for line in bench.told() if "key numbers" in line["event"]] == [
+        "key numbers not kept",
+        "key numbers kept",
+    ]
+
+
+def test_streams_that_share_a_place_share_its_numbers(bench: Bench) -> None:
+    """A key is of a bucket and a prefix, whatever stream it is for."""
+    numbers = bench.spool.numbers
+    same = replace(ERROR, bucket=USAGE.bucket, prefix=USAGE.prefix)
+    other = replace(USAGE, prefix="日 /")
+    assert [numbers.next(stream, BATCH) for stream in (USAGE, same, USAGE, other)] == [1, 2, 3, 1]
+    numbers.keep(other, BATCH, 1)
+    assert numbers_of(bench).next(other, BATCH) == 2
+
+
+def test_a_batch_that_goes_under_its_id_leaves_its_number_used(bench: Bench) -> None:
+    """An attempt may have stored it there; and the note of an upload goes with the file, so that somebody aborts that."""
+    sealed = bench.seal(b"1")
+    note = sealed.with_name(f"{sealed.name}.upload")
+    note.write_bytes(b"{}")
+    under_id = bench.spool.renumber(sealed, 0)
+    assert not note.exists()
+    assert under_id.with_name(f"{under_id.name}.upload").read_bytes() == b"{}"
+    assert numbers_of(bench).next(USAGE, BATCH) == 2
+
+
+@pytest.mark.parametrize("kind", ["directory", "unreadable"])
+def test_a_file_that_cannot_be_read_holds_up_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """It is as good as lost, and told."""
+    path = bench.spool.root / NUMBERS
+    if kind == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(b"usage/ 2026112113.host-1 9\n")
+        monkeypatch.setattr(disk, "read_chunks", _failing(errno.EIO))
+    assert numbers_of(bench).next(USAGE, BATCH) == 1
+    assert len(bench.told("key numbers not kept")) == 1
 
 
 def test_a_disk_that_fails_keeps_the_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +278,7 @@ def test_the_file_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
         numbers.keep(USAGE, batch, numbers.next(USAGE, batch))
         lines = (bench.spool.root / NUMBERS).read_text().splitlines()
         assert len(lines) <= 20
-        assert f"usage 20261121{hour:02}.{HOST} 1" in lines
+        assert f"usage/ 20261121{hour:02}.{HOST} 1" in lines
     later = numbers_of(bench)
     kept = [later.next(USAGE, names.new_batch(f"20261121{hour:02}", HOST, bytes(16))) for hour in range(30)]
     assert kept[-5:] == [2] * 5

@@ -1040,7 +1040,34 @@ async def test_an_upload_of_something_else_is_begun_anew(change: str, fake: Fake
     await store.close()
 
 
-@pytest.mark.parametrize("fault", [FORBIDDEN, NO_SUCH_UPLOAD, Fault(501, "NotImplemented")])
+async def test_an_upload_of_smaller_parts_is_aborted(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """A file that is sent whole since parts are larger leaves no parts of before behind."""
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    await _fails_at_its_last_part(fake, s3, target)
+    store = s3_store(settings(fake.endpoint, 2 * FAKE_PART * 2), 1)
+    assert await store.put(target) is Outcome.STORED
+    assert fake.operations() == ["HeadObject", "AbortMultipartUpload", "PutObject"]
+    assert (s3.unfinished(), notes(tmp_path)) == ([], [])
+    await store.close()
+
+
+async def test_an_upload_that_does_not_get_on_is_begun_anew(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
+    """One of which no further part arrives, whatever the reason, is not tried for ever."""
+    target = object_of(s3, file_of(tmp_path, data_of(2500)))
+    await _fails_at_its_last_part(fake, s3, target)
+    [before] = fake.uploads
+    fake.fail_always("UploadPart", DROPPED)
+    for _ in range(20):
+        with pytest.raises(Transient):
+            await s3.store.put(target)
+    assert before not in fake.uploads
+    assert len(fake.uploads) == 1
+    fake.fail_always("UploadPart", None)
+    assert await s3.store.put(target) is Outcome.STORED
+    assert (s3.unfinished(), notes(tmp_path)) == ([], [])
+
+
+@pytest.mark.parametrize("fault", [FORBIDDEN, NO_SUCH_UPLOAD, Fault(501, "NotImplemented"), Fault(500, "InternalError")])
 async def test_who_cannot_list_begins_anew(fault: Fault, fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
     """Where the store does not show what has arrived, the upload is aborted and begun anew, as if nothing had."""
     target = object_of(s3, file_of(tmp_path, data_of(2500)))

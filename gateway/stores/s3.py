@@ -152,9 +152,17 @@ class S3Store:
 
     async def put(self, target: Object) -> Outcome:
         """See `Store.put`."""
-        if not isinstance(target.source, Path) or target.size < self._options.part_size:
+        if not isinstance(target.source, Path):
             return await self._put_whole(target)
-        return await self._put_in_parts(target, target.source)
+        if target.size >= self._options.part_size:
+            return await self._put_in_parts(target, target.source)
+        if (note := self._uploads.note_of(target.source)).exists():
+            # Of a time when parts were smaller.
+            is_there = await self._holds_if_it_may_look(target)
+            await self._uploads.abandon(note)
+            if is_there:
+                return await self._whose(target)
+        return await self._put_whole(target)
 
     async def _put_whole(self, target: Object) -> Outcome:
         doing = f"putting {target.key}"
@@ -202,7 +210,7 @@ class S3Store:
                 await self._uploads.abandon(note)
                 return await self._whose(target)
             # What it proved of the bucket before it began is proved still.
-            begun = await self._uploads.resume(target, note, self._options.part_size)
+            begun = await self._uploads.resume(target, note, self._options.part_size, self._described(target))
         if begun is None:
             await self._prove_complete(target, note)
         described, conditional = self._described(target), self._is_conditional(target)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ MAX_PARTS = 10_000
 _FAREWELL_S = 2.0
 # There is no such upload; or the key is taken, or is being written by another, and then S3 wants the upload begun anew.
 _OVER_STATUSES = frozenset({404, 409, 412})
+# So often an upload is gone on with of which no further part has arrived.
+_STUCK_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Uploads:
     def __init__(self, calls: Calls, *, checksums: bool) -> None:
         self._calls = calls
         self._checksums = checksums
+        # By upload: how many parts had arrived when it was gone on with, and how often there were no more.
+        self._stuck: dict[str, tuple[int, int]] = {}
 
     @staticmethod
     def note_of(source: Path) -> Path:
@@ -111,36 +116,47 @@ class Uploads:
             # What cannot be aborted now is aborted by the next attempt, which finds the note.
             if _is_over(error, begun) or not await asyncio.to_thread(_is_noted, note):
                 with contextlib.suppress(StoreError):
-                    await self.abandon(note, _noted(target, upload_id))
+                    await self.abandon(note, self._noted(target, upload_id, part_size, described))
             raise
         except asyncio.CancelledError:
             if not _is_noted(note):
                 # The next start would not know of it.
                 with contextlib.suppress(StoreError, TimeoutError):
                     async with asyncio.timeout(_FAREWELL_S):
-                        await self._abort(_noted(target, upload_id))
+                        await self._abort(self._noted(target, upload_id, part_size, described))
             raise
+        self._stuck.pop(upload_id, None)
         if is_proved:
             await self.forget(note)
         return is_proved
 
-    async def resume(self, target: Object, note: Path, part_size: int) -> Begun | None:
+    async def resume(self, target: Object, note: Path, part_size: int, described: dict[str, Any]) -> Begun | None:
         """The upload that a note names, with the parts of it that have arrived; None where there is none to go on with.
 
-        One of another object, or in other parts, or that the store does not know, or not show, is over, and its note gone.
+        One of another object, described otherwise, or in other parts, that the store does not know, or not show, or of which
+        nothing more arrives, is over, and its note gone.
         """
         noted = await asyncio.to_thread(_read_note, note)
-        if noted is not None and noted == _noted(target, noted["upload_id"], part_size):
+        if noted is not None and noted == self._noted(target, noted["upload_id"], part_size, described):
             try:
                 arrived = await self._arrived(noted)
             except StoreError as error:
-                if isinstance(error, Transient) and error.status not in _OVER_STATUSES:
+                # A store that is busy or away says nothing of the upload; one that has just answered a look does.
+                if isinstance(error, Throttled) or (isinstance(error, Transient) and error.status == 0):
                     raise
             else:
-                numbers = range(1, 1 + sum(1 for _ in _ranges(target.size, part_size)))
-                return Begun(noted["upload_id"], arrived, all(number in arrived for number in numbers))
+                if not self._is_stuck(noted["upload_id"], len(arrived)):
+                    numbers = range(1, 1 + sum(1 for _ in _ranges(target.size, part_size)))
+                    return Begun(noted["upload_id"], arrived, all(number in arrived for number in numbers))
+        if noted is not None:
+            self._stuck.pop(noted["upload_id"], None)
         await self.abandon(note)
         return None
+
+    def _is_stuck(self, upload_id: str, arrived: int) -> bool:
+        before, attempts = self._stuck.get(upload_id, (-1, 0))
+        self._stuck[upload_id] = arrived, attempts + 1 if arrived == before else 0
+        return self._stuck[upload_id][1] >= _STUCK_ATTEMPTS
 
     async def try_out(self, proof: Object, note: Path, described: dict[str, Any], *, conditional: bool) -> bool:
         """Try each step of an upload, and return whether Complete refuses to replace an object.
@@ -179,11 +195,11 @@ class Uploads:
             if conditional or complete:
                 await self._complete(proof, upload_id, [part], conditional=conditional)
         except StoreError as error:
-            await self.abandon(note, _noted(proof, upload_id))
+            await self.abandon(note, self._noted(proof, upload_id, 0, described))
             if error.status == 412:
                 return True
             raise
-        await self.abandon(note, _noted(proof, upload_id))
+        await self.abandon(note, self._noted(proof, upload_id, 0, described))
         return False
 
     async def abandon(self, note: Path, begun: dict[str, str] | None = None) -> None:
@@ -199,6 +215,16 @@ class Uploads:
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
+    def _noted(self, target: Object, upload_id: str, part_size: int, described: dict[str, Any]) -> dict[str, str]:
+        """What a note says: which upload it is, and of what in which parts, so that only that goes on with it."""
+        settings = zlib.crc32(orjson.dumps([self._checksums, described], option=orjson.OPT_SORT_KEYS))
+        return {
+            "bucket": target.bucket,
+            "key": target.key,
+            "upload_id": upload_id,
+            "object": f"{target.metadata.get(target.identity, '')} {target.size} {part_size} {settings:08x}",
+        }
+
     async def _arrived(self, noted: dict[str, str]) -> dict[int, dict[str, Any]]:
         doing = f"looking for the parts of {noted['key']}"
         place = {"Bucket": noted["bucket"], "Key": noted["key"], "UploadId": noted["upload_id"]}
@@ -207,10 +233,10 @@ class Uploads:
         while True:
             answer = await self._calls.call("list_parts", doing, place | {"PartNumberMarker": marker})
             if not is_own(answer):
-                raise Transient(missing("any field of S3's own", doing, answer))
-            arrived |= {int(part["PartNumber"]): part for part in answer.get("Parts", ())}
+                raise Transient(missing("any field of S3's own", doing, answer), status=200)
+            arrived |= {part["PartNumber"]: part for part in answer.get("Parts", ()) if {"PartNumber", "ETag"} <= part.keys()}
             after = int(answer.get("NextPartNumberMarker") or 0)
-            if not answer.get("IsTruncated") or after <= marker:
+            if not answer.get("IsTruncated") or not marker < after <= MAX_PARTS:
                 return arrived
             marker = after
 
@@ -228,7 +254,7 @@ class Uploads:
         upload_id = str(answer.get("UploadId") or "")
         if not upload_id:
             raise Transient(missing("UploadId", doing, answer))
-        noted = _noted(target, upload_id, part_size)
+        noted = self._noted(target, upload_id, part_size, described)
         try:
             await asyncio.to_thread(_write_note, note, orjson.dumps(noted))
         except OSError as error:
@@ -296,16 +322,6 @@ def _is_over(error: StoreError | OSError, begun: Begun) -> bool:
     if not isinstance(error, Transient) or error.status in _OVER_STATUSES:
         return True
     return begun.is_whole and error.status != 0 and not isinstance(error, Throttled)
-
-
-def _noted(target: Object, upload_id: str, part_size: int = 0) -> dict[str, str]:
-    """What a note says: which upload it is, and of what in which parts, so that only that goes on with it."""
-    return {
-        "bucket": target.bucket,
-        "key": target.key,
-        "upload_id": upload_id,
-        "object": f"{target.metadata.get(target.identity, '')} {target.size} {part_size}",
-    }
 
 
 def _is_noted(note: Path) -> bool:
