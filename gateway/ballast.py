@@ -147,7 +147,7 @@ class Ballast:
         except OSError:
             # What is known of the directory is not so any more, and that is told where it is found.
             return True
-        if self.is_given_up():
+        if self.size and not self._is_laid():
             return time.monotonic() - self._given_up_at > QUIET_S and self.lay()
         with self._lock:
             self._told.ended()
