@@ -112,9 +112,11 @@ def _recover(site: Site) -> Outcome:
 
 def _upgrade(site: Site) -> Outcome:
     outcome = Outcome()
-    for number in range(1, FORMAT_VERSION):
+    formats = range(1, FORMAT_VERSION)
+    for number in formats:
         (folder := site.folder / str(number)).mkdir()
-        outcome.join(_each(replace(site, folder=folder), Upgrade(number), lambda _: True))
+        share = replace(site, folder=folder, share=site.share / len(formats))
+        outcome.join(_each(share, Upgrade(number), lambda _: True))
     return outcome
 
 
