@@ -12,6 +12,7 @@ be able to leave, and the number is written as soon as there is room, at the lat
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -103,7 +104,8 @@ class KeyNumbers:
             write()
         except OSError as error:
             self._is_whole = False
-            if not is_full(error):
+            # A directory of that name is somebody else's, and a person's to remove; what waits must not wait for that.
+            if not is_full(error) and error.errno != errno.EISDIR:
                 raise
             self._is_behind = True
             self._told.failed(reason=str(error))
