@@ -47,7 +47,7 @@ class Ballast:
         root: the `cache_dir`.
         must_hold: raises OSError where the directory is not this gateway's, or not where it was.
         new_tmp: gives the name of a draft.
-        log: where it is told.
+        log: gets a line when it is given up, and when it is laid down again.
     """
 
     def __init__(self, root: Path, must_hold: Callable[[], object], new_tmp: Callable[[], Path], log: Log) -> None:
@@ -114,6 +114,10 @@ class Ballast:
         """Lay it down, if it is not there or not as large as it should be; False, and a line in the log, if that cannot be."""
         try:
             self._must_hold()
+        except OSError:
+            # The watch over the directory logs that.
+            return False
+        try:
             self.expect()
             with self._lock:
                 if self.size and not self._is_laid():
@@ -142,11 +146,6 @@ class Ballast:
 
     def _look_after(self) -> bool:
         """Whether it is there, or was laid down now."""
-        try:
-            self._must_hold()
-        except OSError:
-            # What is known of the directory is not so any more, and that is told where it is found.
-            return True
         if self.size and not self._is_laid():
             return time.monotonic() - self._given_up_at > QUIET_S and self.lay()
         with self._lock:

@@ -61,7 +61,7 @@ class KeyNumbers:
         self._is_behind = False
 
     def read(self) -> None:
-        """Read them now, before anything is delivered; what cannot be read is as good as lost, and is told."""
+        """Read them now, before anything is delivered; what cannot be read is as good as lost, and logged."""
         with self._lock:
             self._read()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from gateway import cachedir, disk, names
 from gateway.ballast import BALLAST
-from gateway.errors import StartError
+from gateway.errors import StartError, is_full
 from gateway.holding import LOCK, RECORD, Holding
 from gateway.keynumbers import NUMBERS
 from gateway.streams import Kind, Stream
@@ -186,7 +185,7 @@ class Layout:
         try:
             disk.write_file(draft, data)
         except OSError as error:
-            if not path.exists() or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not path.exists() or not is_full(error):
                 raise
             # On a full disk what waits must be able to leave: a byte is changed in place.
             disk.overwrite(path, data)
