@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.memory import forget_peak, memory_of
-from gateway.aggregate import aggregate
+from gateway.batching.aggregate import aggregate
 
 
 def main(archive: str, level: str, *sources: str) -> None:

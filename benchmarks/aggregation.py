@@ -16,7 +16,7 @@ from benchmarks.cores import Cores, every_core, pinned, server_core
 from benchmarks.figures import Result, Series, in_turn, table
 from benchmarks.lines import write_segments
 from benchmarks.settings import MIB, Settings, Wrong
-from gateway.config import Aggregation
+from gateway.config.schema import Aggregation
 
 ROUNDS = 3
 QUICK_BYTES = 256 * MIB

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from benchmarks.lines import KIB, lines
-from gateway import names
-from gateway.layout import FORMAT_VERSION
-from gateway.sidecar import Sidecar, sidecar_of
+from gateway.spool import names
+from gateway.spool.directories import FORMAT_VERSION
+from gateway.spool.sidecar import Sidecar, sidecar_of
 
 PID = 7
 SPECIMEN_BYTES = KIB

@@ -19,7 +19,7 @@ from typing import Self
 from benchmarks.cores import Cores, pinned
 from benchmarks.settings import Wrong
 
-FROM_SOURCE = (sys.executable, "-m", "gateway.cli")
+FROM_SOURCE = (sys.executable, "-m", "gateway")
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 300.0
 COMPLAINTS = 10

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from gateway.version import current
+from gateway.core.build_info import current
 
 PACKAGES = ("aiohttp", "uvloop", "orjson", "msgspec", "isal", "aiobotocore")
 

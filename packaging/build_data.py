@@ -16,7 +16,7 @@ from typing import Any
 
 import botocore
 
-from gateway.version import of_checkout
+from gateway.core.build_info import of_checkout
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

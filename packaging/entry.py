@@ -9,6 +9,6 @@ if (before := os.environ.pop("LD_LIBRARY_PATH_ORIG", None)) is None:
 else:
     os.environ["LD_LIBRARY_PATH"] = before
 
-from gateway.cli import main
+from gateway.cli.main import main
 
 main()

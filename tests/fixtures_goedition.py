@@ -14,14 +14,14 @@ from typing import Any
 import orjson
 from fixtures_spool import PID, START_NS, STREAMS, WAIT_S, Clock
 
-from gateway.adoption import adopt, needs_adoption
-from gateway.goedition import Adopted
-from gateway.log import Log
-from gateway.metrics import Metrics
-from gateway.recovery import Found, recover
-from gateway.sidecar import Sidecar
-from gateway.spool import Spool
-from gateway.timestamps import Timestamps
+from gateway.core.clock import Timestamps
+from gateway.spool.go_edition.adopt import adopt, needs_adoption
+from gateway.spool.go_edition.names import Adopted
+from gateway.spool.recovery import Found, recover
+from gateway.spool.sidecar import Sidecar
+from gateway.spool.spool import Spool
+from gateway.telemetry.log import Log
+from gateway.telemetry.metrics import Metrics
 
 # An hour before the start.
 GO_NS = START_NS - 3600 * 10**9

@@ -7,7 +7,7 @@ import os
 import select
 import threading
 
-from gateway.log import Log
+from gateway.telemetry.log import Log
 
 NOON = dt.datetime(2026, 11, 21, 12, 0, 0, 125_000, tzinfo=dt.UTC).timestamp()
 WAIT_S = 60.0

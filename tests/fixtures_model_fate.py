@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fixtures_spool import CHANGES, PowerCut
 
-from gateway import disk
+from gateway.core import disk
 
 REFUSALS = (errno.EIO, errno.ENOSPC)
 

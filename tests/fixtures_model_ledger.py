@@ -12,9 +12,9 @@ from pathlib import Path
 
 from fixtures_model_store import Kept, ModelStore
 
-from gateway import names
-from gateway.sidecar import Sidecar
-from gateway.streams import Kind, Stream
+from gateway.core.streams import Kind, Stream
+from gateway.spool import names
+from gateway.spool.sidecar import Sidecar
 
 # What stands beside a file whose user or uri does not fit its metadata.
 COMPANION = ".meta.json"

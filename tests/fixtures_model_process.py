@@ -13,18 +13,18 @@ from fixtures_model_fate import Fate, Loss
 from fixtures_model_thread import AtOnce, Monotonic
 from fixtures_spool import HOST, Clock, open_bench
 
-from gateway.batching import Batcher, Summaries
-from gateway.bodyreader import STREAMED_BODY_BYTES, Incoming
-from gateway.delivery import Lane
-from gateway.descriptors import OpenFiles
-from gateway.guard import Bounds, Guard
-from gateway.intake import BodyTimes, Intake
-from gateway.journal import Journal, SegmentLimits
-from gateway.retry import RetryPolicy
-from gateway.spool import Spool
+from gateway.admission.capacity import Bounds, Guard
+from gateway.admission.descriptors import OpenFiles
+from gateway.admission.write_fault import WriteFault
+from gateway.batching.batcher import Batcher, Summaries
+from gateway.core.streams import Kind, Stream
+from gateway.delivery.backoff import RetryPolicy
+from gateway.delivery.lane import Lane
+from gateway.intake.body import STREAMED_BODY_BYTES, Incoming
+from gateway.intake.receive import BodyTimes, Intake
+from gateway.spool.journal import Journal, SegmentLimits
+from gateway.spool.spool import Spool
 from gateway.stores import Store
-from gateway.streams import Kind, Stream
-from gateway.writefault import WriteFault
 
 # Small, so that some reports fill a segment; a segment, or a report too large for one, is enough for a batch.
 SEGMENT_REPORT_LIMIT = 200

@@ -11,8 +11,8 @@ from enum import Enum
 from fixtures_model_fate import Fate
 from fixtures_spool import PowerCut
 
-from gateway import disk
-from gateway.errors import ObjectRefused, Refused, Transient
+from gateway.core import disk
+from gateway.core.errors import ObjectRefused, Refused, Transient
 from gateway.stores import Object, Outcome
 from gateway.stores.file_slice import body_of
 

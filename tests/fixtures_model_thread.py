@@ -127,9 +127,9 @@ def on_one_thread(patch: pytest.MonkeyPatch, fate: Fate) -> list[Writer]:
         writers.append(Writer(fate))
         return writers[-1]
 
-    patch.setattr("gateway.journal.queue", SimpleNamespace(SimpleQueue=new_queue, Empty=queue.Empty))
-    patch.setattr("gateway.journal.threading", SimpleNamespace(Thread=lambda **given: writers[-1].thread(**given)))
-    patch.setattr("gateway.batching.SEAL_PAUSE_S", 0.0)
+    patch.setattr("gateway.spool.journal.queue", SimpleNamespace(SimpleQueue=new_queue, Empty=queue.Empty))
+    patch.setattr("gateway.spool.journal.threading", SimpleNamespace(Thread=lambda **given: writers[-1].thread(**given)))
+    patch.setattr("gateway.batching.batcher.SEAL_PAUSE_S", 0.0)
     patch.setattr(asyncio, "to_thread", _at_once)
     count = itertools.count()
     patch.setattr(os, "urandom", lambda size: hashlib.sha256(b"%d" % next(count)).digest()[:size])

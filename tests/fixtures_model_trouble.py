@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fixtures_model_fate import REFUSALS, Loss
 from hypothesis import strategies as st
 
-from gateway import names
+from gateway.spool import names
 
 MINUTE_NS = 60 * names.NANOSECONDS
 

@@ -17,19 +17,21 @@ import orjson
 import pytest
 from integration.minio import TIMEOUT_FACTOR
 
-from gateway import aggregate, disk, names
-from gateway.config import Config
-from gateway.layout import OWN_FILES, Claimed
-from gateway.log import Log
-from gateway.metrics import Metrics
-from gateway.parcels import open_parcel
-from gateway.recovery import Found, recover
-from gateway.sidecar import Sidecar
-from gateway.spool import Spool
+from gateway.batching import aggregate
+from gateway.config.schema import Config
+from gateway.core import disk
+from gateway.core.clock import Timestamps
+from gateway.core.streams import Stream, streams_of
+from gateway.delivery.items import open_parcel
+from gateway.spool import names
+from gateway.spool.directories import OWN_FILES, Claimed
+from gateway.spool.recovery import Found, recover
+from gateway.spool.sidecar import Sidecar
+from gateway.spool.spool import Spool
 from gateway.stores import Outcome
 from gateway.stores.local import LocalStore
-from gateway.streams import Stream, streams_of
-from gateway.timestamps import Timestamps
+from gateway.telemetry.log import Log
+from gateway.telemetry.metrics import Metrics
 
 WAIT_S = 20.0 * TIMEOUT_FACTOR
 # 2026-11-21T13:59:00Z: a minute before the hour turns.
@@ -215,7 +217,7 @@ def _deliver(spool: Spool, stream: Stream, path: Path, store: LocalStore) -> Non
 
 # --- faults ------------------------------------------------------------------------------------------------------
 
-# Everything in `disk.py` that changes what a crash would leave.
+# Everything in `core/disk.py` that changes what a crash would leave.
 CHANGES = (
     "make_directory",
     "sync_directory",

@@ -16,16 +16,16 @@ import orjson
 import uvloop
 from fixtures_spool import WAIT_S, until
 
-from gateway.board import Board
-from gateway.config import Config, Server, Shutdown
-from gateway.listening import Listeners, listening_sockets
-from gateway.log import Log
-from gateway.metrics import Metrics
-from gateway.recovery import recover
-from gateway.spool import Spool
-from gateway.streams import streams_of
-from gateway.timestamps import Timestamps
-from gateway.workers import Workers
+from gateway.config.schema import Config, Server, Shutdown
+from gateway.core.clock import Timestamps
+from gateway.core.shared_counters import Board
+from gateway.core.streams import streams_of
+from gateway.service.sockets import Listeners, listening_sockets
+from gateway.service.workers.supervisor import Workers
+from gateway.spool.recovery import recover
+from gateway.spool.spool import Spool
+from gateway.telemetry.log import Log
+from gateway.telemetry.metrics import Metrics
 
 HOST = "127.0.0.1"
 NO_ANSWER = 0

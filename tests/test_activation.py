@@ -15,8 +15,8 @@ from fixtures_started import Started
 from integration.deadlines import until
 from running import WAIT_S, Wire, head, put
 
-from gateway.activation import inherited_sockets
-from gateway.errors import StartError
+from gateway.core.errors import StartError
+from gateway.service.activation import inherited_sockets
 
 CONNECTIONS = 8
 WORKERS = pytest.mark.parametrize("workers", [1, 2])

@@ -24,8 +24,9 @@ from fixtures_goedition import (
 )
 from fixtures_spool import PID, START_NS, Trace, plant
 
-from gateway import adopted_reports, names
-from gateway.goedition import Adopted
+from gateway.spool import names
+from gateway.spool.go_edition import reports
+from gateway.spool.go_edition.names import Adopted
 
 A, B, C = b'{"a":1}', b'{"b":2}', b'{"c":3}'
 PRETTY = b'{\n  "p": 1\n}'
@@ -253,8 +254,8 @@ def test_a_source_goes_after_its_lines_are_durable(tmp_path: Path, monkeypatch: 
 
 def test_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither more files nor many more bytes than a group may have are copied before their sources go."""
-    monkeypatch.setattr(adopted_reports, "GROUP_FILES", 3)
-    monkeypatch.setattr(adopted_reports, "GROUP_BYTES", 40)
+    monkeypatch.setattr(reports, "GROUP_FILES", 3)
+    monkeypatch.setattr(reports, "GROUP_BYTES", 40)
     bodies = [json.dumps({"n": n, "more": "x" * (n % 4 * 8)}).encode() for n in range(10)]
     plant(tmp_path / "spool", {f"usage/{flat(n)}": body for n, body in enumerate(bodies)})
     with starting(tmp_path) as start:

@@ -28,12 +28,12 @@ from fixtures_spool import (
     stored_lines,
 )
 
-from gateway import names
-from gateway.adoption import needs_adoption
-from gateway.goedition import Adopted
-from gateway.layout import FORMAT_VERSION
-from gateway.metrics import ADOPTING
+from gateway.spool import names
+from gateway.spool.directories import FORMAT_VERSION
+from gateway.spool.go_edition.adopt import needs_adoption
+from gateway.spool.go_edition.names import Adopted
 from gateway.stores.local import LocalStore
+from gateway.telemetry.metrics import ADOPTING
 
 PNG = b"\x89PNG\r\n\x1a\nrest"
 # 2026-11-21T12:59:00Z, which is GO_NS.

@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from isal import isal_zlib
 
-from gateway import aggregate, disk
-from gateway.aggregate import Summary, Unreadable, summarize
+from gateway.batching import aggregate
+from gateway.batching.aggregate import Summary, Unreadable, summarize
+from gateway.core import disk
 
 # As on a small machine, on a larger one, and more than a gateway ever uses.
 THREADS = (1, 2, 5)

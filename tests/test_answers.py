@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway import errors
-from gateway.answers import STATUSES, response_for
-from gateway.errors import BadRequest, GatewayError, Refused, Transient
+from gateway.core import errors
+from gateway.core.errors import BadRequest, GatewayError, Refused, Transient
+from gateway.web.responses import STATUSES, response_for
 
 
 def leaves(kind: type[GatewayError]) -> Iterator[type[GatewayError]]:

@@ -1,8 +1,11 @@
-"""The rooms import downward only, and only one of them changes names on the disk."""
+"""Packages import downward only, and only one room changes names on the disk."""
 
 from __future__ import annotations
 
 import ast
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,71 +13,7 @@ import pytest
 import gateway
 
 PACKAGE = Path(gateway.__file__).parent
-# From the highest to the lowest: a room imports from its own layer or from those below.
-LAYERS = (
-    (
-        "edge",
-        """
-        __main__ cli inherited activation arguments commands checkconfig serviceenv healthcheck service workers
-        workerprocess worker channel receiving sending accepting listening unixsocket handshakes web answers requesthead
-        connection framing fastlane plainhead headcheck identify guard intake bodyreader largebody
-        """,
-    ),
-    ("work", "delivery throttling numbering batching aggregate gzipmember packing parcels drafts"),
-    (
-        "stores",
-        """
-        stores stores.local stores.s3 stores.s3_uploads stores.s3_calls stores.s3_client stores.s3_session stores.s3_evidence
-        stores.s3_errors stores.silence stores.file_slice stores.proxies
-        """,
-    ),
-    (
-        "disk",
-        """
-        recovery adoption adopted_reports goedition journal writefault diskroom
-        spool ballast keynumbers census quarantine layout holding cachedir sidecar tallies unsettled disk
-        """,
-    ),
-    (
-        "ground",
-        """
-        names timestamps streams routes units retry errors metrics series board tls version
-        config configdraft configfile configload configprint
-        log clockwatch events repeated logline librarylog tasks threads descriptors memory buffers pace
-        rarebytes jsontext jsongrammar reportlines documents content parameters formparser forms
-        """,
-    ),
-)
-HEIGHT = {room: -depth for depth, (_, rooms) in enumerate(LAYERS) for room in rooms.split()}
-RECEIVING = {
-    *(
-        "worker",
-        "channel",
-        "accepting",
-        "receiving",
-        "web",
-        "answers",
-        "requesthead",
-        "connection",
-        "framing",
-        "handshakes",
-        "headcheck",
-        "identify",
-        "fastlane",
-        "plainhead",
-        "intake",
-        "bodyreader",
-        "buffers",
-        "memory",
-        "pace",
-        "diskroom",
-        "writefault",
-        "largebody",
-    ),
-}
-SENDING = {"sending", "delivery", "throttling", "numbering", "batching", "aggregate", "gzipmember", "packing", "parcels"} | {
-    room for room in HEIGHT if room.startswith("stores")
-}
+CHECKOUT = PACKAGE.parent
 
 OS_CHANGES = {
     *("rename", "renames", "replace", "link", "symlink", "unlink", "remove", "rmdir", "removedirs", "mkdir", "makedirs"),
@@ -87,11 +26,11 @@ PATH_CHANGES = {
 # The log writes to a descriptor that was given to it, the handler of early signals to STDERR, the HTTP client to the store; the
 # board is memory.
 WRITERS = {
-    "disk": OS_CHANGES | PATH_CHANGES | {"replace"},
-    "log": {"write"},
-    "cli": {"write"},
-    "board": {"ftruncate"},
-    "stores.s3_session": {"write_bytes"},
+    "core.disk": OS_CHANGES | PATH_CHANGES | {"replace"},
+    "telemetry.log": {"write"},
+    "cli.main": {"write"},
+    "core.shared_counters": {"ftruncate"},
+    "aws.session": {"write_bytes"},
 }
 
 
@@ -112,47 +51,47 @@ def source(room: str) -> ast.Module:
     return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_bytes())
 
 
-def imports(room: str) -> set[str]:
-    """Give the rooms that a room imports, wherever in it the import stands."""
-    found: set[str] = set()
-    for node in ast.walk(source(room)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{room}: a relative import hides where it points"
-            module = node.module or ""
-            # `from gateway import disk` names a room only by what is imported.
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    known = set(HEIGHT)
-    return {name.removeprefix("gateway.") for name in found if name.removeprefix("gateway.") in known and name != room}
+def contracts(checkout: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts of pyproject.toml on the package of a checkout."""
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", str(CHECKOUT / "pyproject.toml")]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("room", rooms())
-def test_every_room_has_a_layer(room: str) -> None:
-    """A new file is given its layer in the table above."""
-    assert room in HEIGHT
+def test_imports_keep_the_contracts() -> None:
+    """Imports point down, receiving and delivering meet in the spool alone, and no package has a circle."""
+    done = contracts(CHECKOUT)
+    assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("room", [room for room in rooms() if room in HEIGHT])
-def test_imports_point_down(room: str) -> None:
-    """A room imports from its own layer or from those below it."""
-    upward = {other for other in imports(room) if HEIGHT[other] > HEIGHT[room]}
-    assert not upward, f"{room} imports {upward} from above"
+@pytest.mark.parametrize(
+    ("room", "line", "contract"),
+    [
+        ("core/errors", "from gateway.web import handlers", "Imports point down"),
+        ("admission/memory", "from gateway.batching import aggregate", "meet in the spool alone"),
+        ("spool/names", "from gateway.spool import spool", "No circles"),
+        ("spool/names", "from gateway.newcomer import anything", "Imports point down"),
+    ],
+)
+def test_a_broken_contract_is_seen(tmp_path: Path, room: str, line: str, contract: str) -> None:
+    """An import that points up or across, one that closes a circle, and a package without a layer are found."""
+    shutil.copytree(PACKAGE, tmp_path / "gateway", ignore=shutil.ignore_patterns("__pycache__"))
+    if "newcomer" in line:
+        (tmp_path / "gateway" / "newcomer").mkdir()
+        (tmp_path / "gateway" / "newcomer" / "__init__.py").touch()
+        (tmp_path / "gateway" / "newcomer" / "anything.py").touch()
+    with (tmp_path / "gateway" / f"{room}.py").open("a") as file:
+        file.write(f"\n{line}\n")
+    done = contracts(tmp_path)
+    broken = [each for each in done.stdout.splitlines() if " BROKEN" in each]
+    assert done.returncode != 0
+    assert any(contract in each for each in broken), done.stdout
 
 
-def test_receiving_and_sending_meet_only_in_the_spool() -> None:
-    """What receives knows nothing of what sends, and the other way round."""
-    for room in RECEIVING:
-        assert not imports(room) & SENDING, room
-    for room in SENDING & set(rooms()):
-        assert not imports(room) & (RECEIVING | {"guard", "drafts", "content"}), room
-
-
-def test_every_import_of_a_room_is_seen() -> None:
-    """The reader of imports sees each of the ways in which rooms are imported."""
-    assert {"disk", "names"} <= imports("spool")
-    assert "stores" in imports("delivery")
-    assert "config" in imports("streams")
+def test_no_import_is_relative() -> None:
+    """A relative import hides where it points."""
+    for room in rooms():
+        for node in ast.walk(source(room)):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), room
 
 
 def test_rooms_are_imported_by_their_names_alone() -> None:
@@ -204,8 +143,8 @@ def change(node: ast.AST) -> str | None:
 
 @pytest.mark.parametrize("room", rooms())
 def test_only_disk_changes_the_disk(room: str) -> None:
-    """Files and names are written, synced, renamed and removed in `disk.py` alone."""
-    allowed = WRITERS.get(room, set()) | ({"open"} if room in ("disk", "log") else set())
+    """Files and names are written, synced, renamed and removed in `core/disk.py` alone."""
+    allowed = WRITERS.get(room, set()) | ({"open"} if room in ("core.disk", "telemetry.log") else set())
     found = [(change(node), getattr(node, "lineno", 0)) for node in ast.walk(source(room))]
     forbidden = [f"{room}.py:{line} {name}" for name, line in found if name is not None and name not in allowed]
     assert not forbidden

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from fixtures_spool import SPECIMEN, USAGE, Bench, batch_and_deliver, open_bench, stored_lines, tree, until
 
-from gateway import ballast, disk
-from gateway.ballast import BALLAST
-from gateway.diskroom import DiskRoom
-from gateway.errors import SpoolFull
-from gateway.recovery import recover
+from gateway.admission.disk_room import DiskRoom
+from gateway.core import disk
+from gateway.core.errors import SpoolFull
+from gateway.spool import ballast
+from gateway.spool.ballast import BALLAST
+from gateway.spool.recovery import recover
 from gateway.stores.local import LocalStore
 
 MIB = 1 << 20

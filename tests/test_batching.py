@@ -16,10 +16,12 @@ import orjson
 import pytest
 from fixtures_spool import HOST, USAGE, WAIT_S, Bench, batch_and_deliver, open_bench, soon, tree, until
 
-from gateway import aggregate, batching, disk, names
-from gateway.aggregate import Summary
-from gateway.ballast import BALLAST
-from gateway.batching import Batcher, Summaries
+from gateway.batching import aggregate, batcher
+from gateway.batching.aggregate import Summary
+from gateway.batching.batcher import Batcher, Summaries
+from gateway.core import disk
+from gateway.spool import names
+from gateway.spool.ballast import BALLAST
 from gateway.stores.local import LocalStore
 
 MANY = 1 << 30
@@ -196,7 +198,7 @@ async def test_the_summary_is_kept_for_the_delivery(start: Open, bench: Bench) -
 
 def test_summaries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many batches wait for a store that is away, only so many summaries are kept, the newest."""
-    monkeypatch.setattr(batching, "KEPT_SUMMARIES", 3)
+    monkeypatch.setattr(batcher, "KEPT_SUMMARIES", 3)
     summaries = Summaries()
     for number in range(10):
         summaries.keep(str(number), Summary(number, ""))
@@ -295,7 +297,7 @@ async def test_a_batch_is_no_larger_than_the_room_for_its_archive(
     """Of much that waits so much is made an object of as fits the disk once more, beside what another stream does."""
     for number in range(6):
         bench.report(b"%d" % number * 10_000)
-    room = 2 * (25_000 + batching.ARCHIVE_OVERHEAD_BYTES)
+    room = 2 * (25_000 + batcher.ARCHIVE_OVERHEAD_BYTES)
     monkeypatch.setattr(disk, "file_system", lambda _: disk.FileSystem(room))
     line = start()
     await line.everything()
@@ -455,7 +457,7 @@ async def test_a_seal_that_failed_is_finished(start: Open, bench: Bench, monkeyp
 
 async def test_a_failure_is_told_and_tried_again_soon(start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a failed round the next one comes long before the interval is over, and its success is told."""
-    monkeypatch.setattr(batching, "FAILURE_PAUSE_S", 0.01)
+    monkeypatch.setattr(batcher, "FAILURE_PAUSE_S", 0.01)
     monkeypatch.setattr(disk, "write_all", failing(3, disk.write_all))
     line = start(max_batch_bytes=2)
     draft = bench.spool.new_tmp()
@@ -518,7 +520,7 @@ async def test_a_defect_does_not_end_the_aggregation(start: Open, bench: Bench, 
             raise ZeroDivisionError
         return real(sources, archive, level)
 
-    monkeypatch.setattr(batching, "FAILURE_PAUSE_S", 0.01)
+    monkeypatch.setattr(batcher, "FAILURE_PAUSE_S", 0.01)
     monkeypatch.setattr(aggregate, "aggregate", defect)
     line = start(max_batch_bytes=2)
     line.run()

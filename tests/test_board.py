@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from gateway.board import Board
+from gateway.core.shared_counters import Board
 
 ELSEWHERE = """\
 import os, signal, sys
-from gateway.board import Board
+from gateway.core.shared_counters import Board
 board = Board(3, column=int(sys.argv[2]), descriptor=int(sys.argv[1]))
 counts, seconds = board.integers("counts", 2), board.floats("seconds", 1)
 counts.mine[1] += 5

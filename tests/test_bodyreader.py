@@ -14,8 +14,8 @@ import pytest
 from integration.deadlines import until
 from running import LocalGateway, Wire, head, put, running
 
-from gateway.bodyreader import PIECE_BYTES
-from gateway.largebody import LARGE_BYTES
+from gateway.intake.body import PIECE_BYTES
+from gateway.intake.bulk_body import LARGE_BYTES
 
 # Less than what the slow ones send.
 PENDING = 4 << 20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.buffers import Buffers
-from gateway.errors import Overloaded
-from gateway.memory import Memory, Share
+from gateway.admission.memory import Memory, Share
+from gateway.core.errors import Overloaded
+from gateway.intake.buffers import Buffers
 
 SIZE = 64 << 10
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fixtures_spool import HOUR, SPECIMEN, START_NS, USAGE, Bench, batch_and_deliver, claim, open_bench, seal_claimed, tree
 
-from gateway import names
+from gateway.spool import names
 from gateway.stores.local import LocalStore
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from fixtures_spool import WAIT_S
 
-from gateway import channel
-from gateway.channel import Setup
-from gateway.config import Config
+from gateway.config.schema import Config
+from gateway.service.workers import protocol
+from gateway.service.workers.protocol import Setup
 
 SETUP = Setup(config=Config(cache_dir=Path("/spool")), columns=3, column=2, layout=7, above=1 << 60, board=5, sockets=(8, 9))
 
@@ -33,7 +33,7 @@ async def sent_setup() -> bytes:
     """The bytes that a setup is on a channel."""
     ours, theirs = socket.socketpair()
     _, writer = await asyncio.open_connection(sock=ours)
-    channel.send_setup(writer, SETUP)
+    protocol.send_setup(writer, SETUP)
     await writer.drain()
     writer.close()
     await writer.wait_closed()
@@ -52,7 +52,7 @@ async def test_a_setup_comes_in_any_pieces(ends: tuple[socket.socket, socket.soc
 
     sending = threading.Thread(target=send, daemon=True)
     sending.start()
-    assert channel.receive_setup(theirs) == SETUP
+    assert protocol.receive_setup(theirs) == SETUP
     sending.join()
     assert theirs.recv(100) == b'{"stop":true}\n'
 
@@ -64,7 +64,7 @@ async def test_half_a_setup_is_none(ends: tuple[socket.socket, socket.socket], m
     ours.sendall((await sent_setup())[: -missing if missing else 0])
     ours.close()
     with pytest.raises(EOFError, match="is gone"):
-        channel.receive_setup(theirs)
+        protocol.receive_setup(theirs)
 
 
 async def test_messages_come_until_the_end(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -73,10 +73,10 @@ async def test_messages_come_until_the_end(ends: tuple[socket.socket, socket.soc
     _, writer = await asyncio.open_connection(sock=ours)
     reader, other = await asyncio.open_connection(sock=theirs)
     for stream in ("usage", "error"):
-        channel.send(writer, {"cut": stream})
+        protocol.send(writer, {"cut": stream})
     writer.write(b'{"stop"')
     writer.close()
-    assert [message async for message in channel.messages(reader)] == [{"cut": "usage"}, {"cut": "error"}]
+    assert [message async for message in protocol.messages(reader)] == [{"cut": "usage"}, {"cut": "error"}]
     other.close()
     await asyncio.gather(writer.wait_closed(), other.wait_closed())
 
@@ -85,7 +85,7 @@ async def test_a_reset_is_an_end() -> None:
     """A channel that breaks ends the messages as one that is closed does."""
     reader = asyncio.StreamReader()
     reader.feed_data(b'{"ready":true}\n')
-    found = channel.messages(reader)
+    found = protocol.messages(reader)
     assert await anext(found) == {"ready": True}
     reader.set_exception(ConnectionResetError())
     assert [message async for message in found] == []

@@ -21,10 +21,10 @@ from integration.gateway_process import PROGRAM, Gateway
 from integration.minio import free_port
 from running import running
 
-from gateway import commands
-from gateway.config import KEYS
-from gateway.healthcheck import healthcheck
-from gateway.version import current
+from gateway.cli import commands
+from gateway.cli.healthcheck import healthcheck
+from gateway.config.schema import KEYS
+from gateway.core.build_info import current
 
 SECRET = "a-secret-that-nobody-may-see"
 
@@ -461,7 +461,8 @@ def test_a_signal_in_the_middle_of_a_callback_is_not_lost() -> None:
     """A signal before the gateway serves ends it wherever it comes, even where an exception would be told and forgotten."""
     script = """
 import os, signal, weakref
-from gateway import cli, commands
+from gateway.cli import main
+from gateway.cli import commands
 class Thing: pass
 thing = Thing()
 kept = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
@@ -470,7 +471,7 @@ def run(_):
     del thing
     return 0
 commands.run = run
-cli.main()
+main.main()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (3, f"{PROGRAM}: stopped by a signal before it served\n")

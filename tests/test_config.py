@@ -16,11 +16,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import KEYS, SECTIONS, Aws, Config, environment_name
-from gateway.configload import load
-from gateway.configprint import describe, example, to_yaml
-from gateway.errors import ConfigError, NoPlaceToListen
-from gateway.units import format_duration, format_size, parse_duration, parse_size
+from gateway.config.load import load
+from gateway.config.render import describe, example, to_yaml
+from gateway.config.schema import KEYS, SECTIONS, Aws, Config, environment_name
+from gateway.config.values import format_duration, format_size, parse_duration, parse_size
+from gateway.core.errors import ConfigError, NoPlaceToListen
 
 BUCKETS = {"s3.usage_bucket": "usage", "s3.error_bucket": "error", "s3.specimen_bucket": "specimen"}
 EXAMPLE = Path(__file__).parent.parent / "config.yml.example"

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from fixtures_spool import WAIT_S
 
-from gateway.connection import Connection, Server
+from gateway.web.connection import Connection, Server
 
 
 class Transport(asyncio.Transport):

@@ -18,9 +18,9 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import content
-from gateway.content import PIECE_BYTES, decoder
-from gateway.errors import BadRequest, TooLarge, UnsupportedEncoding
+from gateway.core.errors import BadRequest, TooLarge, UnsupportedEncoding
+from gateway.intake import decoding
+from gateway.intake.decoding import PIECE_BYTES, decoder
 
 MIB = 1 << 20
 Encode = Callable[[bytes], bytes]
@@ -209,7 +209,7 @@ def test_bomb_in_pieces(name: str) -> None:
 
 PEAKS = """
 import resource, sys
-from gateway.content import decoder
+from gateway.intake.decoding import decoder
 name, small, large = sys.argv[1], *(open(path, "rb").read() for path in sys.argv[2:])
 for stream in (small, large):
     decode = decoder(name, 1 << 40)
@@ -241,8 +241,8 @@ def test_bomb_in_a_bomb() -> None:
 @pytest.mark.parametrize("name", ["gzip", "zstd"])
 def test_members_are_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many small members are decoded and no more, and one more for each so many bytes that come out."""
-    monkeypatch.setattr(content, "MAX_MEMBERS", 100)
-    monkeypatch.setattr(content, "MEMBER_BYTES", 50)
+    monkeypatch.setattr(decoding, "MAX_MEMBERS", 100)
+    monkeypatch.setattr(decoding, "MEMBER_BYTES", 50)
     encoding, encode = ENCODINGS[name]
     assert decoded(encoding, [encode(b"x") * 102]) == b"x" * 102
     with pytest.raises(BadRequest, match="more than 100 members"):
@@ -254,7 +254,7 @@ def test_members_are_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_empty_members_are_bounded(name: str) -> None:
     """A body of nothing but empty members is refused after a thousand, which is before it costs much."""
     encoding, encode = ENCODINGS[name]
-    assert content.MAX_EMPTY_MEMBERS == 1000
+    assert decoding.MAX_EMPTY_MEMBERS == 1000
     some = encode(b"") * 500
     assert decoded(encoding, [some + encode(b"x") + some + encode(b"y")]) == b"xy"
     for chunks in ([encode(b"") * 99_000], [encode(b"")] * 1003):

@@ -12,18 +12,21 @@ from typing import Literal, TypeVar
 import pytest
 from fixtures_spool import HOST, HOUR, SPECIMEN, USAGE, WAIT_S, Bench, open_bench, stored_lines, tree, until
 
-from gateway import delivery, disk, names, numbering
-from gateway.aggregate import aggregate
-from gateway.ballast import BALLAST
-from gateway.batching import Summaries
-from gateway.delivery import Lane
-from gateway.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
-from gateway.keynumbers import KeyNumbers
-from gateway.retry import RetryPolicy
-from gateway.sidecar import read_sidecar
+from gateway.batching.aggregate import aggregate
+from gateway.batching.batcher import Summaries
+from gateway.core import disk
+from gateway.core.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
+from gateway.core.streams import Stream
+from gateway.delivery import key_allocation
+from gateway.delivery import lane as lane_module
+from gateway.delivery.backoff import RetryPolicy
+from gateway.delivery.lane import Lane
+from gateway.spool import names
+from gateway.spool.ballast import BALLAST
+from gateway.spool.key_numbers import KeyNumbers
+from gateway.spool.sidecar import read_sidecar
 from gateway.stores import Object, Outcome
 from gateway.stores.local import LocalStore
-from gateway.streams import Stream
 
 AS_A_STORE: Literal["as a store"] = "as a store"
 STORED, PRESENT, TAKEN = Outcome.STORED, Outcome.PRESENT, Outcome.TAKEN
@@ -309,7 +312,7 @@ async def test_a_store_that_has_everything_is_not_asked_for_ever(
     start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where every look finds something, a put tells at last."""
-    monkeypatch.setattr(numbering, "MAX_LOOKS", 5)
+    monkeypatch.setattr(key_allocation, "MAX_LOOKS", 5)
     store = ScriptedStore(TAKEN, STORED)
     monkeypatch.setattr(store, "is_free", lambda _: asyncio.sleep(0, False))
     bench.seal(b"1")
@@ -601,7 +604,7 @@ async def test_what_was_retired_by_another_attempt_is_no_failure(start: Start, b
 
 async def test_what_is_held_by_itself_is_bounded(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that refuses one thing after the other by itself refuses the stream, and memory for them is bounded."""
-    monkeypatch.setattr(delivery, "MAX_HELD", 2)
+    monkeypatch.setattr(lane_module, "MAX_HELD", 2)
     for number in range(5):
         bench.file(b"%d" % number)
     store = ScriptedStore(*[ObjectRefused("a 400", code=f"Code{number}") for number in range(100)])
@@ -783,7 +786,7 @@ async def test_a_drain_with_nothing_to_do_ends(start: Start, bench: Bench) -> No
 
 async def test_a_drain_sends_everything(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that waits is sent, however many looks it takes, before the lane ends."""
-    monkeypatch.setattr("gateway.layout.PICKED_FILES", 3)
+    monkeypatch.setattr("gateway.spool.spool.directories.PICKED_FILES", 3)
     for number in range(20):
         bench.file(b"%d" % number)
     store = ScriptedStore(*[Transient("away")] * 3)
@@ -798,7 +801,7 @@ async def test_a_drain_gives_up_on_a_refusal(start: Start, bench: Bench) -> None
         bench.seal(b"%d" % number)
     store = ScriptedStore(*[Refused("no")] * 100)
     await drained(bench, start(store, parallel=1, run=False))
-    assert len(store.puts) == delivery.DRAIN_REFUSALS
+    assert len(store.puts) == lane_module.DRAIN_REFUSALS
     assert len(bench.spool.deliverable(USAGE, set())) == 5
 
 

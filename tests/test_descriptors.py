@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from gateway.descriptors import KEPT, OpenFiles, in_use
-from gateway.errors import Overloaded, StartError
+from gateway.admission.descriptors import KEPT, OpenFiles, in_use
+from gateway.core.errors import Overloaded, StartError
 
 
 def test_the_soft_limit_becomes_the_hard_one() -> None:
     """A process that is started with a low soft limit has the hard one, and so have those that it starts."""
-    code = "from gateway import descriptors as d; import os; print(*d.raise_limit(), d.limit()); os.system('ulimit -n')"
+    code = "from gateway.admission import descriptors as d; import os; print(*d.raise_limit(), d.limit()); os.system('ulimit -n')"
     command = ["sh", "-c", 'ulimit -Sn 100; ulimit -Hn 512; exec "$@"', "sh", sys.executable, "-uc", code]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said.split() == ["100", "512", "512", "512"]

@@ -17,8 +17,8 @@ from types import SimpleNamespace
 import pytest
 from fixtures_spool import Trace
 
-from gateway import disk
-from gateway.errors import StartError
+from gateway.core import disk
+from gateway.core.errors import StartError
 
 
 def mode(path: Path) -> int:
@@ -243,7 +243,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     """A process that is killed gives its lock up, and its longer pid leaves no digits behind."""
     (tmp_path / ".lock").write_bytes(b"99999999999999\n")
     script = (
-        "import os, pathlib, sys\nfrom gateway import disk\n"
+        "import os, pathlib, sys\nfrom gateway.core import disk\n"
         "lock = disk.Lock(pathlib.Path(sys.argv[1]))\nlock.say()\nos.kill(os.getpid(), 9)\n"
     )
     ended = subprocess.run([sys.executable, "-c", script, str(tmp_path / ".lock")], check=False)
@@ -256,7 +256,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 
 HOLD = """\
 import os, pathlib, subprocess, sys
-from gateway import disk
+from gateway.core import disk
 lock = disk.Lock(pathlib.Path(sys.argv[1]))
 lock.say()
 # It has the lock for as long as somebody holds the other end of its input.

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from fixtures_spool import Bench, open_bench
 
-from gateway.disk import FileSystem
-from gateway.diskroom import KEPT_INODES, ROOM_LOOK_BYTES, ROOM_LOOK_S, DiskRoom
-from gateway.errors import SpoolBroken, SpoolFull
+from gateway.admission.disk_room import KEPT_INODES, ROOM_LOOK_BYTES, ROOM_LOOK_S, DiskRoom
+from gateway.core.disk import FileSystem
+from gateway.core.errors import SpoolBroken, SpoolFull
 
 PIECE = 256 << 10
 

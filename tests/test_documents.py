@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.documents import NotDocuments, lines_of
-from gateway.reportlines import document_line
+from gateway.formats.json_lines import document_line
+from gateway.spool.go_edition.documents import NotDocuments, lines_of
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -21,14 +21,16 @@ from fixtures_spool import PID, SPECIMEN, START_NS, USAGE, Bench, Trace, open_be
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import disk, drafts, names
-from gateway.content import decoder
-from gateway.disk import FileSystem
-from gateway.drafts import FileDraft, ReportDraft, Room, envelope_parts
-from gateway.errors import BadRequest, GatewayError, SpoolBroken, SpoolFull, TooLarge
-from gateway.guard import Bounds, Guard, Ticket
-from gateway.reportlines import DocumentFolder, NdjsonFolder
-from gateway.sidecar import read_sidecar
+from gateway.admission.capacity import Bounds, Guard, Ticket
+from gateway.core import disk
+from gateway.core.disk import FileSystem
+from gateway.core.errors import BadRequest, GatewayError, SpoolBroken, SpoolFull, TooLarge
+from gateway.formats.json_lines import DocumentFolder, NdjsonFolder
+from gateway.intake import staging
+from gateway.intake.decoding import decoder
+from gateway.intake.staging import FileDraft, ReportDraft, Room, envelope_parts
+from gateway.spool import names
+from gateway.spool.sidecar import read_sidecar
 
 MEMORY = 100
 LARGE = b'["%b"]' % (b"x" * MEMORY)
@@ -125,7 +127,7 @@ def test_many_lines_become_one_file(bench: Bench) -> None:
 @pytest.mark.parametrize("chunk", [7, 64, 1 << 16])
 def test_each_line_gets_its_envelope(chunk: int, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every line of a large body is put into its envelope, wherever the copy is cut, and only the copy stays."""
-    monkeypatch.setattr(drafts, "ENVELOPE_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(staging, "ENVELOPE_CHUNK_BYTES", chunk)
     body = b"".join(b'{"n":%d}\n' % number for number in range(50))
     assert report_draft(bench, many=True).finish([body], USAGE, 'a"b\n名', envelope=True) == 50
     (stored,) = waiting(bench)
@@ -292,7 +294,7 @@ def test_long_envelopes_of_tiny_lines_take_little_memory(bench: Bench) -> None:
 
         patch.setattr(disk, "write_all", measured)
         assert report_draft(bench, many=True, memory=0).finish([b"1\n" * 1500], USAGE, "u" * 32_000, envelope=True) == 1500
-    assert largest <= 2 * drafts.ENVELOPED_CHUNK_BYTES
+    assert largest <= 2 * staging.ENVELOPED_CHUNK_BYTES
     assert bench.spool.census.used_bytes() > 1500 * 32_000
 
 

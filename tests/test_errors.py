@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from gateway.errors import Refused, SpoolBroken, SpoolFull, Transient, refusal
+from gateway.core.errors import Refused, SpoolBroken, SpoolFull, Transient, refusal
 
 
 @pytest.mark.parametrize(

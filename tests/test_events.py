@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gateway
-from gateway.events import EVENTS, STREAM_EVENTS
+from gateway.telemetry.events import EVENTS, STREAM_EVENTS
 
 
 def told_in(source: str) -> Iterator[str]:
@@ -35,7 +35,7 @@ def event_of(node: ast.expr) -> str:
 def all_told() -> set[str]:
     """Find every event told in the package; the log room's own lines are known here, and `Repeated` tells what it was given."""
     package = Path(gateway.__file__).parent
-    sources = [path for path in package.rglob("*.py") if path.name not in ("log.py", "repeated.py")]
+    sources = [path for path in package.rglob("*.py") if path.name not in ("log.py", "repeated_failure.py")]
     own = {"request done", "request failed", "log lines dropped"}
     return own.union(*(told_in(path.read_text("utf-8")) for path in sources))
 

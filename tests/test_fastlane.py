@@ -17,19 +17,19 @@ from fixtures_forms import form, part
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway import disk
-from gateway.configload import load
-from gateway.connection import Connection
-from gateway.errors import Unanswerable
-from gateway.intake import Intake
-from gateway.journal import Done, Journal
-from gateway.log import Log
-from gateway.metrics import Metrics
-from gateway.plainhead import parse_head
-from gateway.receiving import Receiving
-from gateway.spool import Spool
-from gateway.streams import Kind, Stream, streams_of
-from gateway.timestamps import Timestamps
+from gateway.config.load import load
+from gateway.core import disk
+from gateway.core.clock import Timestamps
+from gateway.core.errors import Unanswerable
+from gateway.core.streams import Kind, Stream, streams_of
+from gateway.intake.receive import Intake
+from gateway.service.receiver import Receiving
+from gateway.spool.journal import Done, Journal
+from gateway.spool.spool import Spool
+from gateway.telemetry.log import Log
+from gateway.telemetry.metrics import Metrics
+from gateway.web.connection import Connection
+from gateway.web.fastlane.head import parse_head
 
 USAGE = Stream("usage", Kind.REPORTS, "usage", "", 1 << 20, 600.0)
 STREAMS = {"/usage": USAGE}

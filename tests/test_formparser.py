@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.errors import BadRequest
-from gateway.formparser import MAX_HEAD_BYTES, MAX_IGNORED_BYTES, FormParser, PartEnd, PartHead
+from gateway.core.errors import BadRequest
+from gateway.intake.form_parser import MAX_HEAD_BYTES, MAX_IGNORED_BYTES, FormParser, PartEnd, PartHead
 
 BOUNDARY = b"-b-"
 DELIMITER = b"\r\n---b-"

@@ -13,9 +13,9 @@ from integration.deadlines import until
 from running import LocalGateway, Wire, chunked, head, put, running
 from test_web import Gained, delivered, limited, refused
 
-from gateway.errors import BadRequest, TooLarge
-from gateway.formparser import MAX_HEAD_BYTES
-from gateway.forms import MAX_FIELDS, MAX_FIELDS_BYTES, WRAPPING_BYTES, Claims, Form, boundary_of
+from gateway.core.errors import BadRequest, TooLarge
+from gateway.intake.form_parser import MAX_HEAD_BYTES
+from gateway.intake.forms import MAX_FIELDS, MAX_FIELDS_BYTES, WRAPPING_BYTES, Claims, Form, boundary_of
 
 SEGMENT_LIMIT, REPORT_LIMIT, SPECIMEN_LIMIT = 4096, 1 << 20, 2 << 20
 NDJSON = "Content-Type: application/x-ndjson"

@@ -13,10 +13,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import framing as framing_module
-from gateway.errors import MalformedRequest, UnsupportedVersion
-from gateway.framing import MAX_EXTENSION_BYTES, MAX_EXTENSIONS_BYTES, POISON, Framing
-from gateway.headcheck import Head, plain_head, read_head
+from gateway.core.errors import MalformedRequest, UnsupportedVersion
+from gateway.web import framing as framing_module
+from gateway.web.framing import MAX_EXTENSION_BYTES, MAX_EXTENSIONS_BYTES, POISON, Framing
+from gateway.web.head_grammar import Head, plain_head, read_head
 
 HEAD = b"PUT /usage HTTP/1.1\r\nHost: x\r\n"
 PLAIN = HEAD + b"Content-Length: 7\r\n\r\n\r\n\r\nGET"

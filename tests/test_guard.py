@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from fixtures_spool import SPECIMEN, USAGE, Bench, open_bench
 
-from gateway.disk import FileSystem
-from gateway.diskroom import KEPT_INODES, ROOM_LOOK_S
-from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge
-from gateway.guard import PROMISED_BYTES, SMALL_BYTES, Bounds, Guard
-from gateway.streams import Stream
+from gateway.admission.capacity import PROMISED_BYTES, SMALL_BYTES, Bounds, Guard
+from gateway.admission.disk_room import KEPT_INODES, ROOM_LOOK_S
+from gateway.core.disk import FileSystem
+from gateway.core.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge
+from gateway.core.streams import Stream
 
 HELD, STREAMED = 1000, 700
 

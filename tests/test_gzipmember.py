@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.gzipmember import GzipMember
+from gateway.batching.gzip_member import GzipMember
 
 PIECES = st.lists(st.binary(min_size=1, max_size=80), max_size=12)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.handshakes import QUIET_S, Handshakes
-from gateway.log import Log
+from gateway.telemetry.log import Log
+from gateway.web.handshakes import QUIET_S, Handshakes
 
 
 class Bench:

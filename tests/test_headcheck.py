@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import GatewayError, MalformedRequest, NotImplementedHere, UnsupportedVersion
-from gateway.headcheck import (
+from gateway.core.errors import GatewayError, MalformedRequest, NotImplementedHere, UnsupportedVersion
+from gateway.core.streams import Kind, Stream
+from gateway.web.fastlane.head import parse_head
+from gateway.web.head_grammar import (
     MAX_FIELD_BYTES,
     MAX_FIELDS,
     MAX_HEAD_BYTES,
@@ -20,8 +22,6 @@ from gateway.headcheck import (
     plain_head,
     read_head,
 )
-from gateway.plainhead import parse_head
-from gateway.streams import Kind, Stream
 
 USAGE = Stream("usage", Kind.REPORTS, "usage", "", 1 << 20, 600.0)
 

@@ -13,8 +13,8 @@ from integration.minio import free_port
 from running import running
 from test_tls import files
 
-from gateway import healthcheck as room
-from gateway.healthcheck import healthcheck
+from gateway.cli import healthcheck as room
+from gateway.cli.healthcheck import healthcheck
 
 
 def asks(folder: Path, *arguments: str, **environment: str) -> int:
@@ -110,8 +110,8 @@ def test_the_field_host_is_valid(host: str, field: str) -> None:
 def test_it_stays_light(tmp_path: Path) -> None:
     """Nothing of the gateway's libraries is imported to ask, and YAML only where there is a file."""
     statements = (
-        "import sys; from gateway.healthcheck import healthcheck; healthcheck(['-p', '1']); "
-        "print(sorted({'aiohttp', 'uvloop', 'yaml', 'asyncio', 'ssl', 'gateway.config'} & set(sys.modules)))"
+        "import sys; from gateway.cli.healthcheck import healthcheck; healthcheck(['-p', '1']); "
+        "print(sorted({'aiohttp', 'uvloop', 'yaml', 'asyncio', 'ssl', 'gateway.config.schema'} & set(sys.modules)))"
     )
     environment: Mapping[str, str] = {"PATH": "/bin"}
     done = subprocess.run(

@@ -17,10 +17,11 @@ import msgspec
 import pytest
 from fixtures_spool import WAIT_S
 
-from gateway import disk, holding
-from gateway.errors import StartError
-from gateway.holding import RECORD, Holding, Record
-from gateway.log import Log
+from gateway.core import disk
+from gateway.core.errors import StartError
+from gateway.spool import owner
+from gateway.spool.owner import RECORD, Holding, Record
+from gateway.telemetry.log import Log
 
 ELSEWHERE = Record("ab" * 16, "web-2", 4711, "another boot", "pid:[1]", 5, "2026-11-21T13:59:00Z")
 
@@ -33,7 +34,7 @@ def put(root: Path, record: Record) -> None:
 def there(root: Path) -> Record | None:
     """The record that stands there."""
     try:
-        return holding._read(root / RECORD)
+        return owner._read(root / RECORD)
     except (OSError, ValueError):
         return None
 
@@ -53,9 +54,9 @@ def held(root: Path, *, lock: str = ".lock") -> Iterator[Holding]:
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holding, "BEAT_S", 0.05)
-    monkeypatch.setattr(holding, "WATCH_S", 0.5)
-    monkeypatch.setattr(holding, "WATCH_SHARED_S", 0.5)
+    monkeypatch.setattr(owner, "BEAT_S", 0.05)
+    monkeypatch.setattr(owner, "WATCH_S", 0.5)
+    monkeypatch.setattr(owner, "WATCH_SHARED_S", 0.5)
 
 
 def detail(mine: Holding) -> str:
@@ -116,13 +117,13 @@ def test_a_record_that_stands_still_is_of_a_dead_one(tmp_path: Path) -> None:
     put(tmp_path, ELSEWHERE)
     begun = time.monotonic()
     with held(tmp_path) as mine:
-        assert time.monotonic() - begun >= holding.WATCH_S
+        assert time.monotonic() - begun >= owner.WATCH_S
         until_said(tmp_path, mine.owner)
 
 
 def test_an_owner_that_gives_up_meanwhile_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record is removed while it is watched: the start goes on at once."""
-    monkeypatch.setattr(holding, "WATCH_S", WAIT_S)
+    monkeypatch.setattr(owner, "WATCH_S", WAIT_S)
     put(tmp_path, ELSEWHERE)
     removal = threading.Timer(0.1, (tmp_path / RECORD).unlink)
     removal.start()
@@ -134,10 +135,10 @@ def test_an_owner_that_gives_up_meanwhile_is_not_waited_for(tmp_path: Path, monk
 
 def test_a_dead_process_of_this_machine_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a kill the next start does not take longer."""
-    monkeypatch.setattr(holding, "WATCH_S", WAIT_S)
+    monkeypatch.setattr(owner, "WATCH_S", WAIT_S)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    ours = holding._ours()
+    ours = owner._ours()
     put(tmp_path, Record("cd" * 16, ours.host, ended.pid, ours.boot, ours.namespace, 3, ""))
     begun = time.monotonic()
     with held(tmp_path):
@@ -221,13 +222,13 @@ def test_without_its_id_in_the_lock_the_record_decides(tmp_path: Path, monkeypat
 
 def test_of_two_that_start_together_the_later_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where locks may be hidden each looks once more a moment later, before it does anything."""
-    monkeypatch.setattr(holding, "_may_hide_locks", lambda _: True)
+    monkeypatch.setattr(owner, "_may_hide_locks", lambda _: True)
 
     def other_starts(_: float) -> None:
         (tmp_path / ".lock").write_text(f"4711 {ELSEWHERE.id}\n")
 
     with monkeypatch.context() as patch:
-        patch.setattr(holding, "_pause", other_starts)
+        patch.setattr(owner, "_pause", other_starts)
         with pytest.raises(StartError, match="has just started, the one with pid 4711"), held(tmp_path):
             pass
 
@@ -324,7 +325,7 @@ def test_a_directory_that_a_cleaner_removes_is_made_again(tmp_path: Path) -> Non
         assert mine.look() is None
         assert mine.is_there(inner)
         other.rename(tmp_path / "away")
-        assert mine.look() == holding.ELSEWHERE
+        assert mine.look() == owner.ELSEWHERE
         assert not other.exists()
 
 
@@ -351,7 +352,7 @@ def test_a_lock_that_cannot_be_asked_is_in_place(tmp_path: Path, monkeypatch: py
             raise OSError(errno.ESTALE, "stale")
 
         with monkeypatch.context() as patch:
-            patch.setattr("gateway.disk.os.stat", fails)
+            patch.setattr("gateway.core.disk.os.stat", fails)
             assert mine._lock is not None
             assert mine._lock.is_in_place()
         monkeypatch.setattr(disk.Lock, "is_in_place", lambda _: False)
@@ -381,7 +382,7 @@ def test_an_old_look_is_made_again_before_an_answer(tmp_path: Path, monkeypatch:
         assert mine.look() is None
         (tmp_path / ".lock").write_text(f"4711 {ELSEWHERE.id}\n")
         mine.check_if_old()
-        monkeypatch.setattr(holding, "OLD_S", -1.0)
+        monkeypatch.setattr(owner, "OLD_S", -1.0)
         with pytest.raises(OSError, match="taken by another gateway"):
             mine.check_if_old()
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from gateway.errors import BadRequest, Unauthorized
-from gateway.identify import user_of
+from gateway.access.identify import user_of
+from gateway.core.errors import BadRequest, Unauthorized
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ from backports import zstd
 from fixtures_forms import SENT, SentForm
 from fixtures_spool import SPECIMEN, START_NS, USAGE, WAIT_S, Bench, open_bench, soon
 
-from gateway import bodyreader, disk, names
-from gateway.bodyreader import BodyReader, Incoming
-from gateway.content import decoder
-from gateway.descriptors import OpenFiles
-from gateway.errors import (
+from gateway.admission.capacity import Bounds, Guard
+from gateway.admission.descriptors import OpenFiles
+from gateway.admission.write_fault import WriteFault
+from gateway.core import disk
+from gateway.core.errors import (
     BadRequest,
     BodyTimeout,
     ClientGone,
@@ -35,14 +35,15 @@ from gateway.errors import (
     SpoolFull,
     TooLarge,
 )
-from gateway.forms import boundary_of
-from gateway.guard import Bounds, Guard
-from gateway.intake import BodyTimes, Intake
-from gateway.journal import Journal, SegmentLimits
-from gateway.pace import MEASURED_S, Pace
-from gateway.sidecar import read_sidecar
-from gateway.streams import Stream
-from gateway.writefault import WriteFault
+from gateway.core.streams import Stream
+from gateway.intake.body import PIECE_BYTES, STREAMED_BODY_BYTES, TINY_BYTES, BodyReader, Incoming
+from gateway.intake.decoding import decoder
+from gateway.intake.forms import boundary_of
+from gateway.intake.pace import MEASURED_S, Pace
+from gateway.intake.receive import BodyTimes, Intake
+from gateway.spool import names
+from gateway.spool.journal import Journal, SegmentLimits
+from gateway.spool.sidecar import read_sidecar
 
 LIMIT = 1000
 SMALL, LARGE = b'{"small":1}', b'["%b"]' % (b"x" * LIMIT)
@@ -137,7 +138,7 @@ async def make_door(tmp_path: Path) -> AsyncIterator[Callable[..., Door]]:
                 reserve=0,
                 pending_bytes=settings.pop("memory", 1 << 30),
                 held_bytes=LIMIT,
-                streamed_bytes=bodyreader.STREAMED_BODY_BYTES,
+                streamed_bytes=STREAMED_BODY_BYTES,
             )
             plain: dict[str, Any] = {"segment_report_limit": LIMIT, "envelope": False}
             times = BodyTimes(settings.pop("body_timeout_s", WAIT_S), settings.pop("body_min_rate", 0))
@@ -593,7 +594,7 @@ async def test_a_byte_at_a_time_takes_the_memory_of_its_bytes(length: int | None
 
 async def test_chunks_of_every_size_keep_their_order(door: Door) -> None:
     """Tiny chunks between large ones are put together where they stand."""
-    sizes = [1, 5, bodyreader.TINY_BYTES, 3, bodyreader.TINY_BYTES + 1, bodyreader.TINY_BYTES - 1, 2]
+    sizes = [1, 5, TINY_BYTES, 3, TINY_BYTES + 1, TINY_BYTES - 1, 2]
     chunks = [os.urandom(size) for size in sizes]
     body = Body()
     reading = asyncio.create_task(BodyReader(door.incoming(body), Pace(0, WAIT_S)).gather())
@@ -642,7 +643,7 @@ async def test_pieces_are_handed_on_as_they_come(door: Door) -> None:
             await turns_until(lambda: not body._size)
         body.feed_eof()
         await receiving
-    assert largest < 2 * bodyreader.PIECE_BYTES
+    assert largest < 2 * PIECE_BYTES
     (path,) = door.bench.spool.directory(SPECIMEN).glob("*.body")
     assert path.stat().st_size == 10_000_000
     assert names.parse_spool_name(path.name) is not None

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from fixtures_spool import HOUR, NEXT_HOUR, USAGE, WAIT_S, Bench, Trace, open_bench, soon, until
 
-from gateway import disk, holding, journal, names
-from gateway.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, Unanswerable
-from gateway.journal import Journal, SegmentLimits
-from gateway.layout import FORMAT_VERSION
+from gateway.core import disk
+from gateway.core.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, Unanswerable
+from gateway.spool import journal, names, owner
+from gateway.spool.directories import FORMAT_VERSION
+from gateway.spool.journal import Journal, SegmentLimits
 
 HUGE = 1 << 30
 MINUTE_NS = 60 * names.NANOSECONDS
@@ -105,7 +106,7 @@ async def start(bench: Bench) -> AsyncIterator[Start]:
 
 
 class Fault:
-    """A function of `disk.py` that fails while it is told to."""
+    """A function of `core/disk.py` that fails while it is told to."""
 
     def __init__(self, patch: pytest.MonkeyPatch, name: str, number: int = errno.EIO, times: int = 1 << 30) -> None:
         self.left = times
@@ -762,7 +763,7 @@ async def test_a_segment_of_another_gateway_s_directory_is_left_alone(start: Sta
     desk = start()
     await desk.commit(b"kept")
     desk.open_segment().unlink()
-    monkeypatch.setattr(desk.bench.spool.holding, "_find", lambda: holding._Fault("taken", "by another gateway"))
+    monkeypatch.setattr(desk.bench.spool.holding, "_find", lambda: owner._Fault("taken", "by another gateway"))
     with pytest.raises(SpoolBroken):
         await desk.commit(b"failed")
     await asyncio.sleep(0.1)

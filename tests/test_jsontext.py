@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.errors import BadRequest
-from gateway.jsontext import MAX_DEPTH, QUICK_BYTES, NotJson, Recognizer, are_surely_json, check
+from gateway.core.errors import BadRequest
+from gateway.formats.json_check import MAX_DEPTH, QUICK_BYTES, NotJson, Recognizer, are_surely_json, check
 
 GOOD = {
     "a null": b"null",
@@ -301,7 +301,7 @@ def test_chunks_make_no_difference(document: bytes, where: list[int]) -> None:
 @example(b'{"a":12,[],3]', 8, [6])
 def test_depth_is_counted_the_same_in_any_chunks(document: bytes, limit: int, where: list[int]) -> None:
     """Whatever the limit is, the byte that passes it is found whether a match swallows it or a single token."""
-    with patch("gateway.jsontext.MAX_DEPTH", limit):
+    with patch("gateway.formats.json_check.MAX_DEPTH", limit):
         expected = fault(bytewise(document))
         assert fault([document]) == expected
         assert fault(cut(document, where)) == expected
@@ -316,7 +316,7 @@ def test_the_first_bracket_too_deep_is_found(document: bytes, limit: int) -> Non
         if depth > limit:
             position = found.start()
             break
-    with patch("gateway.jsontext.MAX_DEPTH", limit):
+    with patch("gateway.formats.json_check.MAX_DEPTH", limit):
         refusal = fault([document])
     assert (refusal and refusal[0]) == position
 
@@ -393,7 +393,7 @@ def test_begins_anew_after_a_reset(begun: bytes) -> None:
 def test_large_documents_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A document that a fast parse would take long for goes to the recognizer alone."""
     parsed: list[int] = []
-    monkeypatch.setattr("gateway.jsontext._skip", lambda document: parsed.append(len(document)))
+    monkeypatch.setattr("gateway.formats.json_check._skip", lambda document: parsed.append(len(document)))
     check(b'"' + b"x" * QUICK_BYTES + b'"')
     assert parsed == []
     check(b'"x"')

@@ -10,14 +10,15 @@ from fixtures_spool import SPECIMEN, START_NS, batch_and_deliver, folder_in_memo
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from gateway import disk, names
-from gateway.errors import BadRequest
-from gateway.identify import user_of
-from gateway.parcels import ReceivedFile
-from gateway.requesthead import uri_of
-from gateway.sidecar import Sidecar
+from gateway.access.identify import user_of
+from gateway.core import disk
+from gateway.core.clock import Timestamps
+from gateway.core.errors import BadRequest
+from gateway.delivery.items import ReceivedFile
+from gateway.spool import names
+from gateway.spool.sidecar import Sidecar
 from gateway.stores.local import LocalStore
-from gateway.timestamps import Timestamps
+from gateway.web.request import uri_of
 
 marks = st.sampled_from([b"/", b"//", b".", b"..", b"\\", b"%2F", b"%00", b"~", b"?", b"#", b"http://", b"a.png", b"\xc3", b"\0"])
 anything = st.lists(marks | st.binary(max_size=8), max_size=12).map(b"".join)

@@ -25,8 +25,9 @@ from fixtures_spool import (
     open_bench,
 )
 
-from gateway import disk, keynumbers, names
-from gateway.keynumbers import NUMBERS, KeyNumbers
+from gateway.core import disk
+from gateway.spool import key_numbers, names
+from gateway.spool.key_numbers import NUMBERS, KeyNumbers
 from gateway.stores.local import LocalStore
 
 BATCH = names.new_batch(HOUR, HOST, bytes(16))
@@ -272,8 +273,8 @@ def test_a_disk_that_fails_keeps_the_file(bench: Bench, monkeypatch: pytest.Monk
 
 def test_the_file_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The latest hours are kept, and the file is written anew before it grows without an end."""
-    monkeypatch.setattr(keynumbers, "KEPT_SERIES", 5)
-    monkeypatch.setattr(keynumbers, "MAX_LINES", 20)
+    monkeypatch.setattr(key_numbers, "KEPT_SERIES", 5)
+    monkeypatch.setattr(key_numbers, "MAX_LINES", 20)
     numbers = bench.spool.numbers
     for hour in range(30):
         batch = names.new_batch(f"20261121{hour:02}", HOST, bytes(16))

@@ -22,8 +22,8 @@ import uvloop
 from integration.deadlines import until
 from running import WAIT_S, LocalGateway, Wire, head, put, running
 
-from gateway.bodyreader import PIECE_BYTES, WIDE_BODIES, WIDE_BODY_BYTES, WIDE_PIECE_BYTES
-from gateway.largebody import LARGE_BYTES, LargeBody
+from gateway.intake.body import PIECE_BYTES, WIDE_BODIES, WIDE_BODY_BYTES, WIDE_PIECE_BYTES
+from gateway.intake.bulk_body import LARGE_BYTES, LargeBody
 
 SIZES = [LARGE_BYTES, LARGE_BYTES + 1, 5 * PIECE_BYTES - 1, WIDE_BODY_BYTES, WIDE_BODY_BYTES + WIDE_PIECE_BYTES // 2]
 DATA = os.urandom(max(SIZES))

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from fixtures_spool import START_NS, USAGE, Bench, Trace, open_bench, tree
 
-from gateway import disk, layout, names
-from gateway.errors import StartError
-from gateway.layout import FORMAT_VERSION, oldest
+from gateway.core import disk
+from gateway.core.errors import StartError
+from gateway.spool import directories, names
+from gateway.spool.directories import FORMAT_VERSION, oldest
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_the_oldest_are_picked_in_bounded_memory(bench: Bench) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert picked == [f"{START_NS + number}.7.jsonl" for number in range(layout.PICKED_FILES)]
+    assert picked == [f"{START_NS + number}.7.jsonl" for number in range(directories.PICKED_FILES)]
     # 10,000 names with their place in the heap; all of the names alone would take 4 MB.
     assert peak < 2_500_000
     shutil.rmtree(directory)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.errors import BadRequest
-from gateway.reportlines import DocumentFolder, Folder, NdjsonFolder, document_line, ndjson_lines
+from gateway.core.errors import BadRequest
+from gateway.formats.json_lines import DocumentFolder, Folder, NdjsonFolder, document_line, ndjson_lines
 
 scalars = (
     st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.text(max_size=6) | st.sampled_from(["\r\n", "\u2028", '"'])

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from integration.minio import free_port
 
-from gateway.config import Listen
-from gateway.errors import StartError
-from gateway.listening import Listeners, listen_again, listening_sockets, open_listeners
+from gateway.config.schema import Listen
+from gateway.core.errors import StartError
+from gateway.service.sockets import Listeners, listen_again, listening_sockets, open_listeners
 
 HOST = "127.0.0.1"
 CONNECTIONS = 200

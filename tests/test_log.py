@@ -23,10 +23,10 @@ from fixtures_log import WAIT_S, Pipe
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway import log as log_room
-from gateway.librarylog import KEPT_MESSAGES, LibraryMessages
-from gateway.log import FORMATS, Log
-from gateway.logline import json_value, text_value
+from gateway.telemetry import log as log_room
+from gateway.telemetry.log import FORMATS, Log
+from gateway.telemetry.log_values import json_value, text_value
+from gateway.telemetry.stdlib_bridge import KEPT_MESSAGES, LibraryMessages
 
 every_format = pytest.mark.parametrize("form", FORMATS)
 # Everything a str can hold, lone surrogates included, which is what a header that is not UTF-8 becomes.
@@ -444,7 +444,7 @@ def test_python_warnings() -> None:
 PROCESSES, LINES = 3, 4000
 TELL_MUCH = """\
 import sys
-from gateway.log import Log
+from gateway.telemetry.log import Log
 log = Log("info", "json", 1, is_shared=True)
 for number in range(int(sys.argv[2])):
     log.info("library message", process=int(sys.argv[1]), number=number, text="x" * (number % 700))

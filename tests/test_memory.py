@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.errors import Overloaded
-from gateway.memory import HELD_S, SLOW_BYTES_PER_S, WRITTEN_S, Memory, Share
+from gateway.admission.memory import HELD_S, SLOW_BYTES_PER_S, WRITTEN_S, Memory, Share
+from gateway.core.errors import Overloaded
 
 MOST = 1000
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from gateway import names
+from gateway.spool import names
 
 # What a header or a uri can hold: any character, and bytes that were not UTF-8 as surrogate escapes.
 escapes = st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF, categories=["Cs"])

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gateway.pace import CREDIT_TIMEOUTS, MEASURED_S, Pace
+from gateway.intake.pace import CREDIT_TIMEOUTS, MEASURED_S, Pace
 
 RATE, TIMEOUT_S = 100, 60.0
 

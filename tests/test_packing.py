@@ -13,7 +13,7 @@ from fixtures_spool import folder_in_memory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.packing import Packed
+from gateway.delivery.packing import Packed
 
 LINES = b"".join(b'{"number":%d}\n' % (number * 7919) for number in range(100_000))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.parameters import extended, parameters_of, unquoted
+from gateway.core.header_parameters import extended, parameters_of, unquoted
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from fixtures_spool import HOUR, SPECIMEN, START_NS, USAGE, Bench, open_bench
 
-from gateway import disk, names
-from gateway.aggregate import Summary
-from gateway.parcels import ReceivedFile, SealedBatch, Unreadable, open_parcel
-from gateway.sidecar import Sidecar, read_sidecar
+from gateway.batching.aggregate import Summary
+from gateway.core import disk
+from gateway.delivery.items import ReceivedFile, SealedBatch, Unreadable, open_parcel
+from gateway.spool import names
+from gateway.spool.sidecar import Sidecar, read_sidecar
 
 
 @pytest.fixture

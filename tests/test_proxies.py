@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.config import Aws, Config
-from gateway.errors import ConfigError
-from gateway.stores.proxies import is_in_network, proxy_of
+from gateway.aws.proxies import is_in_network, proxy_of
+from gateway.config.schema import Aws, Config
+from gateway.core.errors import ConfigError
 
 
 def config(endpoint: str = "") -> Config:

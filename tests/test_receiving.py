@@ -16,15 +16,15 @@ from integration.deadlines import until
 # The writer of one stream meets an error that nobody foresaw.
 DEFECTIVE = """\
 import sys
-from gateway import cli
-from gateway.journal import Journal
+from gateway.cli import main
+from gateway.spool.journal import Journal
 sound = Journal._round
 def round_(journal, hour, entries):
     if journal._stream.name == "usage":
         raise ZeroDivisionError
     sound(journal, hour, entries)
 Journal._round = round_
-sys.exit(cli.main())
+sys.exit(main.main())
 """
 
 

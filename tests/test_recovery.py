@@ -30,12 +30,13 @@ from fixtures_spool import (
     tree,
 )
 
-from gateway import names, recovery, reportlines
-from gateway.layout import FORMAT_VERSION
-from gateway.names import Batch
-from gateway.recovery import Found, recover
-from gateway.reportlines import SoundPrefix
-from gateway.sidecar import Sidecar
+from gateway.formats import json_lines
+from gateway.formats.json_lines import SoundPrefix
+from gateway.spool import names, recovery
+from gateway.spool.directories import FORMAT_VERSION
+from gateway.spool.names import Batch
+from gateway.spool.recovery import Found, recover
+from gateway.spool.sidecar import Sidecar
 from gateway.stores.local import LocalStore
 
 T1, T2, T3 = (f"{START_NS + number}.7" for number in (1, 2, 3))
@@ -149,7 +150,7 @@ STATES: dict[str, tuple[Files, Files]] = {
 
 @pytest.mark.parametrize("state", STATES)
 def test_every_state_is_put_in_order(tmp_path: Path, state: str) -> None:
-    """After a start exactly the names are there that the table of `recovery.py` promises, with their bytes."""
+    """After a start exactly the names are there that the table of `spool/recovery.py` promises, with their bytes."""
     before, after = STATES[state]
     plant(tmp_path / "spool", before)
     with open_bench(tmp_path) as bench:
@@ -389,7 +390,7 @@ def test_a_segment_that_grows_is_left_alone(tmp_path: Path, monkeypatch: pytest.
         order = bench.spool.timestamps.next()
         path = bench.spool.directory(USAGE) / names.spool_name(order, order, PID, names.OPEN_SEGMENT)
         path.write_bytes(b'{"n":1}\n' + b'{"n"' * is_torn)
-        real = reportlines.sound_prefix
+        real = json_lines.sound_prefix
 
         def slow(chunks: Iterable[bytes]) -> SoundPrefix:
             found = real(chunks)

@@ -30,10 +30,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gateway import names
-from gateway.errors import GatewayError, Unanswerable
-from gateway.parcels import open_parcel
-from gateway.streams import Stream
+from gateway.core.errors import GatewayError, Unanswerable
+from gateway.core.streams import Stream
+from gateway.delivery.items import open_parcel
+from gateway.spool import names
 
 REPORT_STREAMS = st.sampled_from([USAGE, ERROR])
 # How a receipt, which is over when the disk is asked no more, ends at the latest.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fixtures_log import Pipe
 
-from gateway.repeated import Defect, Repeated
+from gateway.telemetry.repeated_failure import Defect, Repeated
 
 
 def test_repeated_failure() -> None:

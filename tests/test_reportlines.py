@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.errors import BadRequest
-from gateway.jsontext import NotJson, check
-from gateway.reportlines import (
+from gateway.core.errors import BadRequest
+from gateway.formats.json_check import NotJson, check
+from gateway.formats.json_lines import (
     LEADING_BYTES,
     BadLine,
     DocumentFolder,

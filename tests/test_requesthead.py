@@ -7,8 +7,8 @@ import re
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from gateway.errors import BadRequest
-from gateway.requesthead import request_id_of, target_of, uri_of
+from gateway.core.errors import BadRequest
+from gateway.web.request import request_id_of, target_of, uri_of
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.metrics import PREFIX, Metrics
-from gateway.routes import PROBES, route_of
-from gateway.streams import STREAMS
+from gateway.core.paths import PROBES, route_of
+from gateway.core.streams import STREAMS
+from gateway.telemetry.metrics import PREFIX, Metrics
 
 STREAM_ROUTES = [route_of(name) for name, _ in STREAMS]
 

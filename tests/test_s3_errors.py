@@ -20,8 +20,8 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from gateway.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
-from gateway.stores.s3_errors import MEANINGS, explain
+from gateway.aws.errors import MEANINGS, explain
+from gateway.core.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
 
 
 def answered(status: int, code: str, message: str = "", operation: str = "PutObject") -> ClientError:

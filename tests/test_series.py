@@ -6,8 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from gateway.board import Board
-from gateway.series import OTHER, Counts, Durations
+from gateway.core.shared_counters import Board
+from gateway.telemetry.metric_values import OTHER, Counts, Durations
 
 BUCKETS_S = (0.1, 1.0)
 

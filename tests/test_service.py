@@ -16,7 +16,7 @@ import pytest
 from integration.deadlines import until
 from running import LocalGateway, head, put, running
 
-from gateway.listening import _why_not
+from gateway.service.sockets import _why_not
 
 SLOW = head("PUT /specimen?uri=slow.bin", "Content-Length: 10", "Expect: 100-continue")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.sidecar import Sidecar
+from gateway.spool.sidecar import Sidecar
 
 
 @given(st.text(st.characters(exclude_categories=[])), st.integers(0, 1 << 62))

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from gateway.stores.silence import Patience, unless_silent
+from gateway.aws.stall import Patience, unless_silent
 
 
 def test_patience_grows_with_what_a_slow_link_may_need() -> None:

@@ -34,11 +34,13 @@ from fixtures_spool import (
     tree,
 )
 
-from gateway import aggregate, disk, layout, names
-from gateway.errors import Transient, Unanswerable
-from gateway.sidecar import Sidecar
+from gateway.batching import aggregate
+from gateway.core import disk
+from gateway.core.clock import Timestamps
+from gateway.core.errors import Transient, Unanswerable
+from gateway.spool import directories, names
+from gateway.spool.sidecar import Sidecar
 from gateway.stores.local import LocalStore
-from gateway.timestamps import Timestamps
 
 MINUTE_NS = 60 * names.NANOSECONDS
 MANY = 1 << 30
@@ -319,7 +321,7 @@ def test_what_can_be_claimed_is_counted(bench: Bench) -> None:
 
 def test_a_claim_is_bounded_by_files(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch takes no more files than one look picks, and those are the oldest."""
-    monkeypatch.setattr(layout, "PICKED_FILES", 3)
+    monkeypatch.setattr(directories, "PICKED_FILES", 3)
     waiting = [bench.report(b"%d" % number).name for number in range(5)]
     assert [path.name for path in claim(bench).sources()] == waiting[:3]
     assert [path.name for path in claim(bench).sources()] == waiting[3:]
@@ -527,7 +529,7 @@ def test_what_is_being_delivered_is_not_found_again(bench: Bench) -> None:
 
 def test_a_look_for_work_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """One look picks a bounded number of the oldest, of batches as of files."""
-    monkeypatch.setattr(layout, "PICKED_FILES", 2)
+    monkeypatch.setattr(directories, "PICKED_FILES", 2)
     bodies = [bench.file(b"%d" % number) for number in range(5)]
     for number in range(5):
         bench.seal(b"%d" % number)

@@ -36,16 +36,18 @@ from integration.minio import free_port
 from integration.sts import AUTHORITY, https
 from strict_s3 import ACCESS_KEY, SECRET_KEY, StrictS3, strict_s3
 
-from gateway import disk, names
-from gateway.config import S3, Aws, Config
-from gateway.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
-from gateway.stores import Object, Outcome, Store, s3_session
+from gateway.aws import session
+from gateway.aws.stall import unless_silent
+from gateway.config.schema import S3, Aws, Config
+from gateway.core import disk
+from gateway.core.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
+from gateway.spool import names
+from gateway.stores import Object, Outcome, Store
 from gateway.stores.local import LocalStore
-from gateway.stores.s3 import PROOF_KEY, S3Store
-from gateway.stores.s3_client import _session, has_credentials, s3_store
-from gateway.stores.s3_evidence import Body
-from gateway.stores.s3_uploads import Uploads
-from gateway.stores.silence import unless_silent
+from gateway.stores.s3.client import _session, has_credentials, s3_store
+from gateway.stores.s3.evidence import Body
+from gateway.stores.s3.store import PROOF_KEY, S3Store
+from gateway.stores.s3.uploads import Uploads
 
 MINIO_PART = 5 << 20
 FAKE_PART = 1000
@@ -1241,7 +1243,7 @@ async def test_a_source_that_cannot_be_read_leaves_no_upload(fake: FakeS3, s3: K
 
 async def test_parts_are_never_too_many(fake: FakeS3, s3: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that would need more parts than S3 allows is sent in larger ones."""
-    monkeypatch.setattr("gateway.stores.s3_uploads.MAX_PARTS", 4)
+    monkeypatch.setattr("gateway.stores.s3.uploads.MAX_PARTS", 4)
     assert await s3.store.put(object_of(s3, file_of(tmp_path, data_of(9999)))) is Outcome.STORED
     assert fake.operations().count("UploadPart") == 4
     assert s3.read(KEY)[0] == data_of(9999)
@@ -1375,7 +1377,7 @@ async def test_a_body_that_nobody_asks_for_is_sent(
     fake: FakeS3, monkeypatch: pytest.MonkeyPatch, asking: tuple[float, ...]
 ) -> None:
     """A proxy may lose `100 Continue`, or pass it on late or several times: whole objects and parts arrive once each."""
-    monkeypatch.setattr(s3_session, "CONTINUE_S", 0.1)
+    monkeypatch.setattr(session, "CONTINUE_S", 0.1)
     fake.asking = asking
     store = s3_store(settings(fake.endpoint, FAKE_PART), 1)
     keeper = Keeper(store, BUCKET, lambda _: (b"", {}, ""), list, FAKE_PART)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from gateway.board import Board
-from gateway.tallies import Tally
+from gateway.core.shared_counters import Board
+from gateway.spool.tally import Tally
 
 
 def boards(count: int) -> list[Board]:

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from gateway.errors import StartError
-from gateway.threads import started_pool
+from gateway.core.errors import StartError
+from gateway.core.threads import started_pool
 
 
 def test_all_threads_are_there_from_the_start() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from gateway.throttling import Throttling
+from gateway.delivery.throttling import Throttling
 
 
 def test_the_wait_follows_the_share_that_is_taken() -> None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.timestamps import Timestamps
+from gateway.core.clock import Timestamps
 
 
 @given(st.lists(st.integers(0, 100), min_size=1))

@@ -15,10 +15,10 @@ from integration.deadlines import until
 from integration.gateway_process import Gateway, clean_environment
 from running import WAIT_S, LocalGateway, head, put, running
 
-from gateway import tls
-from gateway.config import Listen
-from gateway.errors import ConfigError
-from gateway.tls import ca_bundle, renew, server_context
+from gateway.config.schema import Listen
+from gateway.core import certificates
+from gateway.core.certificates import ca_bundle, renew, server_context
+from gateway.core.errors import ConfigError
 
 # For `localhost`, signed by itself, good for nothing but these tests.
 KEY = """\
@@ -333,12 +333,12 @@ def test_the_certificate_authorities_are_the_systems(tmp_path: Path, monkeypatch
         path.write_text(CERTIFICATE)
     nowhere = ssl.DefaultVerifyPaths(*[None] * 6)  # type: ignore[arg-type]
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nowhere)
-    monkeypatch.setattr(tls, "_SYSTEM_BUNDLES", (str(tmp_path / "none"), str(system)))
+    monkeypatch.setattr(certificates, "_SYSTEM_BUNDLES", (str(tmp_path / "none"), str(system)))
     assert ca_bundle({}) == str(system)
     assert ca_bundle({"SSL_CERT_FILE": str(ours)}) == str(ours)
     assert ca_bundle({"AWS_CA_BUNDLE": str(ours), "SSL_CERT_FILE": str(tmp_path / "none")}) == str(ours)
     assert ca_bundle({"AWS_CA_BUNDLE": ""}) == str(system)
-    monkeypatch.setattr(tls, "_SYSTEM_BUNDLES", ())
+    monkeypatch.setattr(certificates, "_SYSTEM_BUNDLES", ())
     assert ca_bundle({}) is None
 
 

@@ -19,7 +19,7 @@ from integration.everyserver import on_every_server
 from integration.sts import AUTHORITY, https
 from strict_s3 import ACCESS_KEY, SECRET_KEY, Call, StrictS3, strict_s3
 
-from gateway.config import KEYS
+from gateway.config.schema import KEYS
 from trystore.finding import CHECKSUMS, Finding, table
 from trystore.objects import metadata_of
 from trystore.verdict import judge

@@ -14,9 +14,9 @@ from fixtures_started import Started
 from integration.deadlines import until
 from running import WAIT_S, LocalGateway, Wire, chunked, head, put, running
 
-from gateway.errors import StartError
-from gateway.units import SOCKET_PATH_BYTES
-from gateway.unixsocket import MODE, listen_at
+from gateway.config.values import SOCKET_PATH_BYTES
+from gateway.core.errors import StartError
+from gateway.service.unix_socket import MODE, listen_at
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 

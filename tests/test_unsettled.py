@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.board import Board
-from gateway.unsettled import Unsettled
+from gateway.core.shared_counters import Board
+from gateway.spool.in_doubt import Unsettled
 
 
 def unsettled(count: int) -> list[Unsettled]:

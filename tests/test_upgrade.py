@@ -13,9 +13,10 @@ from fixtures_spool import START_NS, batch_and_deliver, open_bench, stored_files
 from integration.deadlines import until
 from running import LocalGateway
 
-from gateway import disk, layout, names
-from gateway.errors import StartError
-from gateway.layout import FORMAT_VERSION
+from gateway.core import disk
+from gateway.core.errors import StartError
+from gateway.spool import directories, names
+from gateway.spool.directories import FORMAT_VERSION
 from gateway.stores.local import LocalStore
 
 SOON = {"LIGHTFILE6_AGGREGATION_USAGE_INTERVAL": "1s", "LIGHTFILE6_AGGREGATION_ERROR_INTERVAL": "1s"}
@@ -81,7 +82,7 @@ def test_the_earlier_version_refuses_what_this_one_has_taken_over(
     with open_bench(tmp_path):
         pass
     before = tree(tmp_path / "spool")
-    monkeypatch.setattr(layout, "FORMAT_VERSION", 1)
+    monkeypatch.setattr(directories, "FORMAT_VERSION", 1)
     with pytest.raises(StartError, match=rf"newer gateway \(format {FORMAT_VERSION}, this one knows 1\)"), open_bench(tmp_path):
         pass
     assert tree(tmp_path / "spool") == before

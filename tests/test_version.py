@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import version
-from gateway.version import UNKNOWN, Version, current, of_checkout
+from gateway.core import build_info
+from gateway.core.build_info import UNKNOWN, Version, current, of_checkout
 
 Git = Callable[..., str]
 
@@ -85,9 +85,9 @@ def test_outside_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_the_frozen_program_knows_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the build wrote counts, and is told with commit and date."""
-    frozen = tmp_path / "version.json"
+    frozen = tmp_path / "build_info.json"
     frozen.write_text('{"number": "1.2.3", "commit": "0123456789abcdef", "built": "2026-11-21T12:00:00Z"}')
-    monkeypatch.setattr(version, "FROZEN", frozen)
+    monkeypatch.setattr(build_info, "FROZEN", frozen)
     assert str(current()) == "1.2.3 (commit 0123456789ab, built 2026-11-21T12:00:00Z)"
     frozen.unlink()
     assert str(current()).endswith("from source)")

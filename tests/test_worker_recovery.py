@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from fixtures_spool import HOUR, START_NS, USAGE, Bench, Clock, Crashing, Trace, open_bench, plant, tree
 
-from gateway.names import Batch
-from gateway.recovery import Found, recover_process
-from gateway.sidecar import Sidecar
-from gateway.streams import Stream
+from gateway.core.streams import Stream
+from gateway.spool.names import Batch
+from gateway.spool.recovery import Found, recover_process
+from gateway.spool.sidecar import Sidecar
 
 BATCH = str(Batch(HOUR, "host-1", "ab" * 16))
 ARCHIVE = gzip.compress(b"1\n", mtime=0)

@@ -12,13 +12,13 @@ import pytest
 from fixtures_spool import USAGE, until
 from fixtures_workers import on_uvloop, running
 
-from gateway import workerprocess
+from gateway.service.workers import process
 
 
 @on_uvloop
 async def test_a_cut_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a worker does nothing, a cut gives up on it, and what the other has received can be claimed."""
-    monkeypatch.setattr(workerprocess, "CUT_PATIENCE_S", 0.5)
+    monkeypatch.setattr(process, "CUT_PATIENCE_S", 0.5)
     async with running(tmp_path) as bench:
         await bench.put_on_both()
         os.kill(bench.pid(1), signal.SIGSTOP)
@@ -41,7 +41,7 @@ async def test_a_cut_does_not_wait_for_the_dead(tmp_path: Path) -> None:
         await bench.dies(1, "worker died")
         begun = time.monotonic()
         await cutting
-        assert time.monotonic() - begun < workerprocess.CUT_PATIENCE_S / 2
+        assert time.monotonic() - begun < process.CUT_PATIENCE_S / 2
 
 
 @on_uvloop

@@ -13,11 +13,11 @@ import pytest
 from fixtures_spool import USAGE, until
 from fixtures_workers import NO_ANSWER, on_uvloop, running
 
-from gateway import workerprocess
-from gateway import workers as workers_room
-from gateway.errors import StartError
-from gateway.worker import ABANDONED
-from gateway.workers import count_of
+from gateway.core.errors import StartError
+from gateway.service.workers import process
+from gateway.service.workers import supervisor as workers_room
+from gateway.service.workers.main import ABANDONED
+from gateway.service.workers.supervisor import count_of
 
 
 def test_how_many() -> None:
@@ -101,7 +101,7 @@ async def test_one_that_cannot_be_started_again(tmp_path: Path, monkeypatch: pyt
     """It is told, tried again, leaves no descriptor behind, and does not hold up a stop; the other goes on."""
     monkeypatch.setattr(workers_room, "PAUSE_MAX_S", 0.2)
     async with running(tmp_path) as bench:
-        monkeypatch.setattr(workerprocess, "_command", lambda: ["/nonexistent/program"])
+        monkeypatch.setattr(process, "_command", lambda: ["/nonexistent/program"])
         await bench.dies(1, "worker not started")
         descriptors = len(os.listdir("/proc/self/fd"))
         await until(lambda: len(bench.told("worker not started")) >= 3)
@@ -120,7 +120,7 @@ async def test_nobody_waits_for_one_that_cannot_be_started(tmp_path: Path, monke
     monkeypatch.setattr(workers_room, "PAUSE_MAX_S", 0.2)
     async with running(tmp_path) as bench:
         with monkeypatch.context() as patch:
-            patch.setattr(workerprocess, "_command", lambda: ["/nonexistent/program"])
+            patch.setattr(process, "_command", lambda: ["/nonexistent/program"])
             await bench.dies(1, "worker not started")
             await until(lambda: len(bench.told("worker not started")) >= 3)
             assert [await bench.put(number) for number in range(30)] == [204] * 30
@@ -133,7 +133,7 @@ async def test_when_nobody_is_left_it_is_told(tmp_path: Path, monkeypatch: pytes
     """Where the last worker cannot be replaced, whoever has started them is told that nobody receives any more."""
     monkeypatch.setattr(workers_room, "PAUSE_MAX_S", 0.2)
     async with running(tmp_path) as bench:
-        monkeypatch.setattr(workerprocess, "_command", lambda: ["/nonexistent/program"])
+        monkeypatch.setattr(process, "_command", lambda: ["/nonexistent/program"])
         await bench.dies(1, "worker not started")
         assert bench.defects == []
         os.kill(bench.pid(2), signal.SIGKILL)
@@ -143,7 +143,7 @@ async def test_when_nobody_is_left_it_is_told(tmp_path: Path, monkeypatch: pytes
 @on_uvloop
 async def test_a_start_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that ends before it accepts requests is an error at the start."""
-    monkeypatch.setattr(workerprocess, "_command", lambda: ["false"])
+    monkeypatch.setattr(process, "_command", lambda: ["false"])
     with pytest.raises(StartError, match="worker process did not start"):
         async with running(tmp_path):
             pass
@@ -151,21 +151,22 @@ async def test_a_start_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 DEFECTIVE = """\
 import sys
-from gateway import disk, worker
+from gateway.core import disk
+from gateway.service.workers import main
 def defect(*_):
     raise ZeroDivisionError
 disk.write_all = defect
-sys.exit(worker.main(int(sys.argv[1])))
+sys.exit(main.main(int(sys.argv[1])))
 """
 
 
 @on_uvloop
 async def test_one_that_cannot_go_on_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker whose journal has a defect ends by itself, and its place is taken by one that receives."""
-    sound = workerprocess._command()
-    monkeypatch.setattr(workerprocess, "_command", lambda: [sys.executable, "-c", DEFECTIVE])
+    sound = process._command()
+    monkeypatch.setattr(process, "_command", lambda: [sys.executable, "-c", DEFECTIVE])
     async with running(tmp_path) as bench:
-        monkeypatch.setattr(workerprocess, "_command", lambda: sound)
+        monkeypatch.setattr(process, "_command", lambda: sound)
         assert await bench.put(1) == NO_ANSWER
         await until(lambda: len(bench.told("worker started")) == 3)
         (died,) = bench.told("worker died")

@@ -16,9 +16,9 @@ from fixtures_spool import SPECIMEN, Bench, open_bench, soon
 from integration.deadlines import until
 from running import running
 
-from gateway import disk
-from gateway.errors import refusal
-from gateway.writefault import TRIAL_BYTES, WriteFault
+from gateway.admission.write_fault import TRIAL_BYTES, WriteFault
+from gateway.core import disk
+from gateway.core.errors import refusal
 
 
 @pytest.fixture

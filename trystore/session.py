@@ -21,8 +21,8 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from gateway.errors import ConfigError
-from gateway.tls import ca_bundle
+from gateway.core.certificates import ca_bundle
+from gateway.core.errors import ConfigError
 from trystore.finding import CHECKSUMS, SUPPORTED
 
 TIMEOUT_S = 60

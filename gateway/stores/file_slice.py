@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from gateway import disk
+from gateway.core import disk
 from gateway.stores import Source
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import orjson
 
-from gateway import disk
-from gateway.errors import ObjectRefused, Transient
+from gateway.core import disk
+from gateway.core.errors import ObjectRefused, Transient
 from gateway.stores import Object, Outcome
 from gateway.stores.file_slice import body_of
 

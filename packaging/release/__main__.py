@@ -12,7 +12,7 @@ if __package__ in {None, ""}:
     # Started by the name of its folder; the modules are found as those of a package, whose folder is one above.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from gateway.version import of_checkout
+from gateway.core.build_info import of_checkout
 from release import gather, make, publish
 from release.commands import answer, run
 from release.errors import ReleaseError

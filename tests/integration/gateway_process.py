@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import psutil
 import yaml
 
-from gateway.layout import OWN_FILES
+from gateway.spool.directories import OWN_FILES
 from integration.deadlines import until
 from integration.minio import TIMEOUT_FACTOR, Minio
 
@@ -68,7 +68,7 @@ def executable() -> list[str]:
     if given := os.environ.get("GATEWAY_TEST_EXECUTABLE"):
         return shlex.split(given)
     installed = Path(sys.executable).with_name(PROGRAM)
-    return [str(installed)] if installed.exists() else [sys.executable, "-m", "gateway.cli"]
+    return [str(installed)] if installed.exists() else [sys.executable, "-m", "gateway"]
 
 
 def settings_for(buckets: Target, **sections: Mapping[str, object]) -> Settings:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from running import running
 
-from gateway.answers import STATUSES
+from gateway.web.responses import STATUSES
 from integration.minio import CHECKOUT, TIMEOUT_FACTOR
 
 DESCRIPTION = CHECKOUT / "docs" / "openapi.yml"

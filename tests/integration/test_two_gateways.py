@@ -12,7 +12,7 @@ from reliability.confined import Confined
 from reliability.disk.two_mounts import TwoMounts, unrecorded
 from reliability.row import CannotRun
 
-from gateway.holding import WATCH_S
+from gateway.spool.owner import WATCH_S
 from integration.buckets import Buckets
 from integration.deadlines import until
 from integration.gateway_process import Gateway, settings_for

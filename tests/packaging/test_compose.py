@@ -17,7 +17,7 @@ import yaml
 from integration.deadlines import until
 from integration.minio import IMAGE, TIMEOUT_FACTOR, Minio, free_port, healthy
 
-from gateway.configload import load
+from gateway.config.load import load
 from image.rootfs import DATA
 
 CHECKOUT = Path(__file__).resolve().parents[2]

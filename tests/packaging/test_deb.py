@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import commands
+from gateway.cli import commands
 from release.deb import DOC, PACKAGE, SCRIPTS, build_deb, debian_version
 
 CHECKOUT = Path(__file__).resolve().parents[2]

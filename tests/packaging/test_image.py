@@ -21,7 +21,7 @@ from integration.gateway_process import PROGRAM
 from integration.minio import TIMEOUT_FACTOR, free_port
 from integration.stored import files
 
-from gateway.version import of_checkout
+from gateway.core.build_info import of_checkout
 from image.rootfs import DATA, USER_ID
 
 CHECKOUT = Path(__file__).resolve().parents[2]

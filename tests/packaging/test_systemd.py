@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import commands
-from gateway.arguments import BAD_USAGE
-from gateway.config import KEYS
-from gateway.service import LEFT_DATA
-from gateway.unixsocket import MODE
+from gateway.cli import commands
+from gateway.cli.arguments import BAD_USAGE
+from gateway.config.schema import KEYS
+from gateway.service.service import LEFT_DATA
+from gateway.service.unix_socket import MODE
 
 UNIT = Path(__file__).resolve().parents[2] / "packaging" / "systemd" / "lightfile6-insights-gateway.service"
 SOCKET = UNIT.with_suffix(".socket")

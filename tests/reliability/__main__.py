@@ -12,7 +12,7 @@ from typing import Any
 
 from integration.minio import CHECKOUT, binary, cache_folder
 
-from gateway.version import of_checkout
+from gateway.core.build_info import of_checkout
 from reliability.alone import run_alone, say
 from reliability.row import Row
 from reliability.rows import ROWS

@@ -84,7 +84,7 @@ def _try(bug: Bug) -> tuple[list[str], bool]:
     plant(bug, folder)
     # Ahead of the checkout, whose package is the sound one.
     os.environ["PYTHONPATH"] = os.pathsep.join((str(folder), str(CHECKOUT / "tests")))
-    os.environ["GATEWAY_TEST_EXECUTABLE"] = f"{sys.executable} -m gateway.cli"
+    os.environ["GATEWAY_TEST_EXECUTABLE"] = f"{sys.executable} -m gateway"
     result = run_alone(bug.row, folder / "row", bug.share)
     what = f"{bug.said} (`{bug.patch.stem}`)"
     if "cannot" in result:

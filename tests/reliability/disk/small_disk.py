@@ -16,7 +16,7 @@ from integration.buckets import Buckets
 from integration.gateway_process import settings_for
 from integration.load import Load, Request
 
-from gateway.diskroom import KEPT_INODES
+from gateway.admission.disk_room import KEPT_INODES
 from reliability.calls import Step
 from reliability.confined import Confined
 from reliability.disk.strace import Strace, Traced, steps

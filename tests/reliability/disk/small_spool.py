@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from integration.deadlines import until
 from integration.ledger import Fate
 
-from gateway import names
+from gateway.spool import names
 from reliability.disk.goes_on import takes_everything
 from reliability.disk.small_disk import MIB, Disk, FullDisk
 from reliability.row import Outcome, Row, Site

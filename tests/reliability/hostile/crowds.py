@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 from integration.ledger import Fate
 
-from gateway.fastlane import HOLD_S
+from gateway.web.fastlane.connection import HOLD_S
 from reliability.hostile.bench import MIB, Bench, attacked
 from reliability.hostile.cases import NDJSON, Sent, good, good_file, good_lines, head, in_chunks, lines, put
 from reliability.hostile.clients import Wild

@@ -11,7 +11,7 @@ from integration.buckets import Buckets
 from integration.gateway_process import Gateway, Settings, merged
 from integration.ledger import Fate, Ledger
 
-from gateway import names
+from gateway.spool import names
 from reliability.row import CannotRun
 from reliability.scenario import FullLedger, drain, settings
 

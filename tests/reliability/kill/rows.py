@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from gateway.layout import FORMAT_VERSION
+from gateway.spool.directories import FORMAT_VERSION
 from reliability.calls import START
 from reliability.kill.attempt import Life, Try, attempt, recorded
 from reliability.kill.full_spool import FullSpool

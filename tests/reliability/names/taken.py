@@ -10,8 +10,8 @@ from integration.deadlines import until
 from integration.gateway_process import HOST
 from integration.ledger import Fate
 
-from gateway import names
-from gateway.sidecar import Sidecar
+from gateway.spool import names
+from gateway.spool.sidecar import Sidecar
 from reliability.names.bench import MIDDLE, NamingBench
 from reliability.names.fake_clock import passed_on_time, unheard_on_time
 from reliability.names.keys import batch_key

@@ -17,7 +17,7 @@ DEADLINE_S = 30.0
 # Starts gateways that have done their imports already, one after the other: these are three quarters of a start.
 _TEMPLATE = """
 import json, os, sys
-import aiobotocore.session, gateway.cli, gateway.commands
+import aiobotocore.session, gateway.cli.main, gateway.cli.commands
 for line in sys.stdin:
     order = json.loads(line)
     if not (pid := os.fork()):
@@ -25,7 +25,7 @@ for line in sys.stdin:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(log, 1), os.dup2(log, 2)
         os.chdir(order["folder"])
         sys.argv[1:] = order["arguments"]
-        gateway.cli.main()
+        gateway.cli.main.main()
     print(pid, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
@@ -77,7 +77,7 @@ class Template:
 def interpreter() -> str | None:
     """Which Python has the gateway; None if that is no program of a Python, but a frozen one."""
     command = executable()
-    if command[1:] == ["-m", "gateway.cli"]:
+    if command[1:] == ["-m", "gateway"]:
         return command[0]
     return None if "GATEWAY_TEST_EXECUTABLE" in os.environ else sys.executable
 

@@ -220,7 +220,7 @@ def _data(arguments: str) -> bytes:
 
 
 def transitions(steps: Sequence[Step]) -> list[str]:
-    """For each step the transition of the spool that it belongs to, by the names of `gateway/spool.py`.
+    """For each step the transition of the spool that it belongs to, by the names of `gateway/spool/spool.py`.
 
     Everything before the first request can come is `start`; the removal of sources belongs to `seal`.
     """

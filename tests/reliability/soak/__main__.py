@@ -11,7 +11,7 @@ from pathlib import Path
 
 from integration.minio import CHECKOUT, MinioProcess, binary, cache_folder
 
-from gateway.version import of_checkout
+from gateway.core.build_info import of_checkout
 from reliability.alone import say
 from reliability.row import Site
 from reliability.soak.report import Report

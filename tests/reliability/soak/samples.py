@@ -15,7 +15,7 @@ from statistics import median
 from integration.deadlines import until
 from integration.gateway_process import Gateway
 
-from gateway.layout import OWN_FILES
+from gateway.spool.directories import OWN_FILES
 
 MIB = 1 << 20
 # In each third of the calm phase.

@@ -14,8 +14,8 @@ from integration.gateway_process import HOST, STREAMS, settings_for
 from integration.ledger import REPORTS, Fate, WholeLedger
 from integration.load import SEGMENT_REPORT_LIMIT, Request, requests_of
 
-from gateway import names
-from gateway.sidecar import Sidecar
+from gateway.spool import names
+from gateway.spool.sidecar import Sidecar
 from reliability.proxy.server import FaultProxy
 from reliability.row import Site
 from reliability.store.variants import Variant

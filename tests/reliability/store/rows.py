@@ -16,7 +16,7 @@ from integration.gateway_process import STREAMS
 from integration.load import Load
 from minio.error import S3Error
 
-from gateway.delivery import ALIKE_REFUSALS
+from gateway.delivery.lane import ALIKE_REFUSALS
 from reliability.proxy.exchange import Request as S3Request
 from reliability.proxy.faults import (
     Fault,

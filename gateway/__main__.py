@@ -1,0 +1,5 @@
+"""Runs the program from its sources: `python -m gateway`."""
+
+from gateway.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""Authentication: which user sends a request."""

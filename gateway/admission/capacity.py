@@ -1,0 +1,197 @@
+"""The door: whether there is room, decided before a body is read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.admission.disk_room import DiskRoom
+from gateway.admission.memory import Memory, Share
+from gateway.core.disk import FileSystem
+from gateway.core.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge, again
+from gateway.core.streams import Kind, Stream
+from gateway.spool.spool import Spool
+
+# So much of the room that a body will need is kept for it ahead of what has come of it.
+PROMISED_BYTES = 8 << 20
+# A body in a file of its own, with its sidecar.
+BODY_FILES = 2
+# Of the small report that readiness speaks of.
+SMALL_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much the gateway may hold.
+
+    Attributes:
+        quota: bytes of received data in the spool, 0 for no bound.
+        reserve: bytes of the disk that only aggregation may use.
+        pending_bytes: bytes of memory for bodies on their way to the disk.
+        held_bytes: up to this size a body is held in memory whole.
+        streamed_bytes: what a larger one, or one of unknown size, takes on its way to the disk.
+    """
+
+    quota: int
+    reserve: int
+    pending_bytes: int
+    held_bytes: int
+    streamed_bytes: int
+
+
+class Ticket:
+    """What one admitted body takes, given back when it is done.
+
+    Counted is what is in memory and what is written, and a little of the room that it will need: a client that only says how
+    much it will send, and then sends a byte a second, must not keep others out.
+
+    Attributes:
+        memory: its share of the memory.
+    """
+
+    __slots__ = ("_guard", "_left", "memory")
+
+    def __init__(self, guard: Guard, length: int) -> None:
+        self._guard = guard
+        # Of the length that was announced so much has not been given to a draft.
+        self._left = length
+        self.memory = Share(guard.memory)
+
+    @property
+    def promised(self) -> int:
+        """Bytes of the disk that are kept for it."""
+        return min(self._left, PROMISED_BYTES)
+
+    def took(self, size: int) -> None:
+        """So many bytes of the body have come: Overloaded if others leave no memory for them."""
+        self.memory.take(size)
+
+    def handed_on(self, size: int) -> None:
+        """So many of the bytes that were announced are given to a draft, which charges what it writes of them."""
+        before = self.promised
+        self._left = max(0, self._left - size)
+        self._guard.room.promised_bytes -= before - self.promised
+
+    def charge(self, size: int) -> None:
+        """So much is about to be written, see `DiskRoom.charge`; from any thread."""
+        self._guard.room.charge(size, self.promised)
+
+    def landed(self, size: int) -> None:
+        """It is written, or could not be; from any thread."""
+        self._guard.room.landed(size)
+
+    def __enter__(self) -> Ticket:
+        self._guard.room.promised_bytes += self.promised
+        self._guard.bodies += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._guard.memory.end(self.memory)
+        self._guard.room.promised_bytes -= self.promised
+        self._guard.bodies -= 1
+
+
+class Guard:
+    """Decides on each request from its head alone.
+
+    Args:
+        spool: whose room is asked.
+        bounds: how much may be held.
+        faults: for each stream that has a writer, what keeps that from writing, None if nothing does.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        bounds: Bounds,
+        faults: Mapping[str, Callable[[], GatewayError | None]],
+        *,
+        look: Callable[[], FileSystem] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._bounds = bounds
+        self._faults = faults
+        self._holding = spool.holding
+        self.room = DiskRoom(spool, bounds.quota, bounds.reserve, look=look, monotonic=monotonic)
+        self.memory = Memory(bounds.pending_bytes, monotonic)
+        self.stopping = False
+        self.bodies = 0
+
+    def admit(self, stream: Stream, length: int | None) -> Ticket:
+        """Let a body in.
+
+        Args:
+            stream: where it wants to go.
+            length: its Content-Length, None if it is not known.
+
+        Raises:
+            Stopping, TooLarge, Overloaded, SpoolFull, SpoolBroken: see `core/errors.py`.
+        """
+        memory = self._bounds.streamed_bytes
+        if length is not None:
+            memory = length if length <= self._bounds.held_bytes else min(length, memory)
+        is_in_memory = stream.kind is Kind.REPORTS and length is not None and length <= self._bounds.held_bytes
+        self._check(stream, length or 0, memory, 0 if is_in_memory else BODY_FILES)
+        return Ticket(self, length or 0)
+
+    def hold(self, stream: Stream, length: int) -> None:
+        """Let a small body in that has come whole, and count it until `let_go`; raises as `admit` does."""
+        self._check(stream, length, length, 0)
+        self.memory.bytes += length
+        self.room.promised_bytes += length
+        self.bodies += 1
+
+    def let_go(self, length: int) -> None:
+        """A body that was held is synced, or kept out of the spool."""
+        self.memory.bytes -= length
+        self.room.promised_bytes -= length
+        self.bodies -= 1
+
+    def hold_more(self, size: int) -> None:
+        """A body that was let in grows by so much, until `let_go_more`: Overloaded or SpoolFull if there is no room for it."""
+        self.memory.check(size)
+        self.room.check(size)
+        self.memory.bytes += size
+        self.room.promised_bytes += size
+
+    def let_go_more(self, size: int) -> None:
+        """What was added to a body is synced with it, or kept out of the spool."""
+        self.memory.bytes -= size
+        self.room.promised_bytes -= size
+
+    def _check(self, stream: Stream, length: int, memory: int, files: int) -> None:
+        if self.stopping:
+            raise Stopping("the gateway is stopping; send it to another, or again in a moment")
+        if self._holding.fault is not None:
+            raise SpoolBroken(self._holding.fault)
+        fault_of = self._faults.get(stream.name)
+        if fault_of is not None and (fault := fault_of()) is not None:
+            raise again(fault)
+        if length > stream.max_body_bytes:
+            raise too_large(stream.max_body_bytes)
+        self.memory.check(memory)
+        self.room.check(length, files)
+
+    def refusal(self) -> list[str]:
+        """Why a small request would be refused now; empty when it would be let in."""
+        reasons = []
+        if self.stopping:
+            reasons.append("stopping")
+        if self._holding.fault is not None:
+            reasons.append(self._holding.fault)
+        for name, fault in self._faults.items():
+            error = fault()
+            if error is not None:
+                reasons.append(f"{name}: {error}")
+        for check, size in ((self.memory.check, SMALL_BYTES), (self.room.check, 1)):
+            try:
+                check(size)
+            except (Overloaded, SpoolFull, SpoolBroken) as error:
+                reasons.append(str(error))
+        return reasons
+
+
+def too_large(max_bytes: int) -> TooLarge:
+    """The error for a body over its limit."""
+    return TooLarge(f"the body is larger than the {max_bytes} bytes that are allowed")

@@ -1,0 +1,1 @@
+"""What every package stands on: errors, streams, the disk, the clock."""

@@ -1,0 +1,34 @@
+"""How long to wait before the next attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.core.errors import Refused, StoreError
+
+# 2 to this power times the shortest wait is beyond any longest wait; a larger exponent would only overflow.
+_MAX_DOUBLINGS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Waits in seconds: doubling from `least_s` to `most_s`; `refused_s` when a person has to change something."""
+
+    least_s: float
+    most_s: float
+    refused_s: float
+
+    def wait_s(self, failures: int, error: StoreError, random: Callable[[], float]) -> float:
+        """Seconds to wait after the given number of failures in a row (1 or more).
+
+        Half of the wait is jitter, so that gateways that failed together do not come back together.
+
+        Args:
+            failures: at least 1.
+            error: the last one.
+            random: gives a number in [0, 1).
+        """
+        longest = self.least_s * 2.0 ** min(failures - 1, _MAX_DOUBLINGS)
+        ceiling = min(longest, self.refused_s if isinstance(error, Refused) else self.most_s)
+        return ceiling * (0.5 + random() / 2)

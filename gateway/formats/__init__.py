@@ -1,0 +1,1 @@
+"""JSON: whether bytes are one document, how a body becomes report lines."""

@@ -1,0 +1,344 @@
+"""Bodies on their way to the disk: decoded, checked, hashed and written under `tmp/`, piece by piece, in a thread.
+
+A draft keeps the first bytes in memory, so that a body which turns out small needs no file of its own. It is fed by one
+thread at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Protocol, TypeVar
+
+from gateway.core import disk
+from gateway.core.errors import TooLarge, refusal
+from gateway.core.streams import Stream
+from gateway.formats.json_lines import Folder
+from gateway.intake.decoding import Decoder
+from gateway.intake.forms import Claims, Form
+from gateway.spool import names
+from gateway.spool.sidecar import Sidecar
+from gateway.spool.spool import Spool
+
+# So much is gathered before the disk is asked to begin with it.
+WRITE_BEHIND_BYTES = 8 << 20
+ENVELOPE_CHUNK_BYTES = 64 * 1024
+# A chunk of many tiny lines grows with its envelopes to about this at most.
+ENVELOPED_CHUNK_BYTES = 4 << 20
+
+# Parts of a body as they were sent. A view is good until the step that takes it is over.
+Chunks = Sequence[bytes | memoryview]
+Piece = TypeVar("Piece", bytes, bytes | memoryview)
+
+
+class Draft(Protocol):
+    """A body that is being received."""
+
+    def feed(self, chunks: Chunks) -> None:
+        """Take bytes as they were sent; a GatewayError ends the draft."""
+        ...
+
+    def spill(self) -> None:
+        """Keep nothing in memory from now on, because that is short and the rest may be long in coming."""
+        ...
+
+    def discard(self) -> None:
+        """Remove what was written, if it was not committed."""
+        ...
+
+
+class Room(Protocol):
+    """Room on the disk, asked for before each write; see `Ticket`."""
+
+    def charge(self, size: int) -> None:
+        """So much is about to be written: SpoolFull if there is no room for it."""
+        ...
+
+    def landed(self, size: int) -> None:
+        """It is written, or could not be."""
+        ...
+
+
+class _File:
+    """A file under `tmp/` that becomes something or goes away."""
+
+    def __init__(self, spool: Spool, room: Room) -> None:
+        self.path = spool.new_tmp()
+        self.size = 0
+        # What of it is counted as used, in `census.drafted`: also what a failed write has not brought to the disk.
+        self._charged = 0
+        self._room = room
+        self._begun = 0
+        self._spool = spool
+        self._descriptor: int | None = disk.create(self.path)
+
+    def write(self, data: bytes | memoryview) -> None:
+        assert self._descriptor is not None  # nothing is written after `finish`
+        size = len(data)
+        self._room.charge(size)
+        self._charged += size
+        try:
+            self.size += disk.write_all(self._descriptor, [data])
+        finally:
+            self._room.landed(size)
+        if self.size - self._begun >= WRITE_BEHIND_BYTES:
+            disk.begin_writing(self._descriptor, self._begun, self.size - self._begun)
+            self._begun = self.size
+
+    def finish(self) -> None:
+        """Sync and close."""
+        if self._descriptor is not None:
+            disk.sync(self._descriptor)
+            self._close()
+
+    def committed(self) -> None:
+        """It is counted as what it has become."""
+        self._spool.census.drafted.add(0, -self._charged)
+        self._charged = 0
+
+    def discard(self) -> None:
+        self.committed()
+        try:
+            self._close()
+        finally:
+            disk.remove(self.path)
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            disk.close(descriptor)
+
+
+class ReportDraft:
+    """One or many reports.
+
+    Args:
+        spool: where the file goes if one is needed.
+        decoder: undoes the Content-Encoding and bounds the size.
+        new_folder: gives what makes lines of what is decoded, for a body too large for memory; called once some of the
+            body has come.
+        memory_bytes: up to so many decoded bytes stay in memory; 0 for none.
+        room: what it writes has to find there.
+        form: that holds the reports; None where they are the body.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        decoder: Decoder,
+        new_folder: Callable[[], Folder],
+        memory_bytes: int,
+        room: Room,
+        form: Form | None = None,
+    ) -> None:
+        self._spool = spool
+        self._room = room
+        self._decoder = decoder
+        self._new_folder = new_folder
+        self._memory_bytes = memory_bytes
+        self._form = form
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._file: _File | None = None
+
+    @cached_property
+    def _folder(self) -> Folder:
+        return self._new_folder()
+
+    def feed(self, chunks: Chunks) -> None:
+        """See `Draft.feed`."""
+        _take_all(_unwrapped(self._form, _decoded(self._decoder, chunks)), self._take)
+
+    def _take(self, piece: bytes) -> None:
+        if self._file is None and self._kept_bytes + len(piece) <= self._memory_bytes:
+            self._kept.append(piece)
+            self._kept_bytes += len(piece)
+            return
+        if self._file is None:
+            self._file = self._written()
+        self._file.write(self._folder.feed(piece))
+
+    def _written(self) -> _File:
+        """A file, with what was kept in memory."""
+        file = _File(self._spool, self._room)
+        # At once, so that it is discarded whatever fails.
+        self._file = file
+        for kept in self._kept:
+            file.write(self._folder.feed(kept))
+        self._kept.clear()
+        self._kept_bytes = 0
+        return file
+
+    def spill(self) -> None:
+        """See `Draft.spill`."""
+        self._memory_bytes = 0
+        if self._kept:
+            try:
+                self._written()
+            except OSError as error:
+                raise refusal(error) from error
+
+    def finish(self, rest: Chunks, stream: Stream, user: str, *, envelope: bool) -> bytes | int:
+        """Take the last bytes, then return the body if it stayed in memory, or commit it and return how many reports."""
+        self.feed(rest)
+        self._decoder.finish()
+        if self._form is not None:
+            self._form.finish()
+        if self._file is None and self._memory_bytes:
+            return b"".join(self._kept)
+        try:
+            self._commit(stream, user, envelope=envelope)
+        except OSError as error:
+            raise refusal(error) from error
+        return self._folder.lines
+
+    def _commit(self, stream: Stream, user: str, *, envelope: bool) -> None:
+        if self._file is None:
+            self._file = _File(self._spool, self._room)
+        self._file.write(self._folder.finish())
+        received = self._spool.timestamps.now()
+        if envelope:
+            parts = envelope_parts(user, received)
+            check_enveloped(self._file.size, self._folder.lines, parts, stream.max_body_bytes)
+            self._file = self._enveloped(self._file, parts)
+        self._file.finish()
+        self._spool.commit_report(stream, self._file.path, received, user)
+        self._file.committed()
+        self._file = None
+
+    def _enveloped(self, bare: _File, parts: tuple[bytes, bytes]) -> _File:
+        """Write the lines once more, each in its envelope: what stands in it is known only now, at the commit."""
+        prefix, suffix = parts
+        between = suffix + b"\n" + prefix
+        enveloped = _File(self._spool, self._room)
+        try:
+            enveloped.write(prefix)
+            left = bare.size - 1  # without the LF that ends the last line
+            at_once = max(1, min(ENVELOPE_CHUNK_BYTES, 2 * ENVELOPED_CHUNK_BYTES // len(between)))
+            with bare.path.open("rb", buffering=0) as file:
+                while left and (chunk := file.read(min(left, at_once))):
+                    left -= len(chunk)
+                    enveloped.write(chunk.replace(b"\n", between))
+            enveloped.write(suffix + b"\n")
+            bare.discard()
+        except BaseException:
+            enveloped.discard()
+            raise
+        return enveloped
+
+    def discard(self) -> None:
+        """See `Draft.discard`."""
+        if self._file is not None:
+            self._file.discard()
+
+
+class FileDraft:
+    """A file that is kept as it is.
+
+    Args:
+        spool: where the file goes.
+        undo: undoes the Content-Encoding; None where there is none, and no form either.
+        room: what it writes has to find there.
+        form: that holds the file; None where the file is the body.
+    """
+
+    def __init__(self, spool: Spool, undo: Decoder | None, room: Room, form: Form | None = None) -> None:
+        self._spool = spool
+        self._room = room
+        self._undo = undo
+        self._form = form
+        self._file: _File | None = None
+        self._hash = hashlib.sha256()
+        self._first_bytes = b""
+
+    def feed(self, chunks: Chunks) -> None:
+        """See `Draft.feed`."""
+        if self._undo is None:
+            _take_all(chunks, self._take)
+        else:
+            _take_all(_unwrapped(self._form, _decoded(self._undo, chunks)), self._take)
+
+    def _take(self, piece: bytes | memoryview) -> None:
+        if self._file is None:
+            self._file = _File(self._spool, self._room)
+        if len(self._first_bytes) < names.MAGIC_BYTES:
+            self._first_bytes += bytes(piece[: names.MAGIC_BYTES])
+        self._hash.update(piece)
+        self._file.write(piece)
+
+    def finish(self, rest: Chunks, stream: Stream, *, identity: str, user: str, uri: str, claimed_type: str) -> None:
+        """Take the last bytes, then commit the file with its sidecar; what a form says of the file counts before the head."""
+        self.feed(rest)
+        if self._undo is not None:
+            self._undo.finish()
+        claims = Claims(uri, claimed_type)
+        if self._form is not None:
+            self._form.finish()
+            claims = self._form.claims(uri)
+        try:
+            if self._file is None:
+                self._file = _File(self._spool, self._room)  # an empty file is a file
+            self._file.finish()
+            sidecar = Sidecar(
+                id=identity,
+                user=user,
+                uri=claims.uri,
+                type=names.content_type(claims.content_type, self._first_bytes),
+                received=self._spool.timestamps.now(),
+                size=self._file.size,
+                sha256=self._hash.hexdigest(),
+                filename=claims.filename,
+                fields=claims.fields,
+            )
+            size = len(sidecar.to_json())
+            self._room.charge(size)
+            try:
+                self._spool.commit_file(stream, self._file.path, sidecar)
+            finally:
+                self._room.landed(size)
+                self._spool.census.drafted.add(0, -size)
+        except OSError as error:
+            raise refusal(error) from error
+        self._file.committed()
+        self._file = None
+
+    def spill(self) -> None:
+        """See `Draft.spill`: nothing is kept in memory anyway."""
+
+    def discard(self) -> None:
+        """See `Draft.discard`."""
+        if self._file is not None:
+            self._file.discard()
+
+
+def _decoded(decoder: Decoder, chunks: Chunks) -> Iterable[bytes]:
+    return chain.from_iterable(map(decoder.feed, chunks))
+
+
+def _unwrapped(form: Form | None, pieces: Iterable[bytes]) -> Iterable[bytes]:
+    return pieces if form is None else form.unwrap(pieces)
+
+
+def _take_all(pieces: Iterable[Piece], take: Callable[[Piece], None]) -> None:
+    """Take them; what the disk refuses becomes what the client is told."""
+    try:
+        for piece in pieces:
+            take(piece)
+    except OSError as error:
+        raise refusal(error) from error
+
+
+def envelope_parts(user: str, received: int) -> tuple[bytes, bytes]:
+    """What stands before and after a report in its envelope; a user who is not UTF-8 is percent-encoded, and that is said."""
+    encoded = "" if names.is_readable(user) else '"encoded":"user",'
+    name = json.dumps(names.readable(user))
+    return f'{{"user":{name},{encoded}"received_at":"{names.iso(received)}","report":'.encode("ascii"), b"}"
+
+
+def check_enveloped(size: int, reports: int, parts: tuple[bytes, bytes], max_bytes: int) -> None:
+    """TooLarge if a body passes its limit with its envelopes: many tiny reports of a long token would fill memory and disk."""
+    if size + reports * sum(map(len, parts)) > max_bytes:
+        raise TooLarge(f"with an envelope around each report the body is larger than the {max_bytes} bytes that are allowed")

@@ -1,0 +1,148 @@
+"""A worker process: receives, and leaves everything else to the process that has started it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from functools import partial
+from typing import Any
+
+import uvloop
+
+from gateway.core.certificates import server_context
+from gateway.core.clock import Timestamps
+from gateway.core.errors import ConfigError
+from gateway.core.shared_counters import Board
+from gateway.core.streams import streams_of
+from gateway.service.receiver import DEFECT_PATIENCE_S, Receiving
+from gateway.service.sockets import Listeners
+from gateway.service.workers.protocol import Setup, messages, open_channel, receive_setup, send
+from gateway.spool.owner import Holding
+from gateway.spool.spool import Spool
+from gateway.telemetry.background import from_any_thread
+from gateway.telemetry.log import Log
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.stdlib_bridge import LibraryMessages
+
+ABANDONED = 1
+
+
+def main(descriptor: int) -> int:
+    """Run as a worker until told to stop; return the exit code.
+
+    Args:
+        descriptor: of the channel to the process that has started this one.
+    """
+    try:
+        channel = socket.socket(fileno=descriptor)
+        setup = receive_setup(channel)
+    except (OSError, EOFError):
+        # Nobody is left who would want it.
+        return ABANDONED
+    log = Log(setup.config.log.level, setup.config.log.format, is_shared=True)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Worker(setup, log).run(channel))
+    except (ConfigError, OSError) as error:
+        # Both were in order at the start of the gateway: a certificate has changed since, or the directory.
+        log.error("worker not started", worker=setup.column, reason=str(error))
+        return ABANDONED
+    except Exception as error:  # noqa: BLE001 (what ends a process has to be told)
+        log.error("defect", where="worker", reason=repr(error))
+        return ABANDONED
+    finally:
+        log.close()
+
+
+class Worker:
+    """Receives on the sockets that were inherited.
+
+    Args:
+        setup: what was told at the start.
+        log: where it is told.
+    """
+
+    def __init__(self, setup: Setup, log: Log) -> None:
+        self._setup = setup
+        self._log = log
+        self._degraded: list[str] = []
+        self._defect = False
+        self._stop_timeout_s = 0.0
+        self._stop = asyncio.Event()
+        self._writer: asyncio.StreamWriter
+        self._receiving: Receiving
+
+    async def run(self, channel: socket.socket) -> int:
+        """Receive until told to stop; return 0 once all that was received stands in cut segments and files.
+
+        After a defect it stops by itself, and returns `ABANDONED`.
+        """
+        LibraryMessages(self._log).install()
+        setup, config = self._setup, self._setup.config
+        board = Board(setup.columns, column=setup.column, descriptor=setup.board)
+        metrics = Metrics(board)
+        streams = streams_of(config)
+        timestamps = Timestamps()
+        timestamps.start_above(setup.above)
+        spool = Spool(config.cache_dir, streams, timestamps=timestamps, log=self._log, metrics=metrics, board=board)
+        if board.layout != setup.layout:
+            raise RuntimeError("the processes do not agree on their board")
+        spool.holding = Holding(config.cache_dir, setup.owner)
+        spool.holding.know(spool.directories(), setup.directories or None)
+        spool.holding.watch(self._log)
+        spool.ballast.expect(setup.ballast)
+        loop = asyncio.get_running_loop()
+        reader, self._writer = await open_channel(channel)
+        for stream in streams:
+            spool.on_commit(stream, partial(from_any_thread, loop, partial(self._send, {"committed": stream.name})))
+        self._receiving = Receiving(
+            config,
+            spool,
+            metrics,
+            self._log,
+            tls=server_context(config.listen),
+            degraded=lambda: self._degraded,
+            on_defect=self._failed,
+        )
+        sockets = [socket.socket(fileno=each) for each in setup.sockets]
+        await self._receiving.listen(Listeners([sockets], [], is_inherited=setup.is_inherited))
+        self._send({"ready": True})
+        async with asyncio.TaskGroup() as tasks:
+            obeying = tasks.create_task(self._obey(reader, spool, tasks))
+            await self._stop.wait()
+            await self._receiving.stop(self._stop_timeout_s)
+            self._send({"stopped": True})
+            await self._receiving.close()
+            await self._writer.drain()
+            obeying.cancel()
+        return ABANDONED if self._defect else 0
+
+    def _failed(self) -> None:
+        """Stop as if told to; the process that has started this one finds it gone, and starts another."""
+        self._defect = True
+        # Until another one takes its place, new connections wait at its sockets.
+        self._stop_timeout_s = DEFECT_PATIENCE_S
+        self._stop.set()
+
+    async def _obey(self, reader: asyncio.StreamReader, spool: Spool, tasks: asyncio.TaskGroup) -> None:
+        """Do as told, until the end of the channel, which is looked for while the worker stops, too."""
+        async for message in messages(reader):
+            if "cut" in message:
+                tasks.create_task(self._cut(spool, message["cut"]))
+            elif "degraded" in message:
+                self._degraded = message["degraded"]
+            elif "reload" in message:
+                self._receiving.reload()
+            elif "stop" in message:
+                self._stop_timeout_s = message["stop"]
+                self._stop.set()
+        # Nobody is left who would deliver, and another gateway may wait for the lock. Whoever got no answer yet gets none.
+        os._exit(ABANDONED)
+
+    async def _cut(self, spool: Spool, stream: str) -> None:
+        await spool.writers[stream].cut()
+        self._send({"cut": stream})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        send(self._writer, message)

@@ -1,0 +1,166 @@
+"""How much waits in the spool, kept true through every change, over all processes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gateway.core import disk
+from gateway.core.shared_counters import Board
+from gateway.core.streams import Kind, Stream
+from gateway.spool import names
+from gateway.spool.directories import CLAIMABLE, Layout, of_kinds
+from gateway.spool.tally import Tally
+from gateway.telemetry.metrics import Waiting
+
+
+class Census:
+    """Counts what is in the spool.
+
+    Each step of the spool counts what it changes; where a process died between a change and its count, all is counted anew.
+
+    Args:
+        layout: where things are.
+        board: where the counts stand.
+    """
+
+    def __init__(self, layout: Layout, board: Board) -> None:
+        self._layout = layout
+        # What was committed and is not delivered yet.
+        self.waiting = {stream.name: Tally(board, f"waiting {stream.name}") for stream in layout.streams}
+        # Of these, what a claim would find.
+        self.claimable = {stream.name: Tally(board, f"claimable {stream.name}") for stream in layout.streams}
+        # Segments that are being written, which are not among the others until they are cut.
+        self.open = {stream.name: Tally(board, f"open {stream.name}") for stream in layout.streams}
+        # Bytes under `tmp/` of bodies that are being received.
+        self.drafted = Tally(board, "drafted")
+        # Of the bytes of such bodies, since the start: how many a process was about to write, and how many are written.
+        self.written = board.integers("written", 2)
+        # How many changes of what waits were begun, and how many are done and counted.
+        self._changes = board.integers("changes", 2)
+        self._changes_lock = threading.Lock()
+        self._correcting = threading.Lock()
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        """A change of what waits, and its count: who counts anew waits until none is under way."""
+        with self._changes_lock:
+            self._changes.mine[0] += 1
+        try:
+            yield
+        finally:
+            with self._changes_lock:
+                self._changes.mine[1] += 1
+
+    # --- how much ---------------------------------------------------------------------------------------------------
+
+    def used_bytes(self) -> int:
+        """Bytes of received data in the spool."""
+        return self.drafted.bytes + sum(tally.bytes for tally in (*self.waiting.values(), *self.open.values()))
+
+    def waiting_files(self) -> int:
+        """How many files wait to be delivered."""
+        return sum(tally.files for tally in (*self.waiting.values(), *self.open.values()))
+
+    def of_each_stream(self) -> Iterator[Waiting]:
+        """What waits of each stream, for the metrics."""
+        now = time.time_ns()
+        for stream in self._layout.streams:
+            waiting, writing = self.waiting[stream.name], self.open[stream.name]
+            oldest_at = self.oldest_instant(stream)
+            age_s = 0.0 if oldest_at is None else max(0.0, (now - oldest_at) / names.NANOSECONDS)
+            yield Waiting(stream.name, waiting.files + writing.files, waiting.bytes + writing.bytes, age_s)
+
+    def oldest_instant(self, stream: Stream) -> int | None:
+        """When the oldest thing that waits was received, in nanoseconds; to the hour for claimed and sealed batches."""
+        return min(self._instants(stream), default=None)
+
+    def _instants(self, stream: Stream) -> Iterator[int]:
+        for name in disk.names(self._layout.directory(stream)):
+            spooled = names.parse_spool_name(name)
+            # A sidecar may be left of a body that was taken back; it goes at the next start.
+            if spooled is not None and spooled.kind != names.SIDECAR:
+                yield spooled.received_ns
+        for name in disk.names(self._layout.aggregation(stream)):
+            batch = names.parse_batch(name)
+            if batch is not None:
+                yield names.instant_of(batch.hour)
+        for name in disk.names(self._layout.uploading(stream)):
+            sealed = names.parse_sealed(name)
+            if sealed is not None:
+                yield names.instant_of(sealed[0].hour)
+
+    # --- counting anew ----------------------------------------------------------------------------------------------
+
+    def forget_process(self, column: int) -> bool:
+        """A process that shared the board has died, and what it left in the spool was put in order.
+
+        Returns:
+            Whether it died between a change and its count, so that all has to be counted anew.
+        """
+        begun, done = self._changes.columns[column]
+        for stream in self._layout.streams:
+            self.open[stream.name].forget(column)
+        self.drafted.forget(column)
+        self.written.columns[column][1] = self.written.columns[column][0]
+        self._changes.columns[column][1] = begun
+        return begun != done
+
+    def recount(self) -> bool:
+        """Count anew all that waits, because a process died between a change and its count.
+
+        False if something changed meanwhile: then nothing was corrected, and it has to be tried again.
+        """
+        streams = self._layout.streams
+        tallies = [tally for stream in streams for tally in (self.waiting[stream.name], self.claimable[stream.name])]
+        return self._correct(tallies, lambda: [count for stream in streams for count in self._count_all(stream)])
+
+    def recount_claimable(self, stream: Stream) -> None:
+        """Count anew what a claim would find, where a claim found nothing: a person may have taken files away."""
+        self._correct([self.claimable[stream.name]], lambda: [self._count(stream, CLAIMABLE)])
+
+    def _correct(self, tallies: list[Tally], count: Callable[[], list[tuple[int, int]]]) -> bool:
+        """Have tallies say what is counted now; False, and nothing done, if something changed meanwhile."""
+        with self._correcting:
+            changes = [tuple(column) for column in self._changes.columns]
+            told = [(tally.files, tally.bytes) for tally in tallies]
+            found = count()
+            if changes != [tuple(column) for column in self._changes.columns] or any(begun != done for begun, done in changes):
+                return False
+            # By how much it was wrong, so that what is counted from now on stays counted.
+            for tally, (files, size), (true_files, true_size) in zip(tallies, told, found, strict=True):
+                tally.add(true_files - files, true_size - size)
+            return True
+
+    def _count(self, stream: Stream, kinds: tuple[str, ...]) -> tuple[int, int]:
+        """How many files of these kinds wait in the directory of a stream, and their bytes."""
+        files = size = 0
+        for spooled in of_kinds(self._layout.directory(stream), kinds):
+            files += 1
+            size += _size_of(self._layout.directory(stream) / str(spooled))
+        return files, size
+
+    def _count_all(self, stream: Stream) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Files and bytes of all that waits of a stream, and of what a claim would find; open segments are not among it."""
+        if stream.kind is Kind.FILES:
+            return self._count(stream, (names.BODY,)), (0, 0)
+        files, size = claimable = self._count(stream, CLAIMABLE)
+        for name in disk.names(self._layout.uploading(stream)):
+            if names.parse_sealed(name):
+                files += 1
+                size += _size_of(self._layout.uploading(stream) / name)
+        for path in (path for claimed in self._layout.claimed(stream) for path in claimed.sources()):
+            files += 1
+            size += _size_of(path)
+        return (files, size), claimable
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a file, 0 if it is gone."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,1 @@
+"""The S3 store: conditional puts, uploads in parts that resume, and what counts as proof that an object is stored."""
