@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import minio
-from integration.minio import Minio, MinioError, MinioProcess, binary, cache_folder
 
 from benchmarks.settings import CannotRun, Settings, Wrong
+from testkit.servers.minio import Minio, MinioError, MinioProcess, binary, cache_folder
 
 BUCKETS = ("usage", "error", "specimen")
 # By it the gateway tries whether the store honours conditions.

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
-from integration import everyserver, versitygw
-from integration.buckets import Buckets
-from integration.minio import TIMEOUT_FACTOR, Minio, MinioProcess, NoDockerError, binary, cache_folder, in_container
-from integration.servers import Server, ServerError, ServerProcess
-from integration.versitygw import VersitygwProcess
-from strict_s3 import ACCESS_KEY, SECRET_KEY, strict_s3
+
+from testkit.buckets import Buckets
+from testkit.servers import every, versitygw
+from testkit.servers.build import Server, ServerError, ServerProcess
+from testkit.servers.minio import TIMEOUT_FACTOR, Minio, MinioProcess, NoDockerError, binary, cache_folder, in_container
+from testkit.servers.strict_s3 import ACCESS_KEY, SECRET_KEY, strict_s3
+from testkit.servers.versitygw import VersitygwProcess
 
 HOW_MINIO_RAN = pytest.StashKey[str]()
 
@@ -151,12 +152,12 @@ def _say(config: pytest.Config, text: str) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the mark of tests that need more servers than MinIO."""
-    config.addinivalue_line("markers", f"{everyserver.MARK}: needs a server that only `scripts/test --all` runs")
+    config.addinivalue_line("markers", f"{every.MARK}: needs a server that only `scripts/test --all` runs")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests on further servers unless they are wanted."""
-    left_out = [] if everyserver.WANTED else [item for item in items if item.get_closest_marker(everyserver.MARK)]
+    left_out = [] if every.WANTED else [item for item in items if item.get_closest_marker(every.MARK)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

@@ -1,6 +1,6 @@
 """The contract between delivery and whatever keeps the objects.
 
-One suite of tests holds every store to it: `tests/test_stores.py`.
+One suite of tests holds every store to it: `tests/unit/stores/test_stores.py`.
 """
 
 from __future__ import annotations

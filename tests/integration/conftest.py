@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from integration.gateway_process import Gateway
-
-MakeGateway = Callable[..., Gateway]
+from testkit.gateway_process import Gateway, MakeGateway
 
 
 @pytest.fixture

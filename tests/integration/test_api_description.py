@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from running import running
 
 from gateway.web.responses import STATUSES
-from integration.minio import CHECKOUT, TIMEOUT_FACTOR
+from testkit import CHECKOUT
+from testkit.running import running
+from testkit.servers.minio import TIMEOUT_FACTOR
 
 DESCRIPTION = CHECKOUT / "docs" / "openapi.yml"
 # What the table of routes and a defect are answered with, beside the table of errors.

@@ -4,12 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import settings_for
-from integration.ledger import Fate, Ledger
-from integration.stored import keys
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import MakeGateway, settings_for
+from testkit.ledger import Fate, Ledger
+from testkit.stored import keys
 
 SPECIMENS = 5_000
 SEGMENTS = 2_000

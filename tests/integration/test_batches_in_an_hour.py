@@ -2,11 +2,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from integration.buckets import Buckets, StoredObject
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import HOST, settings_for
-from integration.stored import batches, keys
+from testkit.buckets import Buckets, StoredObject
+from testkit.deadlines import until
+from testkit.gateway_process import HOST, MakeGateway, settings_for
+from testkit.stored import batches, keys
 
 RUNS = 3
 

@@ -3,12 +3,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import Gateway, settings_for
-from integration.ledger import Fate, Ledger
-from integration.load import SEGMENT_REPORT_LIMIT, Load
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway, MakeGateway, settings_for
+from testkit.ledger import Fate, Ledger
+from testkit.load import SEGMENT_REPORT_LIMIT, Load
 
 ROUNDS = 6
 

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from integration import sts
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import PROGRAM, STREAMS, Gateway, Settings, settings_for
-from integration.minio import Minio
-from integration.stored import files
-from integration.sts import CredentialService, Door, Fault, credential_service, door, https
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import PROGRAM, STREAMS, Gateway, MakeGateway, Settings, settings_for
+from testkit.servers import sts
+from testkit.servers.minio import Minio
+from testkit.servers.sts import CredentialService, Door, Fault, credential_service, door, https
+from testkit.stored import files
 
 NO_KEYS = {"access_key_id": None, "secret_access_key": None}
 # So short that no credentials are good for a second request: the client renews what holds for less than ten minutes.

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import STREAMS, settings_for
-from integration.stored import files
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import STREAMS, MakeGateway, settings_for
+from testkit.stored import files
 
 NO_KEYS = {"access_key_id": None, "secret_access_key": None}
 

@@ -3,12 +3,11 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import Gateway, settings_for
-from integration.ledger import Fate, Ledger
-from integration.stored import files
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway, MakeGateway, settings_for
+from testkit.ledger import Fate, Ledger
+from testkit.stored import files
 
 # 2026-11-21T10:00:00Z
 GO_NS = 1_795_255_200_000_000_000

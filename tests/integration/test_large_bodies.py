@@ -6,14 +6,13 @@ import os
 from collections.abc import Callable
 
 import pytest
-from fixtures_forms import BOUNDARY, file_part, form
 
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.everyserver import on_every_server
-from integration.gateway_process import Gateway, settings_for
-from integration.stored import batches, files, keys
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.forms import BOUNDARY, file_part, form
+from testkit.gateway_process import Gateway, MakeGateway, settings_for
+from testkit.servers.every import on_every_server
+from testkit.stored import batches, files, keys
 
 pytestmark = on_every_server
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from integration.buckets import Buckets
-from integration.everyserver import on_every_server
-from integration.minio import TIMEOUT_FACTOR, MinioError, MinioProcess, healthy
+from testkit.buckets import Buckets
+from testkit.servers.every import on_every_server
+from testkit.servers.minio import TIMEOUT_FACTOR, MinioError, MinioProcess, healthy
 
 
 def put(buckets: Buckets, bucket: str, key: str, body: bytes) -> None:

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from fake_s3 import CONFLICT, LOST, FakeS3, Kept, fake_s3
 
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import HOST, STREAMS, settings_for
-from integration.minio import Minio
-from integration.stored import PROOF
+from testkit.deadlines import until
+from testkit.gateway_process import HOST, STREAMS, MakeGateway, settings_for
+from testkit.servers.fake_s3 import CONFLICT, LOST, FakeS3, Kept, fake_s3
+from testkit.servers.minio import Minio
+from testkit.stored import PROOF
 
 RUNS = 3
 

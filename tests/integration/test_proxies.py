@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.gateway_process import Gateway, settings_for
-from integration.minio import free_port
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway, settings_for
+from testkit.servers.minio import free_port
 
 _CONFIG = """\
 Port {port}

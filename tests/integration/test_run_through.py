@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
 import pytest
-from fixtures_forms import BOUNDARY, file_part, form, part
 
-from integration.buckets import Buckets, StoredObject
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.everyserver import on_every_server
-from integration.gateway_process import HOST, settings_for
-from integration.stored import batches, files
+from testkit.buckets import Buckets, StoredObject
+from testkit.deadlines import until
+from testkit.forms import BOUNDARY, file_part, form, part
+from testkit.gateway_process import HOST, MakeGateway, settings_for
+from testkit.servers.every import on_every_server
+from testkit.stored import batches, files
 
 pytestmark = on_every_server
 

@@ -6,14 +6,13 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import Gateway, settings_for
-from integration.ledger import Fate, Ledger
-from integration.load import CLIENTS, SEGMENT_REPORT_LIMIT, Load
-from integration.minio import TIMEOUT_FACTOR
-from integration.stored import files
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway, MakeGateway, settings_for
+from testkit.ledger import Fate, Ledger
+from testkit.load import CLIENTS, SEGMENT_REPORT_LIMIT, Load
+from testkit.servers.minio import TIMEOUT_FACTOR
+from testkit.stored import files
 
 PIECES = 20
 # Longer than the second or two that a server may give its connections to end by themselves.

@@ -4,10 +4,9 @@ import signal
 import socket
 from pathlib import Path
 
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import PROGRAM, Gateway, settings_for
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import PROGRAM, Gateway, MakeGateway, settings_for
 
 
 def complaints(gateway: Gateway) -> list[str]:

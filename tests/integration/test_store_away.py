@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import time
 
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.everyserver import on_every_server
-from integration.gateway_process import STREAMS, settings_for
-from integration.minio import MinioProcess
-from integration.stored import files
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import STREAMS, MakeGateway, settings_for
+from testkit.servers.every import on_every_server
+from testkit.servers.minio import MinioProcess
+from testkit.stored import files
 
 
 def test_store_away_and_back(own_minio: MinioProcess, own_buckets: Buckets, make_gateway: MakeGateway) -> None:

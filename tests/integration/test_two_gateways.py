@@ -13,9 +13,9 @@ from reliability.disk.two_mounts import TwoMounts, unrecorded
 from reliability.row import CannotRun
 
 from gateway.spool.owner import WATCH_S
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.gateway_process import Gateway, settings_for
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway, settings_for
 
 
 @pytest.fixture

@@ -11,17 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from running import LocalGateway, put, running, wire
-from test_tls import CERTIFICATE, KEY
 
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import Gateway
-from integration.ledger import Ledger
-from integration.load import SEGMENT_REPORT_LIMIT, Load
-from integration.stored import batches, files
-from integration.workers import with_workers, workers, writers_of
+from testkit.buckets import Buckets
+from testkit.certificates import CERTIFICATE, KEY
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway, MakeGateway
+from testkit.ledger import Ledger
+from testkit.load import SEGMENT_REPORT_LIMIT, Load
+from testkit.running import LocalGateway, put, running, wire
+from testkit.stored import batches, files
+from testkit.worker_log import with_workers, workers, writers_of
 
 # Each on a connection of its own: that one of three workers gets none of them comes once in ten millions of runs.
 CONNECTIONS = 60

@@ -9,13 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import STREAMS, Gateway
-from integration.ledger import Fate, Ledger
-from integration.load import Load
-from integration.workers import gone, kill_first, kill_worker, replaced, with_workers, workers
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import STREAMS, Gateway, MakeGateway
+from testkit.ledger import Fate, Ledger
+from testkit.load import Load
+from testkit.worker_log import gone, kill_first, kill_worker, replaced, with_workers, workers
 
 DEATHS = 3
 # Small segments and batches, so that a death finds every step of the way under way.

@@ -11,14 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from integration.buckets import Buckets
-from integration.conftest import MakeGateway
-from integration.deadlines import until
-from integration.gateway_process import PROGRAM, Gateway
-from integration.ledger import Fate, Ledger
-from integration.load import CLIENTS, Load
-from integration.stored import files
-from integration.workers import gone, kill_worker, replaced, with_workers, workers, writers_of
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import PROGRAM, Gateway, MakeGateway
+from testkit.ledger import Fate, Ledger
+from testkit.load import CLIENTS, Load
+from testkit.stored import files
+from testkit.worker_log import gone, kill_worker, replaced, with_workers, workers, writers_of
 
 DELAY_MS = 1000
 SEALED_LATE = {"usage_interval": "1h", "error_interval": "1h"}

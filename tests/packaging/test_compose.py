@@ -14,11 +14,11 @@ from typing import Any
 import minio as s3
 import pytest
 import yaml
-from integration.deadlines import until
-from integration.minio import IMAGE, TIMEOUT_FACTOR, Minio, free_port, healthy
 
 from gateway.config.load import load
 from image.rootfs import DATA
+from testkit.deadlines import until
+from testkit.servers.minio import IMAGE, TIMEOUT_FACTOR, Minio, free_port, healthy
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILE = CHECKOUT / "docker-compose.yml"

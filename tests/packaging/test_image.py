@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.gateway_process import PROGRAM
-from integration.minio import TIMEOUT_FACTOR, free_port
-from integration.stored import files
 
 from gateway.core.build_info import of_checkout
 from image.rootfs import DATA, USER_ID
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import PROGRAM
+from testkit.servers.minio import TIMEOUT_FACTOR, free_port
+from testkit.stored import files
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MB = 1_000_000

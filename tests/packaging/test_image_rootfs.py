@@ -10,10 +10,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from integration.gateway_process import PROGRAM
 
 from image.libraries import ImageError, architecture, system_of
 from image.rootfs import CERTIFICATES, DATA, HOME, SYSTEM_CERTIFICATES, USER_ID, make
+from testkit.gateway_process import PROGRAM
 
 EPOCH = 1_800_000_000
 # A program that needs a library which needs a library: coreutils with SELinux has it in every glibc distribution.

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from integration.deadlines import until
-from integration.gateway_process import PROGRAM, clean_environment
-from integration.minio import TIMEOUT_FACTOR
-from running import LocalGateway
+
+from testkit.deadlines import until
+from testkit.gateway_process import PROGRAM, clean_environment
+from testkit.running import LocalGateway
+from testkit.servers.minio import TIMEOUT_FACTOR
 
 NOBODY = 65534
 ADVICE = re.compile(

@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from integration.minio import CHECKOUT, binary, cache_folder
-
 from gateway.core.build_info import of_checkout
 from reliability.alone import run_alone, say
 from reliability.row import Row
 from reliability.rows import ROWS
 from reliability.table import put_between, render
+from testkit import CHECKOUT
+from testkit.servers.minio import binary, cache_folder
 
 # On the disk of the checkout, and not in /tmp, which may be no disk.
 FOLDER = CHECKOUT / "build" / "crash-matrix"

@@ -14,10 +14,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from integration.minio import MinioProcess, binary, cache_folder
-
 from reliability.row import CannotRun, Outcome, Row, Site
 from reliability.rows import ROWS
+from testkit.servers.minio import MinioProcess, binary, cache_folder
 
 
 def run_alone(row: Row, folder: Path, share: float) -> dict[str, Any]:

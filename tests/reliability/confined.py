@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from integration.deadlines import until
-from integration.gateway_process import Gateway, Settings
+
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway, Settings
 
 
 class Confined(Gateway):

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from integration import stored
-from integration.buckets import Buckets
-from integration.ledger import REPORTS, WholeLedger, digest
+from testkit import stored
+from testkit.buckets import Buckets
+from testkit.ledger import REPORTS, WholeLedger, digest
 
 _ENVELOPED = re.compile(rb'\{"user":"(?:[^"\\]|\\.)*","received_at":"(?P<received>[^"]+)","report":(?P<report>.*)\}')
 

@@ -15,12 +15,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from integration.minio import CHECKOUT
-
 from reliability.alone import run_alone, say
 from reliability.row import Row
 from reliability.rows import ROWS
 from reliability.table import put_between, table_of
+from testkit import CHECKOUT, PYTHON_PATH
 
 FOLDER = CHECKOUT / "build" / "planted-bugs"
 PATCHES = Path(__file__).with_name("planted_bugs")
@@ -83,7 +82,7 @@ def _try(bug: Bug) -> tuple[list[str], bool]:
     folder = FOLDER / bug.patch.stem
     plant(bug, folder)
     # Ahead of the checkout, whose package is the sound one.
-    os.environ["PYTHONPATH"] = os.pathsep.join((str(folder), str(CHECKOUT / "tests")))
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(folder), PYTHON_PATH))
     os.environ["GATEWAY_TEST_EXECUTABLE"] = f"{sys.executable} -m gateway"
     result = run_alone(bug.row, folder / "row", bug.share)
     what = f"{bug.said} (`{bug.patch.stem}`)"

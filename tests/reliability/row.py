@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from integration.gateway_process import Gateway
-from integration.ledger import Account
-from integration.minio import MinioProcess
+from testkit.gateway_process import Gateway
+from testkit.ledger import Account
+from testkit.servers.minio import MinioProcess
 
 
 class CannotRun(Exception):

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.gateway_process import Gateway, Settings, settings_for
-from integration.ledger import Fate, Ledger, WholeLedger
-from integration.load import Request
-from integration.minio import TIMEOUT_FACTOR
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway, Settings, settings_for
+from testkit.ledger import Fate, Ledger, WholeLedger
+from testkit.load import Request
+from testkit.servers.minio import TIMEOUT_FACTOR
 
 MIB = 1 << 20
 PART_BYTES = 5 * MIB

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from integration.buckets import Buckets, StoredObject
-from integration.minio import Minio
-from integration.stored import PROOF
 from minio.error import S3Error
+
+from testkit.buckets import Buckets, StoredObject
+from testkit.servers.minio import Minio
+from testkit.stored import PROOF
 
 
 class SharedBuckets(Buckets):

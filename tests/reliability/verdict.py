@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from integration import stored
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.gateway_process import Gateway
-from integration.ledger import Ledger
-
 from reliability.row import Outcome
+from testkit import stored
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway
+from testkit.ledger import Ledger
 
 STOP_S = 60.0
 

@@ -7,12 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.gateway_process import Settings, merged
-from integration.ledger import Fate, Ledger
-from integration.load import Load, Request
-
 from reliability import scenario
 from reliability.confined import Confined
 from reliability.disk.goes_on import takes_everything
@@ -22,6 +16,11 @@ from reliability.disk.strace import Fault, Strace, command, steps
 from reliability.row import Outcome, Row, Site
 from reliability.scenario import Client, Died, FullLedger
 from reliability.verdict import conclude, delivered, ended, serve, told
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import Settings, merged
+from testkit.ledger import Fate, Ledger
+from testkit.load import Load, Request
 
 GROUP = "Disk faults"
 

@@ -7,16 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.ledger import WholeLedger
-from integration.load import Load
-
 from reliability import scenario
 from reliability.confined import Confined
 from reliability.disk.namespace import Namespace
 from reliability.row import Outcome, Row, Site
 from reliability.verdict import conclude, delivered, ended, serve, told
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.ledger import WholeLedger
+from testkit.load import Load
 
 GROUP = "Disk faults"
 _CLIENTS = 8

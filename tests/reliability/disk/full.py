@@ -6,16 +6,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from integration.deadlines import until
-from integration.ledger import Fate
-from integration.load import Request
-
 from reliability import scenario
 from reliability.disk.goes_on import takes_everything
 from reliability.disk.small_disk import KIB, MIB, ChunkedLoad, Disk, FullDisk, in_chunks
 from reliability.row import Outcome, Row, Site
 from reliability.scenario import PART_BYTES, Client, Died
 from reliability.verdict import delivered
+from testkit.deadlines import until
+from testkit.ledger import Fate
+from testkit.load import Request
 
 GROUP = "Disk faults"
 PAGE = 4 * KIB

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from integration.deadlines import until
-from integration.gateway_process import Gateway
-from integration.ledger import Fate, Ledger
-
 from reliability.scenario import Client, Died
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway
+from testkit.ledger import Fate, Ledger
 
 
 class _Answers(Ledger):

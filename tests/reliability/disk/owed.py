@@ -7,11 +7,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 
-from integration.ledger import Fate
-
 from reliability.calls import Step
 from reliability.disk.strace import Traced
 from reliability.scenario import FullLedger
+from testkit.ledger import Fate
 
 # Somebody's; the name of a draft does not say whose.
 SOMEBODY = "somebody"

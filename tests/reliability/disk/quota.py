@@ -13,10 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.gateway_process import merged
-
 from reliability.confined import Confined
 from reliability.disk.goes_on import takes_everything
 from reliability.disk.namespace import Namespace
@@ -26,6 +22,9 @@ from reliability.proxy.server import FaultProxy
 from reliability.row import CannotRun, Outcome, Row, Site
 from reliability.scenario import settings
 from reliability.verdict import conclude, delivered, ended, serve, told
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import merged
 
 GROUP = "Disk faults"
 _QUOTA = 12 * MIB

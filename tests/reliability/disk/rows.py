@@ -8,11 +8,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from integration.buckets import Buckets
-from integration.gateway_process import Settings, merged
-from integration.ledger import Ledger
-from integration.load import Request
-
 from reliability import scenario
 from reliability.confined import Confined
 from reliability.disk import breaks as disk_breaks
@@ -24,6 +19,10 @@ from reliability.disk.strace import Fault, Strace, Traced, steps
 from reliability.row import Outcome, Row, Site
 from reliability.scenario import Client, Died
 from reliability.verdict import conclude, delivered, ended, serve, told
+from testkit.buckets import Buckets
+from testkit.gateway_process import Settings, merged
+from testkit.ledger import Ledger
+from testkit.load import Request
 
 GROUP = "Disk faults"
 KINDS = ("fdatasync", "fsync", "writev", "rename", "unlink", "mkdir", "rmdir", "openat")

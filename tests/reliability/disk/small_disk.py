@@ -12,10 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from integration.buckets import Buckets
-from integration.gateway_process import settings_for
-from integration.load import Load, Request
-
 from gateway.admission.disk_room import KEPT_INODES
 from reliability.calls import Step
 from reliability.confined import Confined
@@ -25,6 +21,9 @@ from reliability.proxy.server import FaultProxy
 from reliability.row import CannotRun, Outcome, Site
 from reliability.scenario import PART_BYTES
 from reliability.verdict import conclude, delivered, ended, serve, told
+from testkit.buckets import Buckets
+from testkit.gateway_process import settings_for
+from testkit.load import Load, Request
 
 KIB, MIB = 1 << 10, 1 << 20
 FILLER = "filler"

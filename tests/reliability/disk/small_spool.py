@@ -8,14 +8,13 @@ import random
 import time
 from dataclasses import dataclass
 
-from integration.deadlines import until
-from integration.ledger import Fate
-
 from gateway.spool import names
 from reliability.disk.goes_on import takes_everything
 from reliability.disk.small_disk import MIB, Disk, FullDisk
 from reliability.row import Outcome, Row, Site
 from reliability.verdict import delivered
+from testkit.deadlines import until
+from testkit.ledger import Fate
 
 GROUP = "Disk faults"
 SEED = 20_261_121

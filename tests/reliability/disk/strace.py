@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from integration.minio import TIMEOUT_FACTOR
-
 from reliability.calls import Call, Namer, Step
 from reliability.row import CannotRun
+from testkit.servers.minio import TIMEOUT_FACTOR
 
 # Each kind of call by the one name that the gateway's code would use, with the names that other machines have for it.
 SPELLINGS = {

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.gateway_process import Gateway, merged
-from integration.ledger import WholeLedger
-from integration.load import Load
-
 from reliability import scenario
 from reliability.confined import Confined
 from reliability.disk.two_mounts import TwoMounts, unrecorded
 from reliability.row import Outcome, Row, Site
 from reliability.verdict import conclude, ended, told
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway, merged
+from testkit.ledger import WholeLedger
+from testkit.load import Load
 
 GROUP = "Disk faults"
 _CLIENTS = 6

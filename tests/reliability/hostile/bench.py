@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from functools import cache
 
 import yaml
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.gateway_process import settings_for
-from integration.ledger import Fate, Ledger
-from integration.load import Load
-from integration.minio import CHECKOUT
 
 from reliability.hostile.cases import Case, fates, faults
 from reliability.hostile.clients import Wild, answers_in, pieces
 from reliability.row import Outcome, Site
 from reliability.scenario import Client
 from reliability.verdict import STOP_S, ended, serve
+from testkit import CHECKOUT
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import settings_for
+from testkit.ledger import Fate, Ledger
+from testkit.load import Load
 
 GROUP = "Hostile clients"
 MIB = 1 << 20

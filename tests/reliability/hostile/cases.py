@@ -6,9 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from integration.ledger import Fate
-
 from reliability.hostile.clients import Heard
+from testkit.ledger import Fate
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
 NDJSON = "application/x-ndjson"

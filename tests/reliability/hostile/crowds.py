@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
-from integration.ledger import Fate
-
 from gateway.web.fastlane.connection import HOLD_S
 from reliability.hostile.bench import MIB, Bench, attacked
 from reliability.hostile.cases import NDJSON, Sent, good, good_file, good_lines, head, in_chunks, lines, put
 from reliability.hostile.clients import Wild
 from reliability.row import CannotRun, Outcome, Site
+from testkit.ledger import Fate
 
 # --- many that stay ------------------------------------------------------------------------------------------------
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from integration.ledger import Fate
-
 from reliability.hostile.bench import MIB, Bench
 from reliability.hostile.cases import Sent, good, head
 from reliability.hostile.clients import Wild, answers_in
+from testkit.ledger import Fate
 
 FLOOD_BYTES = 96 * MIB
 """More than the gateway may take, so that one which keeps what comes is seen by its memory."""

@@ -7,12 +7,11 @@ import threading
 import time
 from collections import Counter
 
-from integration.ledger import Fate
-
 from reliability.hostile.bench import Bench, attacked
 from reliability.hostile.cases import good, head
 from reliability.hostile.clients import Dripper, answers_in, drip
 from reliability.row import Outcome, Site
+from testkit.ledger import Fate
 
 SLOW = 500
 # A byte a second is no silence, however slow the machine; who says nothing for so long is ended.

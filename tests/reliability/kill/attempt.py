@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from integration.buckets import Buckets
-from integration.gateway_process import Gateway, Settings
-from integration.ledger import Account, Ledger
-
 from reliability.kill.traced import Kill
 from reliability.kill.traced_gateway import TracedGateway
 from reliability.row import Site
 from reliability.scenario import Client, Died, start, stop
+from testkit.buckets import Buckets
+from testkit.gateway_process import Gateway, Settings
+from testkit.ledger import Account, Ledger
 
 # An upload is tried out, with an empty one, before the first one that is needed.
 _BEGUN = ("POST specimen begin of upload", "POST specimen begin of upload of proof")

@@ -7,13 +7,12 @@ import os
 import subprocess
 from pathlib import Path
 
-from integration.buckets import Buckets
-from integration.gateway_process import Gateway, Settings, merged
-from integration.ledger import Fate, Ledger
-
 from gateway.spool import names
 from reliability.row import CannotRun
 from reliability.scenario import FullLedger, drain, settings
+from testkit.buckets import Buckets
+from testkit.gateway_process import Gateway, Settings, merged
+from testkit.ledger import Fate, Ledger
 
 # Less than what an archive may have above its lines, so that there is no room for one however much of this is free.
 _SIZE = 128 << 10

@@ -8,16 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from integration.buckets import Buckets
-from integration.gateway_process import Gateway, Settings, merged
-from integration.ledger import Ledger
-from integration.minio import free_port
-
 from reliability.calls import Step
 from reliability.kill.traced import Kill
 from reliability.kill.traced_gateway import TracedGateway
 from reliability.row import Site
 from reliability.scenario import PART_BYTES, Client, Died, FullLedger, drain, first, settings, start
+from testkit.buckets import Buckets
+from testkit.gateway_process import Gateway, Settings, merged
+from testkit.ledger import Ledger
+from testkit.servers.minio import free_port
 
 # After these calls gateways are killed whose store is away; what they leave is put together in one spool, as that of several
 # that were killed one after the other. It is no matter which, as long as they leave all of `_STATES`.

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from integration.gateway_process import Gateway, Settings, clean_environment
-from integration.minio import CHECKOUT
-
 from reliability.calls import Step
 from reliability.kill.traced import UNTRACEABLE, Kill, Order
 from reliability.row import CannotRun
+from testkit import PYTHON_PATH
+from testkit.gateway_process import Gateway, Settings, clean_environment
 
 
 class TracedGateway(Gateway):
@@ -49,7 +48,7 @@ class TracedGateway(Gateway):
 
     def _spawn(self, command: Sequence[str], environment: Mapping[str, str], stdout: IO[bytes] | None = None) -> None:
         # The environment of the gateway is in the order; this one is of the process that traces.
-        super()._spawn(command, clean_environment({"PYTHONPATH": str(CHECKOUT / "tests")}), stdout)
+        super()._spawn(command, clean_environment({"PYTHONPATH": PYTHON_PATH}), stdout)
 
     def end(self) -> None:
         """Kill it if it still runs, and keep how it ended; `CannotRun` where it could not be traced at all."""

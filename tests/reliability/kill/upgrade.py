@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fixtures_formats import PART_BYTES as OLD_PART_BYTES
-from fixtures_formats import spool_of_format
-from integration.buckets import Buckets
-from integration.gateway_process import Gateway, Settings, merged
-from integration.ledger import Fate, Ledger
-
 from reliability.kill.leavings import begin_upload
 from reliability.scenario import PART_BYTES, FullLedger, drain, settings
+from testkit.buckets import Buckets
+from testkit.gateway_process import Gateway, Settings, merged
+from testkit.ledger import Fate, Ledger
+from testkit.spool_formats import PART_BYTES as OLD_PART_BYTES
+from testkit.spool_formats import spool_of_format
 
 assert OLD_PART_BYTES == PART_BYTES, "what was being sent in parts is to be sent so again"
 

@@ -11,13 +11,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
-from integration import stored
-from integration.buckets import StoredObject
-from integration.deadlines import until
-from integration.gateway_process import HOST, settings_for
-from integration.ledger import REPORTS, Fate
-from integration.load import SEGMENT_REPORT_LIMIT, Load, Request
-
 from reliability.confined import Confined
 from reliability.names import keys
 from reliability.names.fake_clock import Clocked, FakeClock, fixed, passed_on_time
@@ -26,6 +19,12 @@ from reliability.proxy.server import FaultProxy, Rule
 from reliability.row import Outcome, Site
 from reliability.strangers import SharedBuckets
 from reliability.verdict import STOP_S, conclude, ended, serve
+from testkit import stored
+from testkit.buckets import StoredObject
+from testkit.deadlines import until
+from testkit.gateway_process import HOST, settings_for
+from testkit.ledger import REPORTS, Fate
+from testkit.load import SEGMENT_REPORT_LIMIT, Load, Request
 
 HOUR = timedelta(hours=1)
 # In the middle of an hour, so that none turns where it is not meant to, and long ago, so that it never is the true one.

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from integration import stored
-from integration.deadlines import until
-
 from reliability.names.bench import HOUR, MIDDLE, NamingBench, newest
 from reliability.row import Outcome, Row, Site
 from reliability.verdict import delivered
+from testkit import stored
+from testkit.deadlines import until
 
 GROUP = "Names"
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from integration.gateway_process import executable
-
 from reliability.confined import Confined
 from reliability.proxy.exchange import Exchange
 from reliability.proxy.faults import resigned
 from reliability.row import CannotRun
+from testkit.gateway_process import executable
 
 # No whole hour from UTC: what takes local time for UTC shows. The sign is that of POSIX.
 _AHEAD = timedelta(hours=5, minutes=45)

@@ -8,16 +8,15 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import pairwise
 
-from integration import stored
-from integration.buckets import StoredObject
-from integration.ledger import REPORTS
-
 from reliability.opened import Delivered, reports
 from reliability.strangers import SharedBuckets
+from testkit import stored
+from testkit.buckets import StoredObject
+from testkit.ledger import REPORTS
 
 _BATCH = re.compile(r"(\d{4})/(\d\d)/(\d\d)/(\d\d)/(?P<hour>\d{10})\.(?P<host>[^./]+)(?:\.(?P<number>\d+))?\.jsonl\.gz")
 _FILE = re.compile(r"(?P<user>[^/]+)/(?P<day>\d{4}/\d\d/\d\d)/(?P<name>.+)\.(?P<order>\d{19})(?:\.(?P<number>\d+))?\.bin")
-# As `integration.load` names what each client sends.
+# As `testkit.load` names what each client sends.
 _SENT_FILE = re.compile(rb"specimen (\d+)-(\d+) ")
 
 

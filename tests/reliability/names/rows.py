@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from integration import stored
-from integration.deadlines import until
-
 from reliability.names import clocks, keys, taken
 from reliability.names.bench import MIDDLE, NamingBench, newest
 from reliability.row import CannotRun, Outcome, Row, Site
 from reliability.verdict import delivered
+from testkit import stored
+from testkit.deadlines import until
 
 GROUP = "Names"
 SMALL = b'{"number":%d}'

@@ -6,10 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from integration.deadlines import until
-from integration.gateway_process import HOST
-from integration.ledger import Fate
-
 from gateway.spool import names
 from gateway.spool.sidecar import Sidecar
 from reliability.names.bench import MIDDLE, NamingBench
@@ -18,6 +14,9 @@ from reliability.names.keys import batch_key
 from reliability.proxy.server import Rule
 from reliability.row import Outcome, Row, Site
 from reliability.verdict import delivered
+from testkit.deadlines import until
+from testkit.gateway_process import HOST
+from testkit.ledger import Fate
 
 GROUP = "Names"
 # As `NamingBench.put` sends them.

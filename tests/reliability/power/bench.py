@@ -9,16 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from fake_s3 import FakeS3, fake_s3
-from integration.buckets import StoredObject
-from integration.gateway_process import Gateway
-from integration.ledger import FILES, REPORTS, Account, Fate, Ledger, digest
-from integration.stored import PROOF
-
 from reliability.power.cuts import Cut, lay_out, settings
 from reliability.power.forked_gateway import ForkedGateway, Template, interpreter
 from reliability.power.recorded_store import fill
 from reliability.row import Outcome
+from testkit.buckets import StoredObject
+from testkit.gateway_process import Gateway
+from testkit.ledger import FILES, REPORTS, Account, Fate, Ledger, digest
+from testkit.servers.fake_s3 import FakeS3, fake_s3
+from testkit.stored import PROOF
 
 WORKERS = 3
 

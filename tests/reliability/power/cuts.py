@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
 
-from fake_s3 import serving
-from integration.gateway_process import Gateway, Settings, settings_for
-from integration.load import Request
-from integration.minio import Minio
-
 from reliability.power.disk_states import Digests, Disk, Do, State, Step
 from reliability.power.disk_states import Fate as FateOfChange
 from reliability.power.recorded_store import RecordingStore, Stored, StoreState, fill
 from reliability.power.recording import RecordedGateway, transitions
+from testkit.gateway_process import Gateway, Settings, settings_for
+from testkit.load import Request
+from testkit.servers.fake_s3 import serving
+from testkit.servers.minio import Minio
 
 SEED = 5
 CLIENTS = 4

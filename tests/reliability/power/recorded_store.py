@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 from aiohttp import web
-from fake_s3 import FakeS3, Kept, Request, Upload
+
+from testkit.servers.fake_s3 import FakeS3, Kept, Request, Upload
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from integration.gateway_process import Gateway
-
 from reliability.power.disk_states import ROOT, Do, Step
 from reliability.row import CannotRun
+from testkit.gateway_process import Gateway
 
 _NAMES = "mkdir,mkdirat,rmdir,rename,renameat,renameat2,link,linkat,unlink,unlinkat,symlink,symlinkat"
 _DATA = "write,writev,pwrite64,pwritev,pwritev2,truncate,ftruncate,fallocate,copy_file_range,sendfile"

@@ -12,10 +12,9 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from integration.minio import TIMEOUT_FACTOR, Minio, free_port
-
 from reliability.proxy.exchange import END, Exchange, Record, Request, reset
 from reliability.proxy.faults import Fault, answered, passed
+from testkit.servers.minio import TIMEOUT_FACTOR, Minio, free_port
 
 
 class _Held:

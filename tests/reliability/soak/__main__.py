@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from integration.minio import CHECKOUT, MinioProcess, binary, cache_folder
-
 from gateway.core.build_info import of_checkout
 from reliability.alone import say
 from reliability.row import Site
@@ -18,6 +16,8 @@ from reliability.soak.report import Report
 from reliability.soak.run import Soak
 from reliability.soak.summary import render
 from reliability.table import put_between
+from testkit import CHECKOUT
+from testkit.servers.minio import MinioProcess, binary, cache_folder
 
 # On the disk of the checkout, and not in /tmp, which may be no disk.
 FOLDER = CHECKOUT / "build" / "soak"

@@ -9,9 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from integration import stored
-from integration.buckets import Buckets
-from integration.ledger import FILES, REPORTS, Account, Fate, Ledger
+from testkit import stored
+from testkit.buckets import Buckets
+from testkit.ledger import FILES, REPORTS, Account, Fate, Ledger
 
 _HASH_BYTES = 16
 _READERS = 4

@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
-from integration.deadlines import until
-from integration.gateway_process import Gateway
-from integration.ledger import Fate, Ledger
-from integration.load import connected
-from integration.minio import TIMEOUT_FACTOR
-
 from reliability.soak.requests import OK, How, Request, burst, heavy, light
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway
+from testkit.ledger import Fate, Ledger
+from testkit.load import connected
+from testkit.servers.minio import TIMEOUT_FACTOR
 
 LIGHT_CLIENTS = 8
 LIGHT_BREATH_S = 0.008

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from integration.ledger import Account
-
 from reliability.soak.plan import Deed
 from reliability.soak.samples import Sample
+from testkit.ledger import Account
 
 
 @dataclass

@@ -9,10 +9,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.gateway_process import HOST, Settings, settings_for
-
 from reliability.proxy.server import FaultProxy
 from reliability.row import Site
 from reliability.soak import log as soak_log
@@ -26,6 +22,9 @@ from reliability.soak.report import Report
 from reliability.soak.requests import PART_BYTES, REPORT_BYTES, SEGMENT_REPORT_LIMIT
 from reliability.soak.samples import MIB, spooled
 from reliability.verdict import ended
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.gateway_process import HOST, Settings, settings_for
 
 # Past so many files in the spool the clients are held, and go on at half of it.
 MOST_FILES = 400

@@ -12,10 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from integration.deadlines import until
-from integration.gateway_process import Gateway
-
 from gateway.spool.directories import OWN_FILES
+from testkit.deadlines import until
+from testkit.gateway_process import Gateway
 
 MIB = 1 << 20
 # In each third of the calm phase.

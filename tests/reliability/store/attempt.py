@@ -9,17 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from integration.deadlines import until
-from integration.gateway_process import HOST, STREAMS, settings_for
-from integration.ledger import REPORTS, Fate, WholeLedger
-from integration.load import SEGMENT_REPORT_LIMIT, Request, requests_of
-
 from gateway.spool import names
 from gateway.spool.sidecar import Sidecar
 from reliability.proxy.server import FaultProxy
 from reliability.row import Site
 from reliability.store.variants import Variant
 from reliability.strangers import SharedBuckets
+from testkit.deadlines import until
+from testkit.gateway_process import HOST, STREAMS, settings_for
+from testkit.ledger import REPORTS, Fate, WholeLedger
+from testkit.load import SEGMENT_REPORT_LIMIT, Request, requests_of
 
 MIB = 1 << 20
 PART = 5 * MIB

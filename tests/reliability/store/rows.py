@@ -11,9 +11,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from integration.deadlines import until
-from integration.gateway_process import STREAMS
-from integration.load import Load
 from minio.error import S3Error
 
 from gateway.delivery.lane import ALIKE_REFUSALS
@@ -52,6 +49,9 @@ from reliability.store.variants import (
     outage,
 )
 from reliability.strangers import SharedBuckets
+from testkit.deadlines import until
+from testkit.gateway_process import STREAMS
+from testkit.load import Load
 
 GROUP = "Store faults"
 SEED = 20_261_121

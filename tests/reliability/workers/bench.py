@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import psutil
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.ledger import Ledger
-from integration.load import Load
-from integration.workers import with_workers, workers
 
 from reliability.row import Outcome, Site
 from reliability.verdict import STOP_S, ended, waiting
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.ledger import Ledger
+from testkit.load import Load
+from testkit.worker_log import with_workers, workers
 
 GROUP = "Several processes"
 # So many tries to a run of the gateway: its log stays short, and what it took is delivered in between.

@@ -7,13 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from integration.deadlines import until
-from integration.ledger import Fate
-from integration.workers import replaced, workers
-
 from reliability.disk.strace import Fault, Strace, _names
 from reliability.row import Outcome, Row, Site
 from reliability.workers.bench import GROUP, TRIES_A_LIFE, Bench
+from testkit.deadlines import until
+from testkit.ledger import Fate
+from testkit.worker_log import replaced, workers
 
 # What a worker does to the disk, and the calls with which it answers and tells of its commits.
 KILLED_AT = ("fdatasync", "rename", "fsync", "writev", "openat", "write", "unlink")

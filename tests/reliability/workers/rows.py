@@ -6,12 +6,11 @@ import os
 import signal
 from contextlib import suppress
 
-from integration.deadlines import until
-from integration.workers import gone, kill_first, workers
-
 from reliability.row import Outcome, Row, Site
 from reliability.workers import calls, small_disk
 from reliability.workers.bench import GROUP, TRIES_A_LIFE, Bench
+from testkit.deadlines import until
+from testkit.worker_log import gone, kill_first, workers
 
 ONE, FIRST, ALL = 60, 30, 30
 # One death in so many comes before the process has even begun to receive.

@@ -6,11 +6,6 @@ import os
 import signal
 from collections.abc import Mapping
 
-from integration.buckets import Buckets
-from integration.deadlines import until
-from integration.ledger import Fate, Ledger
-from integration.workers import replaced, with_workers, workers
-
 from reliability.confined import Confined
 from reliability.disk.goes_on import takes_everything
 from reliability.disk.small_disk import KIB, MIB, ChunkedLoad, SmallDisk
@@ -18,6 +13,10 @@ from reliability.proxy.server import FaultProxy
 from reliability.row import Outcome, Row, Site
 from reliability.verdict import conclude, delivered, ended, serve, told
 from reliability.workers.bench import GROUP
+from testkit.buckets import Buckets
+from testkit.deadlines import until
+from testkit.ledger import Fate, Ledger
+from testkit.worker_log import replaced, with_workers, workers
 
 SIZES = (256 * KIB, 1 * MIB, 2 * MIB, 128 * KIB)
 STATUSES = (204, 503, 507)
