@@ -21,7 +21,7 @@ from gateway.spool.sidecar import Sidecar
 from gateway.spool.spool import Spool
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
-from testkit.spool import PID, START_NS, STREAMS, WAIT_S, Clock
+from testkit.spool import PID, START_NS, STREAMS, WAIT_S, Clock, new_metrics
 
 # An hour before the start.
 GO_NS = START_NS - 3600 * 10**9
@@ -73,7 +73,7 @@ def starting(folder: Path, clock: Clock | None = None) -> Iterator[Start]:
     """Hold the spool `folder/spool` as a starting gateway does."""
     log_path = folder / "log"
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    log, metrics = Log("debug", "json", descriptor), Metrics()
+    log, metrics = Log("debug", "json", descriptor), new_metrics()
     spool = Spool(folder / "spool", STREAMS, timestamps=Timestamps(clock or Clock()), log=log, metrics=metrics)
     spool.pid = PID
     spool.acquire()

@@ -18,9 +18,12 @@ import pytest
 
 from gateway.batching import aggregate
 from gateway.config.schema import Config
+from gateway.config.streams import streams_of
 from gateway.core import disk
 from gateway.core.clock import Timestamps
-from gateway.core.streams import Stream, streams_of
+from gateway.core.paths import routes_of
+from gateway.core.shared_counters import Board
+from gateway.core.streams import Stream
 from gateway.delivery.items import open_parcel
 from gateway.spool import names
 from gateway.spool.directories import OWN_FILES, Claimed
@@ -43,6 +46,11 @@ HOST = "host-1"
 
 STREAMS = streams_of(Config())
 USAGE, ERROR, SPECIMEN = STREAMS
+
+
+def new_metrics(board: Board | None = None) -> Metrics:
+    """The metrics of a gateway with the built-in streams."""
+    return Metrics([stream.name for stream in STREAMS], routes_of(STREAMS), board)
 
 
 class Clock:
@@ -116,13 +124,20 @@ def seal_claimed(bench: Bench, claimed: Claimed) -> Path:
 
 
 @contextmanager
-def open_bench(folder: Path, *, clock: Clock | None = None, recovered: bool = True, level: str = "debug") -> Iterator[Bench]:
+def open_bench(
+    folder: Path,
+    *,
+    clock: Clock | None = None,
+    recovered: bool = True,
+    level: str = "debug",
+    streams: tuple[Stream, ...] = STREAMS,
+) -> Iterator[Bench]:
     """Open the spool `folder/spool` as a start of the gateway would, and give it up at the end."""
     folder.mkdir(exist_ok=True)
     log_path = folder / "log"
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    log, metrics, clock = Log(level, "json", descriptor), Metrics(), clock or Clock()
-    spool = Spool(folder / "spool", STREAMS, timestamps=Timestamps(clock), log=log, metrics=metrics)
+    log, metrics, clock = Log(level, "json", descriptor), new_metrics(), clock or Clock()
+    spool = Spool(folder / "spool", streams, timestamps=Timestamps(clock), log=log, metrics=metrics)
     spool.pid = PID
     try:
         spool.acquire()

@@ -16,16 +16,15 @@ import orjson
 import uvloop
 
 from gateway.config.schema import Config, Server, Shutdown
+from gateway.config.streams import streams_of
 from gateway.core.clock import Timestamps
 from gateway.core.shared_counters import Board
-from gateway.core.streams import streams_of
 from gateway.service.sockets import Listeners, listening_sockets
 from gateway.service.workers.supervisor import Workers
 from gateway.spool.recovery import recover
 from gateway.spool.spool import Spool
 from gateway.telemetry.log import Log
-from gateway.telemetry.metrics import Metrics
-from testkit.spool import WAIT_S, until
+from testkit.spool import WAIT_S, new_metrics, until
 
 HOST = "127.0.0.1"
 NO_ANSWER = 0
@@ -107,7 +106,7 @@ async def running(folder: Path, *, count: int = 2) -> AsyncIterator[Bench]:
     log, board = Log("info", "json", descriptor, is_shared=True), Board(count + 1)
     degraded: list[str] = []
     defects: list[str] = []
-    spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=Metrics(board), board=board)
+    spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=new_metrics(board), board=board)
     spool.acquire()
     spool.lay_out()
     assert spool.ballast.lay()

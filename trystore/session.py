@@ -21,7 +21,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from gateway.core.certificates import ca_bundle
+from gateway.aws.trust import ca_bundle
 from gateway.core.errors import ConfigError
 from trystore.finding import CHECKSUMS, SUPPORTED
 

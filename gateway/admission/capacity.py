@@ -10,7 +10,7 @@ from gateway.admission.disk_room import DiskRoom
 from gateway.admission.memory import Memory, Share
 from gateway.core.disk import FileSystem
 from gateway.core.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, TooLarge, again
-from gateway.core.streams import Kind, Stream
+from gateway.core.streams import Stream
 from gateway.spool.spool import Spool
 
 # So much of the room that a body will need is kept for it ahead of what has come of it.
@@ -131,7 +131,7 @@ class Guard:
         memory = self._bounds.streamed_bytes
         if length is not None:
             memory = length if length <= self._bounds.held_bytes else min(length, memory)
-        is_in_memory = stream.kind is Kind.REPORTS and length is not None and length <= self._bounds.held_bytes
+        is_in_memory = stream.form.has_segments and length is not None and length <= self._bounds.held_bytes
         self._check(stream, length or 0, memory, 0 if is_in_memory else BODY_FILES)
         return Ticket(self, length or 0)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from gateway.batching import aggregate
 from gateway.core import disk
 from gateway.core.errors import is_full
-from gateway.core.streams import Kind, Stream
+from gateway.core.streams import Stream
 from gateway.spool import names
 from gateway.spool.directories import Claimed
 from gateway.spool.spool import Spool
@@ -56,7 +56,6 @@ class Batcher:
         spool: what it claims from.
         stream: whose reports.
         host: the machine's name in the names of objects.
-        max_batch_bytes: of uncompressed lines, from which a batch is cut before its time.
         gzip_level: 0 to 3.
         on_sealed: called after each seal.
 
@@ -70,7 +69,6 @@ class Batcher:
         stream: Stream,
         *,
         host: str,
-        max_batch_bytes: int,
         gzip_level: int,
         summaries: Summaries,
         on_sealed: Callable[[], None],
@@ -80,7 +78,8 @@ class Batcher:
         self._spool = spool
         self._stream = stream
         self._host = host
-        self._max_batch_bytes = max_batch_bytes
+        assert stream.cut is not None  # only what is merged has batches
+        self._cut = stream.cut
         self._gzip_level = gzip_level
         self._summaries = summaries
         self._on_sealed = on_sealed
@@ -104,7 +103,7 @@ class Batcher:
 
     async def run(self) -> None:
         """Cut batches until stopped: when the interval is over, or as soon as there is enough for one."""
-        next_tick = self._monotonic() + self._stream.interval_s
+        next_tick = self._monotonic() + self._cut.interval_s
         not_before = self._monotonic()
         if not await self._attempt(self._resume):
             not_before += FAILURE_PAUSE_S
@@ -113,7 +112,7 @@ class Batcher:
             if self._stopping:
                 return
             if tick_is_due:
-                next_tick = self._monotonic() + self._stream.interval_s
+                next_tick = self._monotonic() + self._cut.interval_s
                 done = await self._attempt(self.batch_everything)
             else:
                 done = await self._attempt(self._batch_full_ones)
@@ -198,7 +197,8 @@ class Batcher:
         return True
 
     def _is_enough(self) -> bool:
-        return self._spool.census.claimable[self._stream.name].bytes >= self._max_batch_bytes
+        claimable = self._spool.census.claimable[self._stream.name]
+        return claimable.bytes >= self._cut.max_bytes or 0 < self._cut.max_records <= claimable.records
 
     async def _batch_next(self) -> bool:
         """Seal the oldest of what waits; false if nothing does.
@@ -208,7 +208,7 @@ class Batcher:
         """
         room = await asyncio.to_thread(self._room)
         try:
-            claimed = await asyncio.to_thread(self._spool.claim, self._stream, min(self._max_batch_bytes, room), self._host)
+            claimed = await asyncio.to_thread(self._spool.claim, self._stream, min(self._cut.max_bytes, room), self._host)
         except OSError as error:
             oldest = await asyncio.to_thread(self._spool.oldest_claimable, self._stream) if is_full(error) else None
             if oldest is None:
@@ -221,7 +221,7 @@ class Batcher:
 
     def _room(self) -> int:
         """Bytes that an archive may take: other streams may make one at the same time."""
-        streams = sum(stream.kind is Kind.REPORTS for stream in self._spool.streams)
+        streams = sum(stream.cut is not None for stream in self._spool.streams)
         return max(0, disk.file_system(self._spool.root).free_bytes // streams - ARCHIVE_OVERHEAD_BYTES)
 
     async def _resume_claimed(self) -> OSError | None:

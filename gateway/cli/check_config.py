@@ -9,14 +9,16 @@ from pathlib import Path
 from gateway.aws.proxies import proxy_of
 from gateway.config.render import to_yaml
 from gateway.config.schema import Config
-from gateway.core.certificates import server_context
+from gateway.config.streams import bucket_key, streams_of
 from gateway.core.errors import ConfigError, StartError, StoreError
-from gateway.core.streams import Stream, streams_of
+from gateway.core.streams import Stream
 from gateway.service.sockets import open_listeners
 from gateway.spool import cache_dir
 from gateway.spool.directories import Layout
+from gateway.spool.left_streams import check_forms
 from gateway.stores.s3.client import has_credentials, s3_store
 from gateway.stores.s3.store import S3Store
+from gateway.web.tls import server_context
 
 NO_CREDENTIALS = (
     "aws: no credentials: set aws.access_key_id and aws.secret_access_key, or AWS_PROFILE, or give the machine a role"
@@ -64,6 +66,7 @@ def _check_cache_dir(config: Config, found: Findings) -> None:
     try:
         cache_dir.try_out(config.cache_dir, keep=False)
         layout.check_format()
+        check_forms(layout)
     except StartError as error:
         found.faults.append(str(error))
         return
@@ -102,7 +105,7 @@ async def _check_stores(config: Config, found: Findings) -> None:
             try:
                 found.proved.append(await _proof_of(store, stream, config))
             except StoreError as error:
-                found.faults.append(f"s3.{stream.name}_bucket: {error}")
+                found.faults.append(f"{bucket_key(stream.name, config)}: {error}")
     finally:
         await store.close()
 
@@ -116,6 +119,5 @@ async def _proof_of(store: S3Store, stream: Stream, config: Config) -> str:
     how = "replaces objects, so that each key holds an id" if replaces else "refuses to replace an object"
     through = f", through the proxy {proxy}" if (proxy := proxy_of(config)) else ""
     place = f"{stream.bucket}/{stream.prefix}" if stream.prefix else stream.bucket
-    return (
-        f"s3.{stream.name}_bucket {place}: keeps what is put, shows it again, {how}, takes and aborts uploads in parts{through}"
-    )
+    key = bucket_key(stream.name, config)
+    return f"{key} {place}: keeps what is put, shows it again, {how}, takes and aborts uploads in parts{through}"

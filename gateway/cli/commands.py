@@ -31,10 +31,7 @@ DEFAULT_CONFIG = Path(CONFIG_FILE)
 FAILED = 1
 AS_SERVICE = "--as-service"
 # Who tries the program on a desk wants to see the object appear.
-LOCAL_DEFAULTS = {
-    "LIGHTFILE6_AGGREGATION_USAGE_INTERVAL": "10s",
-    "LIGHTFILE6_AGGREGATION_ERROR_INTERVAL": "10s",
-}
+LOCAL_DEFAULTS = {"aggregation.usage_interval": "10s", "aggregation.error_interval": "10s"}
 EXAMPLES = f"""\
 examples:
   {PROGRAM} -p 8080                        with /etc/lightfile6/config.yml
@@ -119,20 +116,21 @@ def _port(text: str) -> int:
 
 
 def _config(options: argparse.Namespace, *, is_port_given: bool) -> Config:
-    environ: dict[str, str] = dict(os.environ)
+    defaults: dict[str, str] = {}
     overrides: dict[str, object] = {}
     path: Path | None = options.config or DEFAULT_CONFIG
     if options.local is not None:
         if options.config is None:
-            environ = LOCAL_DEFAULTS | environ
+            defaults = LOCAL_DEFAULTS
         options.local = _absolute(options.local)
         overrides["cache_dir"] = options.local / "spool"
         path = options.config
     return load(
         path,
         required_file=options.config is not None,
-        environ=environ,
+        environ=os.environ,
         overrides=overrides,
+        defaults=defaults,
         local=options.local is not None,
         is_port_given=is_port_given,
     )

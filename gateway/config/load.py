@@ -1,7 +1,7 @@
 """The configuration that all its sources give together.
 
 Each source comes over the one before: the defaults, the file, the environment, the flags. All faults of all of them are
-told at once.
+reported at once.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
-from gateway.config.merge import Draft, hint, shown_name
+from gateway.config import streams
+from gateway.config.merge import Draft, hint
 from gateway.config.schema import ENVIRONMENT, KEYS, Config, environment_name
-from gateway.config.yaml_file import take_file
+from gateway.config.tree import shown_name
 from gateway.core.errors import ConfigError, NoPlaceToListen
 
 
@@ -24,6 +26,7 @@ def load(
     required_file: bool,
     environ: Mapping[str, str],
     overrides: Mapping[str, object],
+    defaults: Mapping[str, str] = MappingProxyType({}),
     local: bool,
     is_port_given: bool = True,
 ) -> Config:
@@ -34,6 +37,7 @@ def load(
         required_file: whether a file that does not exist is a fault.
         environ: all variables of the process; those that begin with LIGHTFILE6_ count.
         overrides: values by dotted path, from flags; None means that the flag was not given.
+        defaults: texts by dotted path, in place of the defaults of the product.
         local: objects go to a directory, so that no bucket is needed.
         is_port_given: whether there is a place to listen at besides `listen.unix`.
 
@@ -42,16 +46,20 @@ def load(
         ConfigError: with all faults of all sources.
     """
     draft = Draft()
+    draft.put_defaults(defaults)
     if path is not None:
-        take_file(draft, path, required=required_file)
+        draft.put_file(path, required=required_file)
     _take_environment(draft, environ)
     for name, value in overrides.items():
-        given = str(value) if isinstance(value, Path) else value
-        draft.put(name, KEYS[name].kind.from_text(given) if isinstance(given, str) and name in KEYS else given)
+        if isinstance(value, str | Path):
+            draft.put_text(name, str(value))
+        else:
+            draft.put(name, value)
     config = draft.config()
     if not is_port_given and config.listen.unix is None and "listen.unix" not in draft.unclear:
         raise NoPlaceToListen([])
-    draft.check(_conflicts(config, local=local))
+    draft.check(streams.conflicts(config, draft.given, local=local))
+    draft.check(_conflicts(config))
     if draft.faults:
         raise ConfigError(draft.faults)
     return config
@@ -64,8 +72,7 @@ def _take_environment(draft: Draft, environ: Mapping[str, str]) -> None:
     known = {environment_name(path): path for path in KEYS}
     for name in sorted(environ):
         if name in known:
-            path = known[name]
-            draft.put(path, KEYS[path].kind.from_text(environ[name]), name)
+            draft.put_text(known[name], environ[name], name)
         elif name.startswith(ENVIRONMENT) and not _is_service_link(name, environ[name]):
             draft.faults.append(f"{shown_name(name)}: is not a known variable{hint(name, known)}.")
 
@@ -80,12 +87,8 @@ def _is_service_link(name: str, value: str) -> bool:
 # --- values that must fit each other -----------------------------------------------------------------------------
 
 
-def _conflicts(config: Config, *, local: bool) -> Iterator[tuple[tuple[str, ...], str]]:
+def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the paths that conflict, the one to blame first, and what is wrong."""
-    if not local:
-        for path, row in KEYS.items():
-            if row.kind.name == "bucket" and not row.value_in(config):
-                yield (path,), f"is missing; it must be {row.kind.wants}"
     yield from _half_pairs(config)
     for path in ("listen.tls_certificate", "listen.tls_key"):
         file = KEYS[path].value_in(config)

@@ -9,10 +9,11 @@ The records are the only table of keys: the loader, the printed configuration, t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
+from gateway.config.records import key, records
 from gateway.config.values import (
     GIB,
     HOUR,
@@ -29,25 +30,19 @@ from gateway.config.values import (
     duration,
     file_path,
     flag,
+    name,
     prefix,
     size,
     socket_path,
     text,
     url,
+    url_path,
     whole,
     whole_or_auto,
     word,
 )
 
-T = TypeVar("T")
-
 ENVIRONMENT: Final = "LIGHTFILE6_"
-
-
-def key(default: T, kind: Kind, why: str) -> T:
-    """Declare a key: its default in the product, what it may hold, and one line for the operator."""
-    declared: T = field(default=default, repr=not kind.secret, metadata={"kind": kind, "why": why})
-    return declared
 
 
 # --- the records -------------------------------------------------------------------------------------------------
@@ -104,6 +99,26 @@ class S3:
     conditional_put: str = key("auto", choice("auto", "on", "off"), "Trust in If-None-Match; auto tries it first.")
     connect_timeout: Seconds = key(10.0, duration(0.1, HOUR), "How long a connection may take.")
     read_timeout: Seconds = key(60.0, duration(0.1, HOUR), "How long the server may say nothing, nor take any of a body.")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamKeys:
+    """What is configured of one stream; None where the defaults, or the short forms of other sections, say it."""
+
+    name: str
+    form: str | None = key(None, choice("reports", "files"), "What is sent: reports in JSON, merged into objects, or files.")
+    enabled: bool = key(True, flag(), "false: it is not received, and needs no bucket.")
+    path: str | None = key(None, url_path(), "Path of the API; by default / and the name.")
+    bucket: str | None = key(None, bucket(), "Bucket of its objects.")
+    prefix: str | None = key(None, prefix(), "What its keys begin with.")
+    interval: Seconds | None = key(None, duration(1.0, HOUR), "Reports: how long they are gathered.")
+    max_body: Bytes | None = key(None, size(1, 5 * TIB), "Largest body, once decompressed.")
+    batch_bytes: Bytes | None = key(None, size(KIB, 64 * GIB), "Reports: how many bytes make an object before the time is up.")
+    batch_records: int | None = key(None, whole(1, 1_000_000_000), "Reports: how many make an object before the time is up.")
+
+
+# Directories of the spool, and the label of what the Go edition left.
+RESERVED_NAMES = ("adopting", "other", "quarantine", "tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +204,9 @@ class Config:
     delivery: Delivery = Delivery()
     shutdown: Shutdown = Shutdown()
     log: Log = Log()
+    streams: tuple[StreamKeys, ...] = key(
+        (), records(StreamKeys, name(reserved=RESERVED_NAMES)), "The three streams in more detail, and further ones."
+    )
 
 
 # --- the table ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -144,7 +144,7 @@ def whole(least: int, most: int) -> Kind:
 
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"is {_what(value)}")
+            raise ValueError(f"is {what(value)}")
         return _bounded(value, least, most, str)
 
     def from_text(text: str) -> object:
@@ -169,7 +169,7 @@ def flag() -> Kind:
 
     def read(value: object) -> bool:
         if not isinstance(value, bool):
-            raise ValueError(f"is {_what(value)}")
+            raise ValueError(f"is {what(value)}")
         return value
 
     return Kind("flag", "true or false", read, from_text=lambda text: words.get(text.lower(), text))
@@ -228,6 +228,28 @@ def addresses() -> Kind:
 def word(*, secret: bool = False) -> Kind:
     """Make a kind for texts that fit in a header; empty where none is needed."""
     return text("ASCII characters without spaces", r"[!-~]*", name="secret" if secret else "word", secret=secret)
+
+
+def name(*, reserved: Sequence[str] = ()) -> Kind:
+    """Make a kind for names that become directories, labels of metrics and paths."""
+
+    def read(value: object) -> str:
+        given = _text(value)
+        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", given):
+            raise ValueError(f"{quote(given)} is no name")
+        if given in reserved:
+            raise ValueError(f"{quote(given)} is a name that the gateway uses itself")
+        return given
+
+    others = f", and not {', '.join(reserved)}" if reserved else ""
+    return Kind("name", f"1 to 32 of a-z, 0-9, hyphen and underscore, with a letter first{others}", read)
+
+
+def url_path() -> Kind:
+    """Make a kind for paths of the API, which need no encoding."""
+    segment = r"[A-Za-z0-9_~-](?:[A-Za-z0-9._~-]*[A-Za-z0-9_~-])?"
+    wants = "a path such as /crash, of letters, digits and . _ ~ -, at most 100 characters"
+    return text(wants, rf"(?=.{{2,100}}\Z)(?:/{segment})+", name="path")
 
 
 def bucket() -> Kind:
@@ -319,19 +341,19 @@ def _bounded(value: Number, least: Number, most: Number, show: Callable[[Number]
 
 def _number_or_text(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"is {_what(value)}")
+        raise ValueError(f"is {what(value)}")
     return str(value)
 
 
 def _text(value: object) -> str:
     if isinstance(value, list | dict):
-        raise ValueError(f"is {_what(value)}")
+        raise ValueError(f"is {what(value)}")
     if not isinstance(value, str):
-        raise ValueError(f"is {_what(value)} unless it is put in quotes")
+        raise ValueError(f"is {what(value)} unless it is put in quotes")
     return value
 
 
-def _what(value: object) -> str:
+def what(value: object) -> str:
     """Name the type that YAML made of a value, and not the value: it may be a secret in the wrong place."""
     names = {str: "text", bool: "a yes or no", int: "a number", float: "a number", list: "a list", dict: "a section"}
     return names.get(type(value), "a date" if isinstance(value, date) else "no plain value")

@@ -1,6 +1,10 @@
-"""The paths that are answered."""
+"""The paths that are the gateway's own."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.core.streams import Stream
 
 HEALTH = "/health"
 READY = "/ready"
@@ -9,6 +13,6 @@ METRICS = "/metrics"
 PROBES = (HEALTH, READY, METRICS)
 
 
-def route_of(stream: str) -> str:
-    """The path to which what belongs to a stream is sent."""
-    return f"/{stream}"
+def routes_of(streams: Iterable[Stream]) -> tuple[str, ...]:
+    """Every path that is answered, in the order in which each process of a gateway counts them."""
+    return (*PROBES, *(stream.path for stream in streams))

@@ -12,8 +12,15 @@ import zlib
 from dataclasses import dataclass
 
 _CELL_BYTES = 8
-_CELLS = 1024
-_COLUMN_BYTES = _CELLS * _CELL_BYTES
+# Of a board for a handful of streams.
+CELLS = 1024
+# What every gateway counts, and what it counts of each stream.
+_OWN_CELLS, _STREAM_CELLS = 512, 128
+
+
+def cells_for(streams: int) -> int:
+    """How many cells a board for so many streams needs."""
+    return max(CELLS, _OWN_CELLS + streams * _STREAM_CELLS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +61,18 @@ class Board:
         columns: how many processes there may be.
         column: which one is this process's.
         descriptor: of another process's board, None for a new one.
+        cells: of a column; the same in all processes.
     """
 
-    def __init__(self, columns: int = 1, *, column: int = 0, descriptor: int | None = None) -> None:
+    def __init__(self, columns: int = 1, *, column: int = 0, descriptor: int | None = None, cells: int = CELLS) -> None:
         self.descriptor = descriptor
+        self._cells = cells
+        self._column_bytes = cells * _CELL_BYTES
         if descriptor is None and columns > 1:
             self.descriptor = os.memfd_create("board", os.MFD_CLOEXEC)
-            os.ftruncate(self.descriptor, columns * _COLUMN_BYTES)
+            os.ftruncate(self.descriptor, columns * self._column_bytes)
         # Without a descriptor it is memory of this process alone.
-        self._memory = memoryview(mmap.mmap(-1 if self.descriptor is None else self.descriptor, columns * _COLUMN_BYTES))
+        self._memory = memoryview(mmap.mmap(-1 if self.descriptor is None else self.descriptor, columns * self._column_bytes))
         self._columns = columns
         self._column = column
         self._taken = 0
@@ -81,8 +91,8 @@ class Board:
 
     def _take(self, name: str, count: int) -> list[memoryview]:
         start, self._taken = self._taken, self._taken + count
-        if self._taken > _CELLS:
-            raise ValueError(f"a board has room for {_CELLS} cells")
+        if self._taken > self._cells:
+            raise ValueError(f"this board has room for {self._cells} cells")
         self.layout = zlib.crc32(f"{name} {count};".encode(), self.layout)
-        offsets = [column * _COLUMN_BYTES + start * _CELL_BYTES for column in range(self._columns)]
+        offsets = [column * self._column_bytes + start * _CELL_BYTES for column in range(self._columns)]
         return [self._memory[offset : offset + count * _CELL_BYTES] for offset in offsets]

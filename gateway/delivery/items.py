@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.batching import aggregate
-from gateway.core.streams import Kind, Stream
+from gateway.core.streams import Stream
 from gateway.delivery.packing import Packed
 from gateway.spool import names
 from gateway.spool.sidecar import Sidecar, read_sidecar
@@ -206,7 +206,7 @@ def open_parcel(spool: Spool, stream: Stream, path: Path, summary: aggregate.Sum
         Unreadable: the archive or the sidecar cannot be read.
         FileNotFoundError: it is gone: retired meanwhile.
     """
-    if stream.kind is Kind.REPORTS:
+    if stream.form.has_segments:
         if not names.is_packed(path.name):
             packed = Packed(path)
             return SealedBatch(spool, stream, path, packed.summary, packed)

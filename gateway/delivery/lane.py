@@ -19,7 +19,6 @@ from pathlib import Path
 from gateway.batching.batcher import Summaries
 from gateway.core.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
 from gateway.core.streams import Stream
-from gateway.delivery.backoff import RetryPolicy
 from gateway.delivery.items import Parcel, Unreadable, open_parcel
 from gateway.delivery.key_allocation import Numbering
 from gateway.delivery.throttling import Throttling
@@ -60,7 +59,6 @@ class Lane:
         store: where they go.
         summaries: of archives sealed by this process.
         parallel: how many are sent at the same time.
-        retry: how long to wait after a failure.
         log: where each delivery is told.
     """
 
@@ -72,7 +70,6 @@ class Lane:
         *,
         summaries: Summaries,
         parallel: int,
-        retry: RetryPolicy,
         log: Log,
         monotonic: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -82,7 +79,7 @@ class Lane:
         self._store = store
         self._summaries = summaries
         self._parallel = parallel
-        self._retry = retry
+        self._retry = stream.retry
         self._log = log
         self._monotonic = monotonic
         self._jitter = jitter

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.core.errors import BadRequest, TooLarge
 from gateway.core.header_parameters import extended, parameters_of, unquoted
-from gateway.core.streams import Kind, Stream
+from gateway.core.streams import Stream
 from gateway.intake.form_parser import FormParser, PartEnd, PartHead
 from gateway.spool import names
 
@@ -43,7 +43,7 @@ def largest_body(stream: Stream, boundary: bytes | None) -> int:
 
 def form_of(stream: Stream, boundary: bytes | None) -> Form | None:
     """What takes the form apart that a body for this stream is; None where it is none."""
-    return None if boundary is None else Form(boundary, stream.max_body_bytes, has_fields=stream.kind is Kind.FILES)
+    return None if boundary is None else Form(boundary, stream.max_body_bytes, has_fields=stream.form.has_sidecar)
 
 
 @dataclass(frozen=True, slots=True)

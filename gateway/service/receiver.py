@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from gateway.admission import descriptors
@@ -13,10 +14,8 @@ from gateway.admission.capacity import Bounds, Guard
 from gateway.admission.descriptors import OpenFiles
 from gateway.admission.write_fault import WriteFault
 from gateway.config.schema import Config
-from gateway.core.certificates import renew
 from gateway.core.disk import file_system
 from gateway.core.errors import ConfigError
-from gateway.core.streams import Kind
 from gateway.core.threads import started_pool
 from gateway.intake.body import STREAMED_BODY_BYTES
 from gateway.intake.receive import BodyTimes, Intake
@@ -29,6 +28,7 @@ from gateway.web.acceptor import Acceptor
 from gateway.web.connection import Connection
 from gateway.web.handlers import Probes, Web
 from gateway.web.handshakes import Handshakes
+from gateway.web.tls import renew
 
 DRAFT_THREADS = 8
 _CLOSING_S = 0.1
@@ -75,9 +75,11 @@ class Receiving:
             pending_bytes=config.limits.pending_bytes,
         )
         self._journals = {
-            stream.name: Journal(spool, stream, segments, on_defect=on_defect)
+            stream.name: Journal(
+                spool, stream, replace(segments, max_records=stream.cut.max_records if stream.cut else 0), on_defect=on_defect
+            )
             for stream in spool.streams
-            if stream.kind is Kind.REPORTS
+            if stream.form.has_segments
         }
         spool.writers.update(self._journals)
         metrics.watch(spool.census.of_each_stream, partial(_free, spool), spool.timestamps.ahead_s)

@@ -10,8 +10,6 @@ from typing import Any
 
 from gateway.batching.batcher import Batcher, Summaries
 from gateway.config.schema import Config
-from gateway.core.streams import Kind
-from gateway.delivery.backoff import RetryPolicy
 from gateway.delivery.lane import Lane
 from gateway.spool.spool import Spool
 from gateway.stores import Store
@@ -39,7 +37,6 @@ class Sending:
         self._sealing: list[asyncio.Task[None]] = []
         self._delivering: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
-        retry = RetryPolicy(config.delivery.retry_min, config.delivery.retry_max, config.delivery.refused_retry)
         summaries = Summaries()
         for stream in spool.streams:
             self._lanes[stream.name] = lane = Lane(
@@ -48,16 +45,14 @@ class Sending:
                 store,
                 summaries=summaries,
                 parallel=config.delivery.parallel_uploads,
-                retry=retry,
                 log=log,
             )
             wake = lane.wake
-            if stream.kind is Kind.REPORTS:
+            if stream.cut is not None:
                 batcher = Batcher(
                     spool,
                     stream,
                     host=config.aggregation.host or socket.gethostname(),
-                    max_batch_bytes=config.aggregation.max_batch_bytes,
                     gzip_level=config.aggregation.gzip_level,
                     summaries=summaries,
                     on_sealed=lane.wake,

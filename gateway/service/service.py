@@ -28,12 +28,12 @@ from gateway.admission import descriptors
 from gateway.aws.proxies import proxy_of
 from gateway.config.render import describe
 from gateway.config.schema import Config
+from gateway.config.streams import streams_of
 from gateway.core.build_info import current
-from gateway.core.certificates import server_context
 from gateway.core.clock import Timestamps
 from gateway.core.errors import ConfigError, StartError
-from gateway.core.shared_counters import Board
-from gateway.core.streams import streams_of
+from gateway.core.paths import routes_of
+from gateway.core.shared_counters import Board, cells_for
 from gateway.service.clock_watch import ClockWatch
 from gateway.service.inherited import Hangup, hangup
 from gateway.service.receiver import DEFECT_PATIENCE_S, Receiving
@@ -42,6 +42,7 @@ from gateway.service.sockets import Listeners, open_listeners
 from gateway.service.workers.supervisor import Workers, count_of
 from gateway.spool.cache_dir import room_fault
 from gateway.spool.go_edition.adopt import adopt, needs_adoption
+from gateway.spool.left_streams import check_forms, left_streams
 from gateway.spool.recovery import recover
 from gateway.spool.spool import Spool
 from gateway.stores.local import LocalStore
@@ -50,6 +51,7 @@ from gateway.telemetry.background import watched
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.stdlib_bridge import LibraryMessages
+from gateway.web.tls import server_context
 
 DRAINED = 0
 FAILED = 1
@@ -95,9 +97,9 @@ class Service:
         # While the directory was elsewhere, what was done to it and what was counted may have come apart.
         self._is_miscounted = False
         self._workers = count_of(config.server.workers)
-        self._board = Board(1 if self._workers == 1 else self._workers + 1)
-        self._metrics = Metrics(self._board)
         self._streams = streams_of(config)
+        self._board = Board(1 if self._workers == 1 else self._workers + 1, cells=cells_for(len(self._streams)))
+        self._metrics = Metrics([stream.name for stream in self._streams], routes_of(self._streams), self._board)
         self._spool = Spool(
             config.cache_dir, self._streams, timestamps=Timestamps(), log=log, metrics=self._metrics, board=self._board
         )
@@ -105,6 +107,8 @@ class Service:
         self._tls = server_context(config.listen)
         if objects is None:
             proxy_of(config)
+        # Reasons for `/ready`.
+        self._left: list[str] = []
         self._receiving: Receiving | Workers
         self._listeners = Listeners([[]], [])
         self._sending: Sending
@@ -164,6 +168,7 @@ class Service:
                     self._log.warning("FORMAT restored", kept=adopted.kept)
                 self._log.info("spool adopted", **asdict(adopted))
             self._spool.holding.must_hold()
+            check_forms(self._spool)
             self._spool.ballast.take(self._spool.lay_out)
             self._spool.holding.know(self._spool.directories())
             found = self._spool.ballast.take(lambda: recover(self._spool))
@@ -174,11 +179,29 @@ class Service:
                 f"cache_dir {self._spool.root} cannot be put in order ({error}): mend the disk and start again"
             ) from error
         self._log.info("recovery done", **asdict(found), duration_s=time.monotonic() - begun)
+        self._report_streams()
         self._spool.holding.watch(self._log, self._found_again)
         reserve = self._config.spool.reserve
         if (fault := room_fault(self._spool.root, reserve, is_empty=not self._waiting_files())) is not None:
             # What waits has to be delivered all the same.
             self._log.error("disk too small", reason=fault)
+
+    def _report_streams(self) -> None:
+        """Report what an operator may not have meant: streams that are gone while something waits, and shared places."""
+        for left in left_streams(self._spool):
+            self._left.append(f"{left.name}: {left}")
+            self._log.warning("stream not configured", stream=left.name, waiting_files=left.files, waiting_bytes=left.bytes)
+        places: dict[tuple[str, str], str] = {}
+        for stream in self._streams:
+            other = places.setdefault((stream.bucket, stream.prefix), stream.name)
+            if other != stream.name:
+                self._log.warning(
+                    "streams share a place", stream=stream.name, other=other, bucket=stream.bucket, prefix=stream.prefix
+                )
+
+    def _degraded(self) -> list[str]:
+        """What is wrong beyond receiving, for `/ready`."""
+        return self._sending.trouble() + self._left
 
     def _found_again(self) -> None:
         """The directory is where it was at the start: what was given up in the middle is counted, and sent."""
@@ -207,7 +230,7 @@ class Service:
         config = self._config
         store = LocalStore(self._objects) if self._objects else s3_store(config, len(self._streams))
         self._sending = Sending(config, self._spool, store, self._log, self._failed)
-        trouble = self._sending.trouble
+        trouble = self._degraded
         if self._workers == 1:
             self._receiving = Receiving(
                 config, self._spool, self._metrics, self._log, tls=self._tls, degraded=trouble, on_defect=self._failed
@@ -336,14 +359,14 @@ class Service:
 def _unlike_default(config: Config) -> dict[str, object]:
     """What was configured, by dotted path; everything else is as the documentation says."""
     default = _flat(describe(Config()))
-    return {path: value for path, value in _flat(describe(config)).items() if value != default[path]}
+    return {path: value for path, value in _flat(describe(config)).items() if path not in default or value != default[path]}
 
 
 def _flat(described: dict[str, Any]) -> dict[str, object]:
     flat: dict[str, object] = {}
     for name, value in described.items():
         if isinstance(value, dict):
-            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+            flat |= {f"{name}.{key}": inner for key, inner in _flat(value).items()}
         else:
             flat[name] = value
     return flat

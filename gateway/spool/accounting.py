@@ -10,11 +10,16 @@ from pathlib import Path
 
 from gateway.core import disk
 from gateway.core.shared_counters import Board
-from gateway.core.streams import Kind, Stream
+from gateway.core.streams import Stream
+from gateway.formats import byte_count
 from gateway.spool import names
 from gateway.spool.directories import CLAIMABLE, Layout, of_kinds
+from gateway.spool.left_streams import left_streams
 from gateway.spool.tally import Tally
 from gateway.telemetry.metrics import Waiting
+
+# Files, their bytes, and the records in them.
+Counted = tuple[int, int, int]
 
 
 class Census:
@@ -35,6 +40,8 @@ class Census:
         self.claimable = {stream.name: Tally(board, f"claimable {stream.name}") for stream in layout.streams}
         # Segments that are being written, which are not among the others until they are cut.
         self.open = {stream.name: Tally(board, f"open {stream.name}") for stream in layout.streams}
+        # Of streams that are not configured any more; nothing changes it while the gateway runs.
+        self.left = Tally(board, "left")
         # Bytes under `tmp/` of bodies that are being received.
         self.drafted = Tally(board, "drafted")
         # Of the bytes of such bodies, since the start: how many a process was about to write, and how many are written.
@@ -59,11 +66,11 @@ class Census:
 
     def used_bytes(self) -> int:
         """Bytes of received data in the spool."""
-        return self.drafted.bytes + sum(tally.bytes for tally in (*self.waiting.values(), *self.open.values()))
+        return self.drafted.bytes + self.left.bytes + sum(tally.bytes for tally in (*self.waiting.values(), *self.open.values()))
 
     def waiting_files(self) -> int:
         """How many files wait to be delivered."""
-        return sum(tally.files for tally in (*self.waiting.values(), *self.open.values()))
+        return self.left.files + sum(tally.files for tally in (*self.waiting.values(), *self.open.values()))
 
     def of_each_stream(self) -> Iterator[Waiting]:
         """What waits of each stream, for the metrics."""
@@ -73,6 +80,9 @@ class Census:
             oldest_at = self.oldest_instant(stream)
             age_s = 0.0 if oldest_at is None else max(0.0, (now - oldest_at) / names.NANOSECONDS)
             yield Waiting(stream.name, waiting.files + writing.files, waiting.bytes + writing.bytes, age_s)
+        if self.left.files:
+            for left in left_streams(self._layout):
+                yield Waiting(left.name, left.files, left.bytes, left.age_s)
 
     def oldest_instant(self, stream: Stream) -> int | None:
         """When the oldest thing that waits was received, in nanoseconds; to the hour for claimed and sealed batches."""
@@ -122,32 +132,35 @@ class Census:
         """Count anew what a claim would find, where a claim found nothing: a person may have taken files away."""
         self._correct([self.claimable[stream.name]], lambda: [self._count(stream, CLAIMABLE)])
 
-    def _correct(self, tallies: list[Tally], count: Callable[[], list[tuple[int, int]]]) -> bool:
+    def _correct(self, tallies: list[Tally], count: Callable[[], list[Counted]]) -> bool:
         """Have tallies say what is counted now; False, and nothing done, if something changed meanwhile."""
         with self._correcting:
             changes = [tuple(column) for column in self._changes.columns]
-            told = [(tally.files, tally.bytes) for tally in tallies]
+            told = [(tally.files, tally.bytes, tally.records) for tally in tallies]
             found = count()
             if changes != [tuple(column) for column in self._changes.columns] or any(begun != done for begun, done in changes):
                 return False
             # By how much it was wrong, so that what is counted from now on stays counted.
-            for tally, (files, size), (true_files, true_size) in zip(tallies, told, found, strict=True):
-                tally.add(true_files - files, true_size - size)
+            for tally, counted, true in zip(tallies, told, found, strict=True):
+                tally.add(*(now - before for now, before in zip(true, counted, strict=True)))
             return True
 
-    def _count(self, stream: Stream, kinds: tuple[str, ...]) -> tuple[int, int]:
-        """How many files of these kinds wait in the directory of a stream, and their bytes."""
-        files = size = 0
+    def _count(self, stream: Stream, kinds: tuple[str, ...]) -> Counted:
+        """How many files of these kinds wait in the directory of a stream, their bytes, and the records in them."""
+        files = size = records = 0
         for spooled in of_kinds(self._layout.directory(stream), kinds):
+            path = self._layout.directory(stream) / str(spooled)
             files += 1
-            size += _size_of(self._layout.directory(stream) / str(spooled))
-        return files, size
+            size += _size_of(path)
+            with contextlib.suppress(FileNotFoundError):
+                records += records_in(stream, path)
+        return files, size, records
 
-    def _count_all(self, stream: Stream) -> tuple[tuple[int, int], tuple[int, int]]:
+    def _count_all(self, stream: Stream) -> tuple[Counted, Counted]:
         """Files and bytes of all that waits of a stream, and of what a claim would find; open segments are not among it."""
-        if stream.kind is Kind.FILES:
-            return self._count(stream, (names.BODY,)), (0, 0)
-        files, size = claimable = self._count(stream, CLAIMABLE)
+        if not stream.form.has_segments:
+            return self._count(stream, (names.BODY,)), (0, 0, 0)
+        files, size, _ = claimable = self._count(stream, CLAIMABLE)
         for name in disk.names(self._layout.uploading(stream)):
             if names.parse_sealed(name):
                 files += 1
@@ -155,7 +168,14 @@ class Census:
         for path in (path for claimed in self._layout.claimed(stream) for path in claimed.sources()):
             files += 1
             size += _size_of(path)
-        return (files, size), claimable
+        return (files, size, 0), claimable
+
+
+def records_in(stream: Stream, path: Path) -> int:
+    """How many records a segment or a whole report holds, by reading it; 0 where the stream has no bound of them."""
+    if stream.cut is None or not stream.cut.max_records:
+        return 0
+    return sum(byte_count.count(chunk, b"\n") for chunk in disk.read_chunks(path))
 
 
 def _size_of(path: Path) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.core import disk
 from gateway.core.errors import StartError, is_full
-from gateway.core.streams import Kind, Stream
+from gateway.core.streams import FORMS, Stream
 from gateway.spool import cache_dir, names
 from gateway.spool.ballast import BALLAST
 from gateway.spool.key_numbers import NUMBERS
@@ -133,8 +133,7 @@ class Layout:
         found = [self.root, self.tmp]
         for stream in self.streams:
             found.append(self.directory(stream))
-            if stream.kind is Kind.REPORTS:
-                found += [self.aggregation(stream), self.uploading(stream)]
+            found += [self.directory(stream) / folder for folder in stream.form.folders]
         return found
 
     def is_empty(self) -> bool:
@@ -165,9 +164,9 @@ class Layout:
             disk.make_directory(directory)
         for stream in self.streams:
             disk.make_directory(self.directory(stream))
-            if stream.kind is Kind.REPORTS:
-                disk.make_directory(self.aggregation(stream))
-                disk.make_directory(self.uploading(stream))
+            for folder in stream.form.folders:
+                disk.make_directory(self.directory(stream) / folder)
+            self._remove_folders_of_other_forms(stream)
         if self.format_version() != FORMAT_VERSION:
             self._write_format()
         # Always: an earlier start may have been killed between a name and its sync. Without FORMAT, after a power cut, the
@@ -176,6 +175,13 @@ class Layout:
         # A parent that may not be read is one in which somebody else has made the root.
         with contextlib.suppress(PermissionError):
             disk.sync_directory(self.root.parent)
+
+    def _remove_folders_of_other_forms(self, stream: Stream) -> None:
+        """Of a stream whose form was changed when nothing waited: empty, they mean nothing."""
+        for folder in {folder for form in FORMS.values() for folder in form.folders} - {*stream.form.folders}:
+            path = self.directory(stream) / folder
+            if disk.is_directory(path) and not any(disk.names(path)):
+                disk.remove_directory(path)
 
     def _write_format(self) -> None:
         """Say which version gives names from now on. What earlier ones gave is read as well, so that nothing else is changed."""

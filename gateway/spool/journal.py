@@ -51,6 +51,8 @@ class SegmentLimits:
     max_bytes: int
     max_age_s: float
     pending_bytes: int
+    # 0 for any number.
+    max_records: int = 0
 
 
 # When it was received, the lines and who is told; a plain tuple because one is made for each report.
@@ -68,6 +70,7 @@ class _Segment:
     opened_at: float
     written: int = 0
     synced: int = 0
+    records: int = 0
     # Whether its path was seen to lead elsewhere.
     is_adrift: bool = False
 
@@ -301,7 +304,9 @@ class Journal:
     def _is_due(self) -> bool:
         segment = self._segment
         return segment is not None and (
-            segment.synced >= self._limits.max_bytes or self._monotonic() - segment.opened_at >= self._limits.max_age_s
+            segment.synced >= self._limits.max_bytes
+            or 0 < self._limits.max_records <= segment.records
+            or self._monotonic() - segment.opened_at >= self._limits.max_age_s
         )
 
     def _rounds(self, entries: list[_Entry]) -> None:
@@ -341,6 +346,8 @@ class Journal:
             self._fail(entries, error)
             return
         segment.synced = segment.written
+        if self._limits.max_records:
+            segment.records += sum(data.count(b"\n") for _, data, _ in entries)
         self._spool.census.open[self._stream.name].add(0, _size_of(entries))
         self._sync_seconds.observe(self._monotonic() - begun)
         self._answer_soon(entries, None)
@@ -391,11 +398,12 @@ class Journal:
             return
         directory = segment.path.parent
         with self._spool.census.change():
-            disk.place(segment.path, segment.path.with_name(segment.path.name.removesuffix(".open")))
+            cut = segment.path.with_name(segment.path.name.removesuffix(".open"))
+            disk.place(segment.path, cut)
             self._segment = None
             self._spool.census.open[self._stream.name].add(-1, -segment.synced)
             self._spool.census.waiting[self._stream.name].add(1, segment.synced)
-            self._spool.now_claimable(self._stream, segment.synced)
+            self._spool.now_claimable(self._stream, cut, segment.synced)
         disk.close(segment.descriptor)
         with contextlib.suppress(OSError):
             # Every line is synced under one of the two names, and a claim syncs the directory again before it reads.
@@ -496,7 +504,7 @@ class Journal:
             census.open[self._stream.name].add(-1, -segment.synced)
             if cut is not None and cut.parent == segment.path.parent:
                 census.waiting[self._stream.name].add(1, segment.synced)
-                self._spool.now_claimable(self._stream, segment.synced)
+                self._spool.now_claimable(self._stream, cut, segment.synced)
         if draft is not None and cut is not None:
             disk.sync_directory(cut.parent)
             with contextlib.suppress(OSError):

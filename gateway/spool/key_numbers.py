@@ -16,12 +16,12 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gateway.core import disk
 from gateway.core.errors import is_full
-from gateway.core.streams import Kind, Stream
+from gateway.core.streams import KeyScheme, Stream
 from gateway.spool import names
 from gateway.telemetry.log import Log
 from gateway.telemetry.repeated_failure import Repeated
@@ -44,9 +44,20 @@ class KeyNumbers:
         streams: each with the directory of its sealed files.
         new_tmp: gives the name of a draft.
         log: where it is said that numbers cannot be kept.
+        left: sealed batches, with their numbers, of streams that are not configured: nobody knows of which bucket they are.
     """
 
-    def __init__(self, root: Path, streams: dict[Stream, Path], new_tmp: Callable[[], Path], log: Log) -> None:
+    def __init__(
+        self,
+        root: Path,
+        streams: dict[Stream, Path],
+        new_tmp: Callable[[], Path],
+        log: Log,
+        left: Callable[[], Iterable[tuple[names.Batch, int]]] = tuple,
+    ) -> None:
+        self._left = left
+        # By hour and host.
+        self._least: dict[tuple[str, str], int] = {}
         self._path = root / NUMBERS
         self._streams = streams
         self._new_tmp = new_tmp
@@ -71,7 +82,7 @@ class KeyNumbers:
         with self._lock:
             given = self._read()
             series = _series(stream, batch)
-            given[series] = number = given.get(series, 0) + 1
+            given[series] = number = max(given.get(series, 0), self._least.get((batch.hour, batch.host), 0)) + 1
             return number
 
     def give_back(self, stream: Stream, batch: names.Batch, number: int) -> None:
@@ -127,12 +138,14 @@ class KeyNumbers:
         self._is_whole, self._lines = text.endswith(b"\n"), len(lines)
         given = self._kept.copy()
         for stream, directory in self._streams.items():
-            if stream.kind is not Kind.REPORTS:
+            if stream.keys is not KeyScheme.HOURLY:
                 continue
             for name in disk.names(directory):
                 if parsed := names.parse_sealed(name):
                     series = _series(stream, parsed[0])
                     given[series] = max(parsed[1], given.get(series, 0))
+        for batch, number in self._left():
+            self._least[batch.hour, batch.host] = max(number, self._least.get((batch.hour, batch.host), 0))
         self._given = given
         return given
 

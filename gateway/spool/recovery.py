@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.core import disk
-from gateway.core.streams import Kind, Stream
+from gateway.core.streams import Stream
 from gateway.formats.json_lines import sound_prefix
 from gateway.spool import names
+from gateway.spool.accounting import records_in
 from gateway.spool.directories import Claimed
+from gateway.spool.left_streams import left_streams
 from gateway.spool.sidecar import is_lone, sidecar_of
 from gateway.spool.spool import NOT_A_FILE, NOT_OURS, Spool
 
@@ -56,10 +58,13 @@ def recover(spool: Spool) -> Found:
         recovery = _StreamRecovery(spool, stream, found)
         recovery.run()
         newest = max(newest, recovery.newest)
+    spool.census.left.reset()
+    for left in left_streams(spool):
+        spool.census.left.add(left.files, left.bytes)
     spool.numbers.read()
     spool.timestamps.start_above(newest)
     found.ahead_s = int(spool.timestamps.ahead_s())
-    found.waiting_files = sum(tally.files for tally in spool.census.waiting.values())
+    found.waiting_files = spool.census.left.files + sum(tally.files for tally in spool.census.waiting.values())
     return found
 
 
@@ -104,7 +109,7 @@ class _StreamRecovery:
         # What a recovery had counted that failed in the middle is found once more.
         self._spool.census.waiting[self._stream.name].reset()
         self._spool.census.claimable[self._stream.name].reset()
-        if self._stream.kind is Kind.REPORTS:
+        if self._stream.form.has_segments:
             self._claimed_batches()
             self._sealed_batches()
         else:
@@ -134,7 +139,8 @@ class _StreamRecovery:
             with self._spool.census.change():
                 if size := self._open_segment(path):
                     self._spool.census.waiting[self._stream.name].add(1, size)
-                    self._spool.census.claimable[self._stream.name].add(1, size)
+                    cut = path.with_name(path.name.removesuffix(".open"))
+                    self._spool.census.claimable[self._stream.name].add(1, size, records_in(self._stream, cut))
         # What was given a name and not synced yet is from now on as good as acknowledged. And of what is being delivered
         # the body goes first: before its sidecar is removed below, its own removal has to be durable.
         disk.sync_directory(self._directory)
@@ -143,7 +149,7 @@ class _StreamRecovery:
 
     def _entry(self, name: str) -> None:
         path = self._directory / name
-        if self._stream.kind is Kind.REPORTS and name in ("aggregation", "uploading"):
+        if name in self._stream.form.folders:
             return
         if not disk.is_file(path):
             self._quarantine(path, NOT_A_FILE)
@@ -165,13 +171,13 @@ class _StreamRecovery:
 
     def _belongs(self, kind: str) -> bool:
         is_of_files = kind in (names.BODY, names.SIDECAR)
-        return is_of_files == (self._stream.kind is Kind.FILES)
+        return is_of_files == self._stream.form.has_sidecar
 
     def _count(self, path: Path) -> None:
         size = path.stat().st_size
         self._spool.census.waiting[self._stream.name].add(1, size)
-        if self._stream.kind is Kind.REPORTS:
-            self._spool.census.claimable[self._stream.name].add(1, size)
+        if self._stream.cut is not None:
+            self._spool.census.claimable[self._stream.name].add(1, size, records_in(self._stream, path))
 
     # --- segments -------------------------------------------------------------------------------------------------
 

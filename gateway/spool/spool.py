@@ -13,13 +13,14 @@ from gateway.core import disk
 from gateway.core.clock import Timestamps
 from gateway.core.errors import Unanswerable
 from gateway.core.shared_counters import Board
-from gateway.core.streams import Kind, Stream
+from gateway.core.streams import KeyScheme, Stream
 from gateway.spool import directories, names
-from gateway.spool.accounting import Census
+from gateway.spool.accounting import Census, records_in
 from gateway.spool.ballast import Ballast
 from gateway.spool.directories import CLAIMABLE, Claimed, Layout, is_claimable, oldest
 from gateway.spool.in_doubt import Unsettled
 from gateway.spool.key_numbers import KeyNumbers
+from gateway.spool.left_streams import left_batches
 from gateway.spool.quarantine import Quarantine
 from gateway.spool.sidecar import Sidecar, sidecar_of
 from gateway.telemetry.log import Log
@@ -72,7 +73,8 @@ class Spool(Layout):
         self.pid = os.getpid()
         self.census = Census(self, board)
         self.quarantine = Quarantine(self.quarantine_directory, timestamps, log, metrics)
-        self.numbers = KeyNumbers(root, {stream: self.uploading(stream) for stream in streams}, self.new_tmp, log)
+        sealed_in = {stream: self.uploading(stream) for stream in streams}
+        self.numbers = KeyNumbers(root, sealed_in, self.new_tmp, log, lambda: left_batches(self))
         self.ballast = Ballast(root, lambda: self.holding.must_hold(), self.new_tmp, log)
         self.writers: dict[str, Cuttable] = {}
         self._unsettled = {stream.name: Unsettled(board, f"unsettled {stream.name}") for stream in streams}
@@ -102,7 +104,7 @@ class Spool(Layout):
         """
         seen, order = source.stat(), self.timestamps.next()
         target = self.directory(stream) / self._name(order, received, names.WHOLE_REPORT, user)
-        with self._unseen(stream, order, lambda: self.now_claimable(stream, seen.st_size)):
+        with self._unseen(stream, order, lambda: self.now_claimable(stream, target, seen.st_size)):
             disk.place(source, target)
             self._acknowledgeable(stream, target, seen)
         return target
@@ -110,9 +112,9 @@ class Spool(Layout):
     def _name(self, order: int, received: int, kind: str, text: str) -> str:
         return names.spool_name(order, received, self.pid, kind, text, max_bytes=self.max_name_bytes)
 
-    def now_claimable(self, stream: Stream, size: int) -> None:
-        """Count a file that a claim may take from now on, and tell whoever claims."""
-        self.census.claimable[stream.name].add(1, size)
+    def now_claimable(self, stream: Stream, path: Path, size: int) -> None:
+        """Count a file that a claim may take from now on, and wake the batcher."""
+        self.census.claimable[stream.name].add(1, size, self._records_in(stream, path))
         self.committed(stream)
 
     def commit_file(self, stream: Stream, source: Path, sidecar: Sidecar) -> Path:
@@ -224,6 +226,14 @@ class Spool(Layout):
         """Have `listener` called, from any thread, after each commit that wants to be delivered at once."""
         self._listeners[stream.name] = listener
 
+    @staticmethod
+    def _records_in(stream: Stream, path: Path) -> int:
+        """See `records_in`; a file that cannot be read is found out when it is aggregated."""
+        try:
+            return records_in(stream, path)
+        except OSError:
+            return 0
+
     async def cut(self, stream: Stream) -> None:
         """Have the writer of the stream end its segment, so that it can be claimed."""
         writer = self.writers.get(stream.name)
@@ -245,10 +255,10 @@ class Spool(Layout):
         batch = names.new_batch(hour, host, os.urandom(16))
         claimed = Claimed(stream, batch, self.aggregation(stream) / str(batch))
         disk.make_directory(claimed.directory)
-        for path, size in picked:
+        for path, size, records in picked:
             with self.census.change():
                 disk.place(path, claimed.directory / path.name)
-                self.census.claimable[stream.name].add(-1, -size)
+                self.census.claimable[stream.name].add(-1, -size, -records)
         self.settle(claimed)
         return claimed
 
@@ -289,11 +299,11 @@ class Spool(Layout):
 
         return is_unsettled
 
-    def _pick(self, stream: Stream, max_bytes: int) -> tuple[str, list[tuple[Path, int]]]:
-        """The hour of the oldest file, and the files of that hour with their sizes."""
-        picked: list[tuple[Path, int]] = []
+    def _pick(self, stream: Stream, max_bytes: int) -> tuple[str, list[tuple[Path, int, int]]]:
+        """The hour of the oldest file, and the files of that hour with their sizes and records."""
+        picked: list[tuple[Path, int, int]] = []
         first_hour = ""
-        room = max_bytes
+        room, records_left = max_bytes, stream.cut.max_records if stream.cut else 0
         for name in oldest(self.directory(stream), CLAIMABLE, self._is_unsettled(stream)):
             spooled = names.parse_spool_name(name)
             assert spooled is not None  # others are not picked
@@ -305,9 +315,13 @@ class Spool(Layout):
             size = path.stat().st_size
             if picked and (hour != first_hour or size > room):
                 break
+            records = self._records_in(stream, path)
+            if picked and records > records_left:
+                break
             first_hour = hour
             room -= size
-            picked.append((path, size))
+            records_left -= records
+            picked.append((path, size, records))
         return first_hour, picked
 
     def seal(self, claimed: Claimed, archive: Path, sources: Sequence[Path] | None = None) -> Path:
@@ -352,7 +366,7 @@ class Spool(Layout):
         the file under one of the two names. It is not delivered before the move is durable: see `deliverable`.
         """
         is_waiting = source.parent == self.directory(stream)
-        size = source.stat().st_size
+        size, records = source.stat().st_size, self._records_in(stream, source) if is_waiting else 0
         # Before the move: a look at what can be delivered may find the file at once.
         self._moved[str(batch)] = source.parent
         with self.census.change():
@@ -362,7 +376,7 @@ class Spool(Layout):
                 del self._moved[str(batch)]
                 raise
             if is_waiting:
-                self.census.claimable[stream.name].add(-1, -size)
+                self.census.claimable[stream.name].add(-1, -size, -records)
         self._settle_move(stream, str(batch))
 
     def _settle_move(self, stream: Stream, batch: str) -> None:
@@ -411,7 +425,7 @@ class Spool(Layout):
             except_for: the identities (`names.identity_of`) of files that are being delivered or held already.
         """
         self.holding.check()
-        if stream.kind is Kind.FILES:
+        if not stream.form.has_segments:
             is_unsettled = self._is_unsettled(stream)
             found = oldest(self.directory(stream), (names.BODY,), lambda it: str(it) in except_for or is_unsettled(it))
             return [path for name in found if disk.is_file(path := self.directory(stream) / name)]
@@ -459,12 +473,12 @@ class Spool(Layout):
         self._remove(stream, path)
         disk.sync_directory(path.parent)
         self.numbers.catch_up()
-        if stream.kind is Kind.FILES:
+        if stream.form.has_sidecar:
             # After the body, durably: the other way round a crash would leave a body that nobody can name.
             disk.remove(sidecar_of(path))
 
     def _keep_number(self, stream: Stream, path: Path) -> None:
-        parsed = names.parse_sealed(path.name) if stream.kind is Kind.REPORTS else None
+        parsed = names.parse_sealed(path.name) if stream.keys is KeyScheme.HOURLY else None
         if parsed is not None:
             self.numbers.keep(stream, *parsed)
 

@@ -12,7 +12,7 @@ class Tally:
 
     def __init__(self, board: Board, name: str) -> None:
         self.lock = threading.Lock()
-        self._cells = board.integers(name, 2)
+        self._cells = board.integers(name, 3)
 
     @property
     def files(self) -> int:
@@ -24,17 +24,24 @@ class Tally:
         """How many bytes are in them."""
         return self._cells.total(1)
 
-    def add(self, files: int, size: int) -> None:
-        """Count `files` and `size` bytes more (or fewer)."""
+    @property
+    def records(self) -> int:
+        """How many records are in them; 0 where the stream has no bound of them."""
+        return self._cells.total(2)
+
+    def add(self, files: int, size: int, records: int = 0) -> None:
+        """Count `files`, `size` bytes and `records` more (or fewer)."""
         with self.lock:
             self._cells.mine[0] += files
             self._cells.mine[1] += size
+            self._cells.mine[2] += records
 
     def reset(self) -> None:
         """Begin to count at nothing, as this process does."""
         with self.lock:
-            self._cells.mine[0] = self._cells.mine[1] = 0
+            self._cells.mine[0] = self._cells.mine[1] = self._cells.mine[2] = 0
 
     def forget(self, column: int) -> None:
         """Nothing is left of what the process of a column has counted."""
-        self._cells.columns[column][0] = self._cells.columns[column][1] = 0
+        for at in range(3):
+            self._cells.columns[column][at] = 0

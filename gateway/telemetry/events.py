@@ -8,6 +8,8 @@ EVENTS: Final[dict[str, str]] = {
     "gateway starting": "The program began; the line names its version.",
     "configuration in effect": "The settings this run uses, secrets masked.",
     "recovery done": "What an earlier run left in the spool has been found and put in order.",
+    "stream not configured": "Received data waits of a stream that is not configured; it is kept until that is put back.",
+    "streams share a place": "Two streams have one bucket and prefix: their objects stand among each other.",
     "disk too small": "No body can be received: the disk of cache_dir has no more than spool.reserve keeps free.",
     "quarantined": "Received data that cannot be read was set aside for a person; nothing was erased.",
     "open files allowed": "The limit of open files that this run has; the soft one was raised to the hard one.",

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from gateway.core.paths import PROBES
 from gateway.telemetry.log_values import MAX_TEXT_CHARACTERS, json_value, shortened, text_value
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -101,18 +100,18 @@ class Log:
         if LEVELS[level] >= self._threshold:
             self._put(self._line(level, event, fields), self._limit_bytes, _NOW)
 
-    def access(self, path: str, status: int, requests: Sequence[Request], **fault: str) -> None:
+    def access(self, path: str, status: int, requests: Sequence[Request], *, is_probe: bool = False, **fault: str) -> None:
         """Tell requests of one path that were answered together; made of ready parts because thousands come in a second.
 
         Args:
             path: without a query.
             status: of all the answers.
             requests: what differs.
+            is_probe: whether it is asked every few seconds by a machine, so that only an error is news.
             fault: fields that say what was wrong with them.
         """
         outcome = (status >= 400) + (status >= 500 and status not in _ASKED_FOR)
-        # Only what a probe is refused is news.
-        if outcome == _DONE and path in PROBES:
+        if outcome == _DONE and is_probe:
             outcome = _PROBED
         if self._threshold > _ACCESS_LEVELS[outcome]:
             return

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from gateway.core.paths import PROBES, route_of
-from gateway.core.shared_counters import Board
-from gateway.core.streams import STREAMS
+from gateway.core.shared_counters import Board, cells_for
 from gateway.telemetry.metric_values import OTHER, Counts, Durations, Labels
 
 PREFIX = "lightfile6_"
@@ -30,14 +28,15 @@ class Metrics:
     Every series is there from the beginning, at 0: one that appeared with its first event would hide that event.
 
     Args:
-        board: where the values stand; each process counts for itself, and all tell the sums.
+        streams: their names.
+        routes: the paths that are answered.
+        board: where the values stand; each process counts for itself, and all of them expose the sums.
     """
 
-    def __init__(self, board: Board | None = None) -> None:
+    def __init__(self, streams: Sequence[str], routes: Sequence[str], board: Board | None = None) -> None:
         self.registry = registry = CollectorRegistry()
-        board = board or Board()
-        streams = tuple(name for name, _ in STREAMS)
-        routes = (*PROBES, *map(route_of, streams), OTHER)
+        board = board or Board(cells=cells_for(len(streams)))
+        routes = (*routes, OTHER)
         per_stream: Labels = {"stream": streams}
 
         def counter(name: str, text: str, labels: Labels) -> Counts:

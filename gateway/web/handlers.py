@@ -13,8 +13,8 @@ from aiohttp import web
 from gateway.access.identify import user_of
 from gateway.admission.capacity import Guard
 from gateway.core.errors import GatewayError, Unanswerable
-from gateway.core.paths import HEALTH, METRICS, READY, route_of
-from gateway.core.streams import Kind, Stream
+from gateway.core.paths import HEALTH, METRICS, PROBES, READY
+from gateway.core.streams import Stream
 from gateway.intake.body import Incoming
 from gateway.intake.bulk_body import LARGE_BYTES, LargeBody
 from gateway.intake.decoding import decoder
@@ -102,7 +102,7 @@ class Web:
         self._received_bytes = {stream.name: metrics.received_bytes.labels(stream.name) for stream in streams}
         for stream in streams:
             handler = self._receiver(stream)
-            self._routes[route_of(stream.name)] = {"PUT": handler, "POST": handler}
+            self._routes[stream.path] = {"PUT": handler, "POST": handler}
         self._seconds = {path: metrics.request_seconds.labels(path) for path in self._routes}
         self._other_seconds = metrics.request_seconds.labels(OTHER)
         self._lane: FastLane | None = None
@@ -198,7 +198,7 @@ class Web:
         if response.status >= 400:
             self._metrics.refused.labels(str(response.status)).inc()
         fault = response.fault if isinstance(response, ErrorResponse) else {}
-        self._log.access(path, response.status, [request], **fault)
+        self._log.access(path, response.status, [request], is_probe=path in PROBES, **fault)
 
     def _tell_unanswered(self, request_id: str, error: Unanswerable) -> None:
         self._log.error("request not answered", request_id=request_id, reason=str(error))
@@ -226,8 +226,8 @@ class Web:
     # --- handlers -------------------------------------------------------------------------------------------------
 
     def _receiver(self, stream: Stream) -> Handler:
-        receive = self._intake.receive_reports if stream.kind is Kind.REPORTS else self._intake.receive_file
-        is_named = stream.kind is Kind.FILES
+        receive = self._intake.receive_reports if stream.form.has_segments else self._intake.receive_file
+        is_named = stream.form.has_sidecar
         received, received_bytes = self._received[stream.name], self._received_bytes[stream.name]
 
         async def handler(exchange: Exchange) -> web.Response:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from gateway.core.streams import Kind, Stream
+from gateway.core.streams import Form, Stream
 from gateway.spool import names
 from gateway.spool.sidecar import Sidecar
 from testkit.model.store import Kept, ModelStore
@@ -65,12 +65,12 @@ class Ledger:
     def misplaced(self, streams: Iterable[Stream], store: ModelStore) -> list[str]:
         """Tell which objects have a key of another time than that at which what they hold was received."""
         wrong = []
-        kinds = {stream.bucket: stream.kind for stream in streams}
+        forms = {stream.bucket: stream.form for stream in streams}
         for (bucket, key), kept in own(store).items():
-            for content in contents_of(kept, kinds[bucket], key):
+            for content in contents_of(kept, forms[bucket], key):
                 hour = self.hours.get(content, "")
                 day = f"{hour[:4]}/{hour[4:6]}/{hour[6:8]}/"
-                place = f"{day}{hour[8:]}/{hour}." if kinds[bucket] is Kind.REPORTS else day
+                place = f"{day}{hour[8:]}/{hour}." if forms[bucket].has_segments else day
                 if place not in key:
                     wrong.append(f"{key} holds what was received in {hour}: {content!r}")
         return wrong
@@ -84,9 +84,9 @@ def own(store: ModelStore) -> dict[tuple[str, str], Kept]:
     return {place: kept for place, kept in store.objects.items() if not kept.is_strange}
 
 
-def contents_of(kept: Kept, kind: Kind, key: str) -> list[bytes]:
+def contents_of(kept: Kept, form: Form, key: str) -> list[bytes]:
     """Give the lines or the file in an object; nothing for what only stands beside a file."""
-    if kind is Kind.REPORTS:
+    if form.has_segments:
         return [bare(line) for line in kept.lines()]
     return [] if key.endswith(COMPANION) else [kept.data]
 
@@ -101,9 +101,9 @@ def bare(line: bytes) -> bytes:
 def everything(root: Path, streams: Iterable[Stream], store: ModelStore) -> Counter[bytes]:
     """Count each line and each file that is stored, or that a recovery and a drain would bring to the store."""
     found: Counter[bytes] = Counter()
-    kinds = {stream.bucket: stream.kind for stream in streams}
+    forms = {stream.bucket: stream.form for stream in streams}
     for (bucket, key), kept in own(store).items():
-        found.update(contents_of(kept, kinds[bucket], key))
+        found.update(contents_of(kept, forms[bucket], key))
     for stream in streams:
         stored = {
             kept.metadata[identity]
@@ -117,7 +117,7 @@ def everything(root: Path, streams: Iterable[Stream], store: ModelStore) -> Coun
 
 def _spooled(folder: Path, stream: Stream, stored: set[str]) -> Iterator[bytes]:
     """Give what waits, but for what the store has already under its id."""
-    if stream.kind is Kind.FILES:
+    if stream.form.has_sidecar:
         for body in folder.glob("*.body"):
             sidecar = body.with_suffix(".meta")
             # Without one nobody can name it, and it would be quarantined.

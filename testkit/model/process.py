@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,8 +14,8 @@ from gateway.admission.capacity import Bounds, Guard
 from gateway.admission.descriptors import OpenFiles
 from gateway.admission.write_fault import WriteFault
 from gateway.batching.batcher import Batcher, Summaries
-from gateway.core.streams import Kind, Stream
-from gateway.delivery.backoff import RetryPolicy
+from gateway.core.backoff import RetryPolicy
+from gateway.core.streams import Stream
 from gateway.delivery.lane import Lane
 from gateway.intake.body import STREAMED_BODY_BYTES, Incoming
 from gateway.intake.receive import BodyTimes, Intake
@@ -67,25 +68,23 @@ class Process:
         for stream in spool.streams:
             lane = Lane(
                 spool,
-                stream,
+                replace(stream, retry=RETRY),
                 self._store,
                 summaries=summaries,
                 parallel=2,
-                retry=RETRY,
                 log=log,
                 monotonic=self._monotonic,
                 jitter=lambda: 0.5,
             )
             self.lanes[stream.name] = lane
             wake = lane.wake
-            if stream.kind is Kind.REPORTS:
+            if stream.cut is not None:
                 self.journals[stream.name] = Journal(spool, stream, SEGMENTS, monotonic=self._monotonic)
                 spool.writers[stream.name] = self.journals[stream.name]
                 self.batchers[stream.name] = Batcher(
                     spool,
-                    stream,
+                    replace(stream, cut=replace(stream.cut, max_bytes=MAX_BATCH_BYTES)),
                     host=HOST,
-                    max_batch_bytes=MAX_BATCH_BYTES,
                     gzip_level=1,
                     summaries=summaries,
                     on_sealed=lane.wake,
@@ -115,7 +114,7 @@ class Process:
         """Take one body in, as the handler of a request does."""
         with self._guard.admit(stream, length) as ticket:
             incoming = Incoming(stream, user, uri, kind, None, length, cast("Any", body), ticket)
-            if stream.kind is Kind.FILES:
+            if stream.form.has_sidecar:
                 await self._intake.receive_file(incoming)
             else:
                 await self._intake.receive_reports(incoming)

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,14 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import gateway
 from gateway.cli import arguments, commands
-from gateway.config.schema import ENVIRONMENT, KEYS, SECTIONS, Key, environment_name
-from gateway.core.streams import STREAMS
+from gateway.config.schema import ENVIRONMENT, KEYS, SECTIONS, Key, StreamKeys, environment_name
+from gateway.config.streams import BUILT_IN
 from gateway.service import service
 from gateway.telemetry.events import EVENTS, STREAM_EVENTS
-from gateway.telemetry.metrics import Free, Metrics
+from gateway.telemetry.metrics import Free
 from gateway.web.responses import STATUSES
 from testkit import CHECKOUT
+from testkit.spool import new_metrics
 
 PACKAGE = Path(gateway.__file__).parent
 PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])
@@ -90,6 +92,9 @@ def configuration_tables() -> str:
     above = None
     for row in KEYS.values():
         within, _ = row.split()
+        if row.path == "streams":
+            lines += ["", *_stream_table(row)]
+            continue
         if within != above:
             above = within
             about = (SECTIONS[within].__doc__ or "") if within else "Keys that stand below no section."
@@ -105,6 +110,17 @@ def _configuration_row(row: Key) -> str:
     shown = "required" if required else "empty" if default in (None, "") else f"`{_plain(default)}`"
     cells = [f"`{row.path}`", f"`{environment_name(row.path)}`", shown, row.kind.wants, row.why]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _stream_table(row: Key) -> list[str]:
+    """Give the section of the keys that each stream has."""
+    about = f"{row.why} The variable `{environment_name(row.path)}` takes the whole of it, as YAML."
+    lines = ["### `streams`", "", *about.replace(". ", ".\n").splitlines(), ""]
+    lines += ["| key | must be | means |", "|---|---|---|"]
+    for field in fields(StreamKeys):
+        if "kind" in field.metadata:
+            lines.append(f"| `streams.NAME.{field.name}` | {field.metadata['kind'].wants} | {field.metadata['why']} |")
+    return lines
 
 
 def _plain(value: object) -> str:
@@ -137,13 +153,13 @@ def test_variables_that_are_named_exist(page: str) -> None:
 def test_every_event_is_documented() -> None:
     """The tables of log events have every event of the catalogue, each once, and no other."""
     documented = named_in(row[0] for row in rows(section(read("docs/observability.md"), "Log events")))
-    events = [*EVENTS, *(f"{stream} {verb}" for stream, _ in STREAMS for verb in STREAM_EVENTS)]
+    events = [*EVENTS, *(f"{stream} {verb}" for stream in BUILT_IN for verb in STREAM_EVENTS)]
     assert sorted(documented) == sorted(events)
 
 
 def catalogue() -> dict[str, tuple[str, set[str]]]:
     """Give the type and the labels of each metric by the name under which it is scraped."""
-    metrics = Metrics()
+    metrics = new_metrics()
     metrics.watch(list, lambda: Free(0, None), lambda: 0.0)
     found: dict[str, tuple[str, set[str]]] = {}
     for collector in metrics.registry._collector_to_names:

@@ -10,11 +10,11 @@ from typing import Any
 
 import uvloop
 
-from gateway.core.certificates import server_context
+from gateway.config.streams import streams_of
 from gateway.core.clock import Timestamps
 from gateway.core.errors import ConfigError
-from gateway.core.shared_counters import Board
-from gateway.core.streams import streams_of
+from gateway.core.paths import routes_of
+from gateway.core.shared_counters import Board, cells_for
 from gateway.service.receiver import DEFECT_PATIENCE_S, Receiving
 from gateway.service.sockets import Listeners
 from gateway.service.workers.protocol import Setup, messages, open_channel, receive_setup, send
@@ -24,6 +24,7 @@ from gateway.telemetry.background import from_any_thread
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.stdlib_bridge import LibraryMessages
+from gateway.web.tls import server_context
 
 ABANDONED = 1
 
@@ -80,9 +81,9 @@ class Worker:
         """
         LibraryMessages(self._log).install()
         setup, config = self._setup, self._setup.config
-        board = Board(setup.columns, column=setup.column, descriptor=setup.board)
-        metrics = Metrics(board)
         streams = streams_of(config)
+        board = Board(setup.columns, column=setup.column, descriptor=setup.board, cells=cells_for(len(streams)))
+        metrics = Metrics([stream.name for stream in streams], routes_of(streams), board)
         timestamps = Timestamps()
         timestamps.start_above(setup.above)
         spool = Spool(config.cache_dir, streams, timestamps=timestamps, log=self._log, metrics=metrics, board=board)

@@ -18,7 +18,6 @@ from functools import partial
 from gateway.config.schema import Config
 from gateway.core.errors import StartError
 from gateway.core.shared_counters import Board
-from gateway.core.streams import Kind
 from gateway.service.sockets import Listeners
 from gateway.service.workers.process import WorkerProcess, program
 from gateway.service.workers.protocol import Setup
@@ -87,7 +86,7 @@ class Workers:
         self._recounting = asyncio.Lock()
         self._program = program()
         for stream in spool.streams:
-            if stream.kind is Kind.REPORTS:
+            if stream.form.has_segments:
                 spool.writers[stream.name] = _Writers(self._workers, stream.name)
 
     async def listen(self, listeners: Listeners) -> None:

@@ -23,7 +23,6 @@ from itertools import islice
 from pathlib import Path
 
 from gateway.core import disk
-from gateway.core.streams import Kind
 from gateway.spool import names
 from gateway.spool.go_edition.names import STRANGE, UNKNOWN_USER, Adopted, FileName, Left, is_plain_file, parse_file_name
 from gateway.spool.go_edition.reports import adopt_reports
@@ -90,9 +89,9 @@ def _adopt(spool: Spool, root: Path, adopted: Adopted) -> None:
     if stream is None or not disk.is_directory(root):
         Left(spool, ADOPTING, root, spool.root, adopted).quarantine(root, STRANGE)
         return
-    left = Left(spool, stream.name, root, spool.directory(stream), adopted, is_of_files=stream.kind is Kind.FILES)
+    left = Left(spool, stream.name, root, spool.directory(stream), adopted, is_of_files=stream.form.has_sidecar)
     _give_back(left)
-    if stream.kind is Kind.REPORTS:
+    if stream.form.has_segments:
         adopt_reports(left)
     else:
         _adopt_files(left)

@@ -14,8 +14,8 @@ from botocore.loaders import create_loader
 from gateway.aws.errors import explain
 from gateway.aws.proxies import is_in_network
 from gateway.aws.session import OurSession, no_region
+from gateway.aws.trust import ca_bundle, check_bundle
 from gateway.config.schema import Config
-from gateway.core.certificates import ca_bundle, check_bundle
 from gateway.core.errors import ConfigError, Refused
 from gateway.stores.s3.store import S3Options, S3Store
 

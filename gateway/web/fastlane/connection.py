@@ -20,8 +20,7 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from gateway.admission.capacity import Guard, Ticket
 from gateway.core.errors import GatewayError, Unanswerable
-from gateway.core.paths import route_of
-from gateway.core.streams import Kind, Stream
+from gateway.core.streams import Stream
 from gateway.intake.receive import Intake
 from gateway.web.connection import SERVER, Connection, Server
 from gateway.web.fastlane.head import Heads, PlainHead
@@ -67,7 +66,7 @@ class FastLane:
         self.tell_unanswered = tell_unanswered
         self.on_begin = on_begin
         self.on_end = on_end
-        by_path = {route_of(stream.name): stream for stream in streams if stream.kind is Kind.REPORTS}
+        by_path = {stream.path: stream for stream in streams if stream.form.has_segments}
         self.head_of = Heads(by_path, max_length).head_of
         self._loop = asyncio.get_running_loop()
         self._synced: list[FastConnection] = []

@@ -17,7 +17,7 @@ MAX_HEAD_BYTES = 8 * 1024
 MAX_FIELDS = 100
 KEPT_HEADS = 1024
 
-_REQUEST_LINE = re.compile(rb"(PUT|POST) (/[a-z]+) HTTP/1\.1")
+_REQUEST_LINE = re.compile(rb"(PUT|POST) (/[A-Za-z0-9._~/-]+) HTTP/1\.1")
 _FIELD = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+): ?([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,8}")
 # Fields that change what the body is or how the connection goes on.

@@ -19,6 +19,7 @@ from gateway.batching import aggregate, batcher
 from gateway.batching.aggregate import Summary
 from gateway.batching.batcher import Batcher, Summaries
 from gateway.core import disk
+from gateway.core.streams import CutRule
 from gateway.spool import names
 from gateway.spool.ballast import BALLAST
 from gateway.stores.local import LocalStore
@@ -38,16 +39,16 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 class Line:
     """A batcher of one stream on a real spool, whether it runs or is driven by hand."""
 
-    def __init__(self, bench: Bench, *, interval_s: float = HOURS, max_batch_bytes: int = MANY) -> None:
+    def __init__(self, bench: Bench, *, interval_s: float = HOURS, max_batch_bytes: int = MANY, max_records: int = 0) -> None:
         self.bench = bench
+        self.stream = replace(USAGE, cut=CutRule(interval_s, max_batch_bytes, max_records))
         self.sealed: list[str] = []
         self.was_sealed = asyncio.Event()
         self.summaries = Summaries()
         self.batcher = Batcher(
             bench.spool,
-            replace(USAGE, interval_s=interval_s),
+            self.stream,
             host=HOST,
-            max_batch_bytes=max_batch_bytes,
             gzip_level=1,
             summaries=self.summaries,
             on_sealed=self._on_sealed,
@@ -95,8 +96,8 @@ async def start(bench: Bench) -> AsyncIterator[Open]:
     """Give what makes a batcher, and stop it with the test."""
     made: list[Line] = []
 
-    def start(*, interval_s: float = HOURS, max_batch_bytes: int = MANY) -> Line:
-        made.append(Line(bench, interval_s=interval_s, max_batch_bytes=max_batch_bytes))
+    def start(*, interval_s: float = HOURS, max_batch_bytes: int = MANY, max_records: int = 0) -> Line:
+        made.append(Line(bench, interval_s=interval_s, max_batch_bytes=max_batch_bytes, max_records=max_records))
         return made[-1]
 
     yield start
@@ -529,3 +530,43 @@ async def test_a_defect_does_not_end_the_aggregation(start: Open, bench: Bench, 
     assert line.archives() == [b"1\n"]
     await line.end()
     assert len(bench.told("defect")) == 1
+
+
+# --- a bound of records -------------------------------------------------------------------------------------------
+
+
+async def test_enough_records_make_a_batch(bench: Bench, start: Open) -> None:
+    """With a bound of records a batch is cut as soon as so many wait, whatever their bytes and the interval."""
+    line = start(max_records=10)
+    line.run()
+    bench.reports([b"%d" % number for number in range(6)], line.stream)
+    assert not line.sealed
+    bench.reports([b"%d" % number for number in range(6)], line.stream)
+    await soon(line.was_sealed)
+    assert bench.spool.census.claimable["usage"].records == 6
+
+
+async def test_a_batch_has_no_more_records_than_its_bound(bench: Bench, start: Open) -> None:
+    """A claim takes whole files as long as they fit the bound, and one at least; what is counted stays true."""
+    line = start(max_records=10)
+    for count in (4, 5, 3, 25, 1):
+        bench.reports([b"%d" % number for number in range(count)], line.stream)
+    assert bench.spool.census.claimable["usage"].records == 38
+    await line.batcher.batch_everything()
+    summaries = [line.summaries.get(batch) for batch in sorted(line.sealed)]
+    assert sorted(summary.lines for summary in summaries if summary) == [1, 3, 9, 25]
+    assert bench.spool.census.claimable["usage"].records == 0
+    assert bench.spool.census.claimable["usage"].files == 0
+
+
+def test_records_are_counted_anew(tmp_path: Path) -> None:
+    """A start, and a recount, find how many records wait."""
+    bounded = replace(USAGE, cut=CutRule(HOURS, MANY, 10))
+    with open_bench(tmp_path, streams=(bounded,)) as bench:
+        bench.reports([b"1", b"2", b"3"], bounded)
+    with open_bench(tmp_path, streams=(bounded,)) as bench:
+        claimable = bench.spool.census.claimable["usage"]
+        assert (claimable.files, claimable.records) == (1, 3)
+        claimable.add(0, 0, 5)
+        assert bench.spool.census.recount()
+        assert claimable.records == 3

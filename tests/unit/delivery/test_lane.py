@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -14,11 +15,11 @@ import pytest
 from gateway.batching.aggregate import aggregate
 from gateway.batching.batcher import Summaries
 from gateway.core import disk
+from gateway.core.backoff import RetryPolicy
 from gateway.core.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
 from gateway.core.streams import Stream
 from gateway.delivery import key_allocation
 from gateway.delivery import lane as lane_module
-from gateway.delivery.backoff import RetryPolicy
 from gateway.delivery.lane import Lane
 from gateway.spool import names
 from gateway.spool.ballast import BALLAST
@@ -134,11 +135,10 @@ async def start(bench: Bench) -> AsyncIterator[Start]:
         clock = {} if monotonic is None else {"monotonic": monotonic}
         lane = Lane(
             bench.spool,
-            stream,
+            replace(stream, retry=retry),
             store,
             summaries=Summaries(),
             parallel=parallel,
-            retry=retry,
             log=bench.log,
             jitter=lambda: 1.0,
             **clock,

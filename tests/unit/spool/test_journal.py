@@ -93,10 +93,11 @@ async def start(bench: Bench) -> AsyncIterator[Start]:
         max_bytes: int = HUGE,
         max_age_s: float = 3600.0,
         pending: int = HUGE,
+        max_records: int = 0,
         monotonic: Callable[[], float] | None = None,
     ) -> Desk:
         clock = {} if monotonic is None else {"monotonic": monotonic}
-        made.append(Journal(bench.spool, USAGE, SegmentLimits(max_bytes, max_age_s, pending), **clock))
+        made.append(Journal(bench.spool, USAGE, SegmentLimits(max_bytes, max_age_s, pending, max_records), **clock))
         return Desk(bench, made[-1])
 
     yield start
@@ -319,6 +320,14 @@ async def test_a_segment_is_cut_at_its_size(start: Start) -> None:
     await desk.commit(b"1234", b"56789", b"x")
     await desk.journal.cut()
     assert list(desk.files().values()) == [b"1234\n56789\n", b"x\n"]
+
+
+async def test_a_segment_is_cut_at_its_records(start: Start) -> None:
+    """A segment that holds as many lines as a batch may have is ended, whatever came in one body."""
+    desk = start(max_records=3)
+    await desk.commit(b"1\n2", b"3", b"4")
+    await desk.journal.cut()
+    assert list(desk.files().values()) == [b"1\n2\n3\n", b"4\n"]
 
 
 async def test_a_segment_is_cut_at_its_age(start: Start, bench: Bench) -> None:

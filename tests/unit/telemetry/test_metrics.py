@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import gateway
 from gateway.telemetry.metrics import PREFIX, Free, Metrics, Waiting
+from testkit.spool import new_metrics
 
 STREAM_METRICS = (
     "received",
@@ -25,7 +26,7 @@ STREAM_METRICS = (
 @pytest.fixture
 def metrics() -> Metrics:
     """Give metrics that watch a spool with one file of 7 bytes and 3 seconds in it."""
-    made = Metrics()
+    made = new_metrics()
     made.watch(lambda: [Waiting("usage", 1, 7, 3.0), Waiting("error", 0, 0, 0.0)], lambda: Free(1000, 50), lambda: 0.0)
     return made
 
@@ -70,7 +71,7 @@ def test_what_waits_is_asked_at_each_scrape(metrics: Metrics) -> None:
 
 def test_a_file_system_without_a_bound_on_inodes_has_no_end_of_them() -> None:
     """Where the file system has no bound of its own the gauge never comes near an alert."""
-    made = Metrics()
+    made = new_metrics()
     made.watch(list, lambda: Free(1000, None), lambda: 0.0)
     assert made.registry.get_sample_value(f"{PREFIX}spool_free_inodes") == math.inf
 
@@ -81,12 +82,12 @@ def test_watching_asks_the_spool_nothing() -> None:
     def not_yet() -> list[Waiting]:
         raise AssertionError("asked before a scrape")
 
-    Metrics().watch(not_yet, lambda: Free(0, None), lambda: 0.0)
+    new_metrics().watch(not_yet, lambda: Free(0, None), lambda: 0.0)
 
 
 def test_two_gateways_count_apart() -> None:
     """Metrics of two gateways in one process do not know of each other."""
-    one, other = Metrics(), Metrics()
+    one, other = new_metrics(), new_metrics()
     one.received.labels("usage").inc()
     assert other.registry.get_sample_value(f"{PREFIX}received_total", {"stream": "usage"}) == 0
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import GatewayError, MalformedRequest, NotImplementedHere, UnsupportedVersion
-from gateway.core.streams import Kind, Stream
 from gateway.web.fastlane.head import parse_head
 from gateway.web.head_grammar import (
     MAX_FIELD_BYTES,
@@ -22,8 +22,9 @@ from gateway.web.head_grammar import (
     plain_head,
     read_head,
 )
+from testkit import spool
 
-USAGE = Stream("usage", Kind.REPORTS, "usage", "", 1 << 20, 600.0)
+USAGE = replace(spool.USAGE, max_body_bytes=1 << 20)
 
 
 def head(line: str | bytes = "PUT /usage HTTP/1.1", *fields: str | bytes, host: str | None = "Host: x") -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.streams import Stream
+from gateway.spool.accounting import Counted
 from gateway.spool.names import Batch
 from gateway.spool.recovery import Found, recover_process
 from gateway.spool.sidecar import Sidecar
@@ -155,7 +156,7 @@ def test_nothing_is_counted_anew_while_something_changes(tmp_path: Path) -> None
             assert not bench.spool.census.recount()
         counted = bench.spool.census._count_all
 
-        def count_and_commit(stream: Stream) -> tuple[tuple[int, int], tuple[int, int]]:
+        def count_and_commit(stream: Stream) -> tuple[Counted, Counted]:
             found = counted(stream)
             if stream is USAGE:
                 bench.report(b"1")
@@ -177,7 +178,7 @@ def test_what_is_moved_meanwhile_is_not_counted_twice(tmp_path: Path, moment: st
         bench.report(b"2")
         counted = bench.spool.census._count
 
-        def count_and_move(stream: Stream, kinds: tuple[str, ...]) -> tuple[int, int]:
+        def count_and_move(stream: Stream, kinds: tuple[str, ...]) -> Counted:
             found = counted(stream, kinds)
             if stream is USAGE:
                 if moment == "claim":

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,21 +17,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.config.load import load
+from gateway.config.streams import streams_of
 from gateway.core import disk
 from gateway.core.clock import Timestamps
 from gateway.core.errors import Unanswerable
-from gateway.core.streams import Kind, Stream, streams_of
 from gateway.intake.receive import Intake
 from gateway.service.receiver import Receiving
 from gateway.spool.journal import Done, Journal
 from gateway.spool.spool import Spool
 from gateway.telemetry.log import Log
-from gateway.telemetry.metrics import Metrics
 from gateway.web.connection import Connection
 from gateway.web.fastlane.head import parse_head
+from testkit import spool
 from testkit.forms import form, part
+from testkit.spool import new_metrics
 
-USAGE = Stream("usage", Kind.REPORTS, "usage", "", 1 << 20, 600.0)
+USAGE = replace(spool.USAGE, max_body_bytes=1 << 20)
 STREAMS = {"/usage": USAGE}
 LIMIT = 4096
 
@@ -103,7 +104,7 @@ async def run(pieces: list[bytes], *, fast_lane: bool, envelope: bool = False, i
         }
         config = load(None, required_file=False, environ={}, overrides=overrides, local=True)
         log = Log(fd=os.open(root / "log", os.O_WRONLY | os.O_CREAT))
-        metrics = Metrics()
+        metrics = new_metrics()
         spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=metrics)
         spool.acquire()
         spool.lay_out()

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.aws import trust
+from gateway.aws.trust import ca_bundle
 from gateway.config.schema import Listen
-from gateway.core import certificates
-from gateway.core.certificates import ca_bundle, renew, server_context
 from gateway.core.errors import ConfigError
+from gateway.web.tls import renew, server_context
 from testkit.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE, OTHER_KEY, files
 from testkit.deadlines import until
 from testkit.gateway_process import Gateway, clean_environment
@@ -284,12 +285,12 @@ def test_the_certificate_authorities_are_the_systems(tmp_path: Path, monkeypatch
         path.write_text(CERTIFICATE)
     nowhere = ssl.DefaultVerifyPaths(*[None] * 6)  # type: ignore[arg-type]
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nowhere)
-    monkeypatch.setattr(certificates, "_SYSTEM_BUNDLES", (str(tmp_path / "none"), str(system)))
+    monkeypatch.setattr(trust, "_SYSTEM_BUNDLES", (str(tmp_path / "none"), str(system)))
     assert ca_bundle({}) == str(system)
     assert ca_bundle({"SSL_CERT_FILE": str(ours)}) == str(ours)
     assert ca_bundle({"AWS_CA_BUNDLE": str(ours), "SSL_CERT_FILE": str(tmp_path / "none")}) == str(ours)
     assert ca_bundle({"AWS_CA_BUNDLE": ""}) == str(system)
-    monkeypatch.setattr(certificates, "_SYSTEM_BUNDLES", ())
+    monkeypatch.setattr(trust, "_SYSTEM_BUNDLES", ())
     assert ca_bundle({}) is None
 
 

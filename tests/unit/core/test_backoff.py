@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.backoff import RetryPolicy
 from gateway.core.errors import ObjectRefused, Refused, StoreError, Transient
-from gateway.delivery.backoff import RetryPolicy
 
 POLICY = RetryPolicy(1.0, 60.0, 300.0)
 AWAY, NO = Transient("away"), Refused("no")

@@ -1,0 +1,131 @@
+"""What waits of streams that are not configured any more: kept and reported, and delivered once the stream is put back."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.core import disk
+from gateway.core.errors import StartError
+from gateway.core.streams import FILES, LINES, Form, Stream
+from gateway.spool import names
+from gateway.spool.directories import Layout
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+# Directories of the gateway's own.
+_OWN = frozenset({"tmp", "quarantine", "adopting"})
+
+
+@dataclass(frozen=True, slots=True)
+class LeftStream:
+    """What waits of one stream that is not configured.
+
+    Attributes:
+        name: of the stream.
+        files: how many wait.
+        bytes: in them.
+        age_s: of the oldest, in seconds.
+    """
+
+    name: str
+    files: int
+    bytes: int
+    age_s: float
+
+    def __str__(self) -> str:
+        waits = "file waits" if self.files == 1 else "files wait"
+        return f"{self.files} {waits}, and the stream is not configured: put streams.{self.name} back to have that delivered"
+
+
+def left_streams(layout: Layout) -> list[LeftStream]:
+    """Find the streams with something that waits and no place in the configuration; empty directories are none."""
+    now = time.time_ns()
+    found = []
+    for name in sorted(_unknown(layout)):
+        waiting = list(_waiting(layout.root / name))
+        if waiting:
+            oldest = min(received for _, received in waiting)
+            size = sum(_size_of(path) for path, _ in waiting)
+            found.append(LeftStream(name, len(waiting), size, max(0.0, (now - oldest) / names.NANOSECONDS)))
+    return found
+
+
+def left_batches(layout: Layout) -> Iterator[tuple[names.Batch, int]]:
+    """The sealed batches of such streams, each with the number of its key."""
+    for name in _unknown(layout):
+        for sealed in disk.names(layout.root / name / "uploading"):
+            if (parsed := names.parse_sealed(sealed)) is not None:
+                yield parsed
+
+
+def check_forms(layout: Layout) -> None:
+    """Refuse a stream whose directory holds what another form of stream has received; nothing on the disk is changed.
+
+    Raises:
+        StartError: names the key, and what to do.
+    """
+    for stream in layout.streams:
+        held = form_held(layout, stream)
+        if held is not None and held is not stream.form:
+            count = sum(1 for _ in _waiting(layout.directory(stream)))
+            raise StartError(
+                f"streams.{stream.name}.form: is {stream.form.name}, and {count} files wait in {layout.directory(stream)} "
+                f"that were received as {held.name}; set it back to {held.name} until they are delivered, or give the new "
+                "stream another name"
+            )
+
+
+def form_held(layout: Layout, stream: Stream) -> Form | None:
+    """The form of what waits in the directory of a stream; None where nothing does, or there is something of both forms."""
+    directory = layout.directory(stream)
+    is_of_lines = any(_in_folders(directory))
+    is_of_files = False
+    for name in disk.names(directory):
+        parsed = names.parse_spool_name(name)
+        if parsed is None:
+            continue
+        is_of_files |= parsed.kind == names.BODY
+        is_of_lines |= parsed.kind not in (names.BODY, names.SIDECAR)
+    if is_of_lines == is_of_files:
+        return None
+    return LINES if is_of_lines else FILES
+
+
+def _unknown(layout: Layout) -> list[str]:
+    known = {stream.name for stream in layout.streams} | _OWN
+    return [
+        name
+        for name in disk.names(layout.root)
+        if _NAME.fullmatch(name) and name not in known and disk.is_directory(layout.root / name)
+    ]
+
+
+def _waiting(directory: Path) -> Iterator[tuple[Path, int]]:
+    """Each file that waits, and when it was received, in nanoseconds since the epoch; to the hour for batches."""
+    for name in disk.names(directory):
+        parsed = names.parse_spool_name(name)
+        if parsed is not None and parsed.kind != names.SIDECAR:
+            yield directory / name, parsed.received_ns
+    yield from _in_folders(directory)
+
+
+def _in_folders(directory: Path) -> Iterator[tuple[Path, int]]:
+    for name in disk.names(directory / "uploading"):
+        sealed = names.parse_sealed(name)
+        if sealed is not None:
+            yield directory / "uploading" / name, names.instant_of(sealed[0].hour)
+    for name in disk.names(directory / "aggregation"):
+        batch = names.parse_batch(name)
+        if batch is not None and disk.is_directory(directory / "aggregation" / name):
+            for source in disk.names(directory / "aggregation" / name):
+                yield directory / "aggregation" / name / source, names.instant_of(batch.hour)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
