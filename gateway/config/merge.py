@@ -35,7 +35,8 @@ class Draft:
         """Read what a file says; a missing file that is not required says nothing."""
         faults: list[Fault] = []
         try:
-            tree = read_tree(file, faults, required=required)
+            missing = "write one after config.yml.example, or name another with -c" if required else None
+            tree = read_tree(file, faults, such_as="cache_dir: /data", missing=missing)
         except ValueError as error:
             self.faults.append(f"{file}: {error}.")
             self.unclear.update(KEYS)

@@ -55,18 +55,18 @@ def read_record(kind: type[Record], given: object, faults: list[Fault], path: st
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = {each.name: each for each in dataclasses.fields(cast("Any", kind)) if each.name not in known}
     unknown = [str(name) for name in given if name not in fields]
-    for name in unknown:
-        free = [each for each in fields if each not in given] or list(fields)
-        faults.append((_below(path, shown_name(name)), f"is not a known key{nearest(name, free)}."))
+    free = [each for each in fields if each not in given]
+    hints_of = {name: nearest(name, free) or nearest(name, fields) for name in unknown}
+    faults += [(_below(path, shown_name(name)), f"is not a known key{hint}.") for name, hint in hints_of.items()]
     values: dict[str, object] = dict(known)
     for name, field in fields.items():
         wanted = field.metadata.get("kind") or hints[name]
         is_optional = field.default is not dataclasses.MISSING
         if given.get(name) is not None or (name in given and not is_optional):
             values[name] = read_value(wanted, given[name], faults, _below(path, name))
-        elif not is_optional and not any(difflib.get_close_matches(each, [name]) for each in unknown):
+        elif not is_optional and nearest(name, [name]) not in hints_of.values():
             # A mistyped key is one fault, not two.
-            faults.append((_below(path, name), f"is missing; it must be {_wants(wanted)}."))
+            faults.append((_below(path, name), f"is missing; it must be {wants(wanted)}."))
     return kind(**values) if len(faults) == before else None
 
 
@@ -135,7 +135,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _yaml_of(text: str) -> object:
     faults: list[Fault] = []
-    tree = tree_of(text, faults)
+    tree = tree_of(text, faults, such_as="{name: {key: value}}")
     if faults:
         raise Faults(faults)
     return tree
@@ -147,7 +147,8 @@ def _kind_of(wanted: Any) -> Kind:
     return TEXT
 
 
-def _wants(wanted: Any) -> str:
+def wants(wanted: Any) -> str:
+    """What would be right, to be read after "it must be"."""
     if isinstance(wanted, Kind) or typing.get_origin(wanted) is Annotated:
         return (wanted if isinstance(wanted, Kind) else _kind_of(wanted)).wants
     if typing.get_origin(wanted) is tuple:
@@ -156,6 +157,8 @@ def _wants(wanted: Any) -> str:
 
 
 def _read_line(value: object) -> str:
+    if value is None:
+        raise ValueError(f"is {what(value)}")
     if not isinstance(value, str):
         # YAML takes 3.10 for the number 3.1, so that a version without quotes would silently be another one.
         raise ValueError(f"is {what(value)} unless it is put in quotes")

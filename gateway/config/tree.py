@@ -18,29 +18,30 @@ _NULL: Final = "tag:yaml.org,2002:null"
 _CONTROL: Final = yaml.SafeLoader.NON_PRINTABLE
 
 
-def read_tree(file: Path, faults: list[Fault], *, required: bool = True) -> dict[str, Any]:
+def read_tree(file: Path, faults: list[Fault], *, such_as: str, missing: str | None) -> dict[str, Any]:
     """Read a file as a mapping of plain values, lists and mappings; `{}` for an empty one.
 
     Args:
         file: the YAML file.
         faults: what is wrong within it is added here.
-        required: whether a file that does not exist is a fault; else it is as an empty one.
+        such_as: a line that it could hold.
+        missing: what to do about a file that does not exist; None where that is as an empty one.
 
     Raises:
         ValueError: it cannot be read at all; says why, to be read after its name.
     """
     try:
-        return tree_of(_text(file, required=required), faults)
+        return tree_of(_text(file, required=missing is not None), faults, such_as=such_as)
     except UnicodeDecodeError as error:
         place = _place(error.object[: error.start].decode("utf-8", "replace"))
         raise ValueError(f"is not UTF-8 at {place}; save it as UTF-8") from error
     except FileNotFoundError as error:
-        raise ValueError("does not exist; write one after config.yml.example, or name another with -c") from error
+        raise ValueError(f"does not exist; {missing}") from error
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
 
 
-def tree_of(text: str, faults: list[Fault]) -> dict[str, Any]:
+def tree_of(text: str, faults: list[Fault], *, such_as: str) -> dict[str, Any]:
     """Read a text as `read_tree` reads a file.
 
     Raises:
@@ -55,7 +56,7 @@ def tree_of(text: str, faults: list[Fault]) -> dict[str, Any]:
         if root is None or root.tag == _NULL:
             return {}
         if not isinstance(root, yaml.MappingNode):
-            raise ValueError("holds no keys; it must hold lines such as cache_dir: /data")
+            raise ValueError(f"holds no keys; it must hold lines such as {such_as}")
         return _Reader(loader, faults).mapping(root, "")
     except yaml.MarkedYAMLError as error:
         raise ValueError(_not_yaml(error)) from error

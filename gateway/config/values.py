@@ -346,7 +346,7 @@ def _number_or_text(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, list | dict):
+    if isinstance(value, list | dict | None):
         raise ValueError(f"is {what(value)}")
     if not isinstance(value, str):
         raise ValueError(f"is {what(value)} unless it is put in quotes")
@@ -355,5 +355,13 @@ def _text(value: object) -> str:
 
 def what(value: object) -> str:
     """Name the type that YAML made of a value, and not the value: it may be a secret in the wrong place."""
-    names = {str: "text", bool: "a yes or no", int: "a number", float: "a number", list: "a list", dict: "a section"}
+    names = {
+        type(None): "nothing",
+        str: "text",
+        bool: "a yes or no",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "a section",
+    }
     return names.get(type(value), "a date" if isinstance(value, date) else "no plain value")

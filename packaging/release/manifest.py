@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from gateway.config.records import nearest
+from gateway.config.values import Kind, text
 from release.errors import ReleaseError
-from release.records import Must, nearest
 
 FILE = "release.yml"
 
-InCheckout = Annotated[str, Must(r"(?!/)(?!.*\.\.)[\w./-]+", "a path inside the checkout")]
+
+def must(pattern: str, wants: str) -> Kind:
+    """A text that matches the whole pattern, which `wants` says in words."""
+    return text(wants, pattern)
+
+
+InCheckout = Annotated[str, must(r"(?!/)(?!.*\.\.)[\w./-]+", "a path inside the checkout")]
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,8 @@ class Build:
         glibc: the newest version of glibc that they may ask for.
     """
 
-    python: Annotated[str, Must(r"3\.1[123]\.\d+", "a full version of CPython, such as 3.13.1")]
-    glibc: Annotated[str, Must(r"2\.\d+", "a version of glibc, such as 2.28")]
+    python: Annotated[str, must(r"3\.1[123]\.\d+", "a full version of CPython, such as 3.13.1")]
+    glibc: Annotated[str, must(r"2\.\d+", "a version of glibc, such as 2.28")]
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,9 @@ class Target:
         container: the image in which it is built there, whose glibc is old.
     """
 
-    platform: Annotated[str, Must(r"linux/(amd64|arm64)", "linux/amd64 or linux/arm64")]
-    runner: Annotated[str, Must(r"[a-z0-9.-]+", "the label of a runner, such as ubuntu-24.04")]
-    container: Annotated[str, Must(r"[a-z0-9./_-]+:[\w.-]+(@sha256:[0-9a-f]{64})?", "an image with its tag, such as almalinux:8")]
+    platform: Annotated[str, must(r"linux/(amd64|arm64)", "linux/amd64 or linux/arm64")]
+    runner: Annotated[str, must(r"[a-z0-9.-]+", "the label of a runner, such as ubuntu-24.04")]
+    container: Annotated[str, must(r"[a-z0-9./_-]+:[\w.-]+(@sha256:[0-9a-f]{64})?", "an image with its tag, such as almalinux:8")]
 
     @property
     def os(self) -> str:
@@ -55,7 +62,7 @@ class Target:
 class Archive:
     """The tar.gz of a target: the program and these files, in a folder of the archive's name."""
 
-    name: Annotated[str, Must(r"[\w.{}-]+", "a name without its extension")]
+    name: Annotated[str, must(r"[\w.{}-]+", "a name without its extension")]
     files: tuple[InCheckout, ...]
 
 
@@ -63,14 +70,14 @@ class Archive:
 class Package:
     """A package for the packaging system of a distribution."""
 
-    format: Annotated[str, Must("deb", "deb")]
+    format: Annotated[str, must("deb", "deb")]
 
 
 @dataclass(frozen=True)
 class Checksums:
     """The file with the SHA-256 of all others."""
 
-    name: Annotated[str, Must(r"[\w.-]+", "a file name")]
+    name: Annotated[str, must(r"[\w.-]+", "a file name")]
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Sbom:
         lock: the file with the packages that are built into it.
     """
 
-    name: Annotated[str, Must(r"[\w.{}-]+\.cdx\.json", "a file name that ends in .cdx.json")]
+    name: Annotated[str, must(r"[\w.{}-]+\.cdx\.json", "a file name that ends in .cdx.json")]
     lock: InCheckout
 
 
@@ -95,9 +102,9 @@ class Image:
         stable_tags: those that a pre-release does not get.
     """
 
-    name: Annotated[str, Must(r"[a-z0-9./{}-]+", "the name of an image in small letters")]
-    tags: tuple[Annotated[str, Must(r"[\w.{}-]+", "a tag")], ...]
-    stable_tags: tuple[Annotated[str, Must(r"[\w.{}-]+", "a tag")], ...]
+    name: Annotated[str, must(r"[a-z0-9./{}-]+", "the name of an image in small letters")]
+    tags: tuple[Annotated[str, must(r"[\w.{}-]+", "a tag")], ...]
+    stable_tags: tuple[Annotated[str, must(r"[\w.{}-]+", "a tag")], ...]
 
 
 @dataclass(frozen=True)
@@ -128,14 +135,14 @@ class Changelog:
 class Smoke:
     """Where the programs are tried before they are published: images of distributions, the oldest ones too."""
 
-    distributions: tuple[Annotated[str, Must(r"[a-z0-9./_-]+:[\w.-]+", "an image with its tag, such as debian:11")], ...]
+    distributions: tuple[Annotated[str, must(r"[a-z0-9./_-]+:[\w.-]+", "an image with its tag, such as debian:11")], ...]
 
 
 @dataclass(frozen=True)
 class Manifest:
     """All of release.yml."""
 
-    project: Annotated[str, Must(r"[a-z0-9-]+", "a name in small letters")]
+    project: Annotated[str, must(r"[a-z0-9-]+", "a name in small letters")]
     build: Build
     targets: tuple[Target, ...]
     archive: Archive
@@ -161,4 +168,4 @@ class Manifest:
             if target.platform == platform:
                 return target
         known = [target.platform for target in self.targets]
-        raise ReleaseError(f"{platform} is no target of {FILE}{nearest(platform, known)}, which has {', '.join(known)}.")
+        raise ReleaseError(f"{platform} is no target of {FILE}{nearest(platform, known)}; it has {', '.join(known)}.")

@@ -1,4 +1,4 @@
-"""Reads release.yml, and tells everything that is wrong with it."""
+"""Reads release.yml, and reports everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from gateway.config.records import nearest, read_record
+from gateway.config.tree import Fault, read_tree
 from release.errors import ReleaseError
 from release.manifest import FILE, Image, Manifest
-from release.records import nearest, read_record
 
 # What a name may be made of; the rest of the names of a release have no target.
 NAME_FIELDS = frozenset({"project", "version"})
@@ -27,13 +25,13 @@ def load(root: Path) -> Manifest:
     Raises:
         ReleaseError: something is wrong with it; each line of the text names a key.
     """
+    found: list[Fault] = []
     try:
-        text = (root / FILE).read_text("utf-8")
-        given = yaml.load(text, Loader=_Strict)  # noqa: S506 (it is a SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ReleaseError(f"{FILE}: cannot be read: {' '.join(str(error).split())}.") from error
-    faults: list[str] = []
-    manifest = read_record(Manifest, given, faults)
+        given = read_tree(root / FILE, found, such_as="project: NAME", missing="it is a part of the sources")
+    except ValueError as error:
+        raise ReleaseError(f"{FILE}: {error}.") from error
+    manifest = read_record(Manifest, given, found)
+    faults = [f"{path}: {sentence}" for path, sentence in found]
     if manifest is not None:
         faults += [
             *_target_faults(manifest),
@@ -96,15 +94,3 @@ def _file_faults(manifest: Manifest, root: Path) -> Iterator[str]:
     for path, name in files.items():
         if not (root / name).is_file():
             yield f"{path}: there is no file {name}."
-
-
-class _Strict(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error; plain YAML takes the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(name, deep=True) for name, _ in node.value]
-        for place, name in enumerate(keys):
-            if name in keys[:place]:
-                mark = node.value[place][0].start_mark
-                raise yaml.YAMLError(f"line {mark.line + 1} has {name} for the second time")
-        return super().construct_mapping(node, deep)

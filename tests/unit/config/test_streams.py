@@ -111,7 +111,7 @@ def test_the_whole_map_comes_from_one_variable() -> None:
             "{crash: {form: film}}",
             "LIGHTFILE6_STREAMS.crash.form: 'film' is none of the known words; it must be one of reports, files.",
         ),
-        ("crash", "LIGHTFILE6_STREAMS: holds no keys; it must hold lines such as cache_dir: /data; it must be "),
+        ("crash", "LIGHTFILE6_STREAMS: holds no keys; it must hold lines such as {name: {key: value}}; it must be "),
         ("{crash: {form: files, form: files}}", "LIGHTFILE6_STREAMS.crash.form: is given twice, in line 1 and line 1;"),
         ("{a: {form: files, path: /usage}}", "LIGHTFILE6_STREAMS.a.path: '/usage' is the path of stream usage; "),
     ):

@@ -24,7 +24,7 @@ def test_a_target_is_found_by_its_platform() -> None:
 
 def test_an_unknown_target_is_told() -> None:
     """A platform that is no target is an error that names the nearest one, and all others."""
-    with pytest.raises(ReleaseError, match=r"linux/arm65 is no target.*did you mean linux/arm64.*has linux/amd64, linux/arm64"):
+    with pytest.raises(ReleaseError, match=r"linux/arm65 is no target.*the nearest is linux/arm64.*has linux/amd64, linux/arm64"):
         load(CHECKOUT).target("linux/arm65")
 
 
