@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_SENT = re.compile(rb" (?:usage|specimen) sent .*\bitems=(\d+)")
+_SENT = re.compile(rb" object delivered .*\bitems=(\d+)")
 
 
 class Sent:

@@ -250,12 +250,13 @@ class Gateway:
         """Everything the latest run has written."""
         return self._log_path.read_text("utf-8", "replace")
 
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """The log lines of one event of the latest run."""
+    def events(self, name: str, **fields: object) -> list[dict[str, Any]]:
+        """The log lines of one event of the latest run, or those of them with these fields."""
         mark = f'"event":"{name}"'
         # A line whose end is still to come is no line yet.
         lines = self.said().split("\n")[:-1]
-        return [json.loads(line) for line in lines if mark in line and line.startswith("{")]
+        found = [json.loads(line) for line in lines if mark in line and line.startswith("{")]
+        return [event for event in found if fields.items() <= event.items()]
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of one series of `/metrics`; 0 if it is not there."""
@@ -268,7 +269,7 @@ class Gateway:
         """Whether every stream has failed so many times to be delivered: `transient`, throttled included, or `refused`."""
         kinds = (kind, "throttled") if kind == "transient" else (kind,)
         return all(
-            sum(self.metric("delivery_retries_total", stream=stream, kind=it) for it in kinds) >= times for stream in STREAMS
+            sum(self.metric("delivery_failures_total", stream=stream, kind=it) for it in kinds) >= times for stream in STREAMS
         )
 
     # --- what is asked of it --------------------------------------------------------------------------------------

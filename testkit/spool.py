@@ -75,11 +75,11 @@ class Bench:
     metrics: Metrics
     found: Found | None = None
 
-    def told(self, event: str | None = None) -> list[dict[str, Any]]:
-        """End the log and give the fields of what it says, or of one event."""
+    def told(self, event: str | None = None, **fields: object) -> list[dict[str, Any]]:
+        """End the log and give the fields of what it says, or of one event with these fields."""
         assert self.log.close(WAIT_S)
         lines = [orjson.loads(line) for line in self.log_path.read_bytes().splitlines()]
-        return [line for line in lines if event in (None, line["event"])]
+        return [line for line in lines if event in (None, line["event"]) and fields.items() <= line.items()]
 
     def metric(self, name: str, **labels: str) -> float:
         """Give the value of a metric, 0 if it was never touched."""

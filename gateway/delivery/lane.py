@@ -102,7 +102,7 @@ class Lane:
         self._resume_at = -math.inf
         self._last_error: StoreError | None = None
         self._defect = Defect(log, f"delivery of {stream.name}")
-        self._told = Repeated(log, f"{stream.name} failed", f"{stream.name} recovered")
+        self._told = Repeated(log, "delivery failed", "delivery recovered")
         self._draining = False
         self._gave_up = False
 
@@ -294,16 +294,17 @@ class Lane:
         self._resume_at = -math.inf
         self._last_error = None
         self._metrics.refusing.labels(self._stream.name).set(0)
-        self._told.ended()
+        self._told.ended(stream=self._stream.name)
 
     def _tell(self, delivered: Object, items: int, seconds: float, outcome: Outcome) -> None:
         name = self._stream.name
-        self._metrics.upload_seconds.labels(name).observe(seconds)
+        self._metrics.delivery_duration.labels(name).observe(seconds)
         self._metrics.delivered.labels(name).inc(items)
         self._metrics.delivered_objects.labels(name).inc()
         self._metrics.delivered_bytes.labels(name).inc(delivered.size)
         self._log.info(
-            f"{name} sent",
+            "object delivered",
+            stream=name,
             bucket=delivered.bucket,
             key=delivered.key,
             items=items,
@@ -332,8 +333,8 @@ class Lane:
         wait_s = self._retry.wait_s(self._failures, error, self._jitter)
         self._resume_at = self._failed_at + (min(wait_s, DRAIN_PAUSE_S) if self._draining else wait_s)
         self._metrics.refusing.labels(self._stream.name).set(int(kind == "refused"))
-        self._metrics.retries.labels(self._stream.name, kind).inc()
-        self._told.failed(kind=kind, reason=str(error))
+        self._metrics.delivery_failures.labels(self._stream.name, kind).inc()
+        self._told.failed(stream=self._stream.name, kind=kind, reason=str(error))
         if self._draining and kind == "refused" and self._failures >= DRAIN_REFUSALS:
             # A person has to change something, and waiting for that would only hold up the stop.
             self._gave_up = True
@@ -344,8 +345,8 @@ class Lane:
         self._last_error = error
         self._resume_at = self._monotonic() + (min(wait_s, DRAIN_PAUSE_S) if self._draining else wait_s)
         self._metrics.refusing.labels(self._stream.name).set(0)
-        self._metrics.retries.labels(self._stream.name, "throttled").inc()
-        self._told.failed(kind="throttled", reason=str(error))
+        self._metrics.delivery_failures.labels(self._stream.name, "throttled").inc()
+        self._told.failed(stream=self._stream.name, kind="throttled", reason=str(error))
 
     def _is_refused_alike(self, identity: str, error: ObjectRefused) -> bool:
         """Whether different things are refused with the same code, and none is taken."""
@@ -365,8 +366,10 @@ class Lane:
         failures = self._held[identity].failures + 1 if identity in self._held else 1
         due_at = self._monotonic() + self._retry.wait_s(failures, error, self._jitter)
         self._held[identity] = _Held(path, due_at, failures)
-        self._metrics.retries.labels(self._stream.name, "object").inc()
-        self._log.error(f"{self._stream.name} failed", kind="object", reason=str(error), path=path.name, failures=failures)
+        self._metrics.delivery_failures.labels(self._stream.name, "object").inc()
+        self._log.error(
+            "delivery failed", stream=self._stream.name, kind="object", reason=str(error), path=path.name, failures=failures
+        )
 
 
 def _of_the_stream(error: ObjectRefused) -> Refused:

@@ -119,7 +119,7 @@ class Journal:
         self._closed = False
         self._ended = asyncio.Event()
         self._segment: _Segment | None = None
-        self._sync_seconds = spool.metrics.sync_seconds.labels(stream.name)
+        self._sync_seconds = spool.metrics.sync_duration.labels(stream.name)
         # Set by the writer while the segment cannot be trusted, read by the loop: new reports are refused meanwhile.
         self.fault: GatewayError | None = None
         # Taken by the writer, and neither answered nor among the unanswerable.

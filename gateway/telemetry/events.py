@@ -38,6 +38,9 @@ EVENTS: Final[dict[str, str]] = {
     "segment cut again": "Segments are cut again; the line says how often and how long it failed.",
     "aggregation failed": "A batch could not be claimed, aggregated or sealed; nothing is lost and it is tried again.",
     "aggregation recovered": "Aggregation works again; the line says how often and how long it failed.",
+    "object delivered": "The store has confirmed an object of a stream.",
+    "delivery failed": "An object of a stream could not be delivered; it is kept and will be tried again.",
+    "delivery recovered": "Delivery of a stream works again; the line says how often and how long it failed.",
     "ballast given up": "The disk grants no room; a file kept for that was removed, so that what waits can leave.",
     "ballast laid down": "There is room again for the file that is kept for a full disk.",
     "key numbers not kept": "The disk has no room to keep which keys were used; they are written down when it has.",
@@ -53,10 +56,4 @@ EVENTS: Final[dict[str, str]] = {
     "defect": "The gateway met an error that it has no rule for; please report the line. Nothing acknowledged is lost.",
     "log lines dropped": "STDERR was blocked or broken for so long that this many lines are missing here.",
     "library message": "A library the gateway stands on warned or failed.",
-}
-# A stream's events are named f"{stream} {verb}", so that a new stream brings its events along.
-STREAM_EVENTS: Final[dict[str, str]] = {
-    "sent": "The store has confirmed an object of this stream.",
-    "failed": "An object of this stream could not be delivered; it is kept and will be tried again.",
-    "recovered": "Delivery of this stream works again; the line says how often and how long it failed.",
 }

@@ -47,12 +47,14 @@ class Metrics:
 
         self.received = counter("received", "Reports, or files, acknowledged.", per_stream)
         self.received_bytes = counter("received_bytes", "Bytes of body acknowledged, as sent.", per_stream)
-        self.refused = counter("refused", "Requests answered with an error, by HTTP status.", {"status": (*STATUSES, OTHER)})
+        self.rejected = counter(
+            "requests_rejected", "Requests answered with an error, by HTTP status.", {"status": (*STATUSES, OTHER)}
+        )
         self.delivered = counter("delivered", "Reports, or files, that the store has confirmed.", per_stream)
         self.delivered_objects = counter("delivered_objects", "Objects that the store has confirmed.", per_stream)
         self.delivered_bytes = counter("delivered_bytes", "Bytes of objects that the store has confirmed.", per_stream)
-        self.retries = counter(
-            "delivery_retries", "Failed attempts to deliver, by kind of failure.", {**per_stream, "kind": KINDS_OF_FAILURE}
+        self.delivery_failures = counter(
+            "delivery_failures", "Failed attempts to deliver, by kind of failure.", {**per_stream, "kind": KINDS_OF_FAILURE}
         )
         text = "1 while the store refuses the stream: credentials, bucket or policy."
         self.refusing = Counts(registry, board, GaugeMetricFamily, PREFIX + "store_refusing", text, per_stream)
@@ -65,14 +67,14 @@ class Metrics:
         text = "Connections that the limit of open files allows, files of bodies that are received among them."
         self.max_connections = Counts(registry, board, GaugeMetricFamily, PREFIX + "max_connections", text, {})
         self.worker_deaths = counter("worker_deaths", "Worker processes that ended by themselves.", {})
-        self.request_seconds = histogram(
-            "request_seconds", "Seconds from the head of a request to its answer.", REQUEST_BUCKETS_S, {"route": routes}
+        self.request_duration = histogram(
+            "request_duration_seconds", "Seconds from the head of a request to its answer.", REQUEST_BUCKETS_S, {"route": routes}
         )
-        self.sync_seconds = histogram(
-            "sync_seconds", "Seconds that a write of the spool took to be synced.", SYNC_BUCKETS_S, per_stream
+        self.sync_duration = histogram(
+            "sync_duration_seconds", "Seconds that a write of the spool took to be synced.", SYNC_BUCKETS_S, per_stream
         )
-        self.upload_seconds = histogram(
-            "upload_seconds",
+        self.delivery_duration = histogram(
+            "delivery_duration_seconds",
             "Seconds from taking a thing up until it is confirmed by the store and removed.",
             UPLOAD_BUCKETS_S,
             per_stream,

@@ -103,8 +103,8 @@ class Web:
         for stream in streams:
             handler = self._receiver(stream)
             self._routes[stream.path] = {"PUT": handler, "POST": handler}
-        self._seconds = {path: metrics.request_seconds.labels(path) for path in self._routes}
-        self._other_seconds = metrics.request_seconds.labels(OTHER)
+        self._seconds = {path: metrics.request_duration.labels(path) for path in self._routes}
+        self._other_seconds = metrics.request_duration.labels(OTHER)
         self._lane: FastLane | None = None
         if fast_lane_bytes and not delay_s:
             self._lane = FastLane(
@@ -196,7 +196,7 @@ class Web:
 
     def _tell_answer(self, path: str, response: web.Response, request: Request) -> None:
         if response.status >= 400:
-            self._metrics.refused.labels(str(response.status)).inc()
+            self._metrics.rejected.labels(str(response.status)).inc()
         fault = response.fault if isinstance(response, ErrorResponse) else {}
         self._log.access(path, response.status, [request], is_probe=path in PROBES, **fault)
 

@@ -55,7 +55,7 @@ def test_an_added_stream_is_one_like_the_others(workers: int, buckets: Buckets, 
     assert crashes(buckets) == [b"core %d" % number for number in range(3)]
     assert gateway.metric("received_total", stream="audit") == 22
     assert gateway.metric("delivered_total", stream="crash") == 3
-    assert gateway.metric("request_seconds_count", route="/v1/audit") == 21
+    assert gateway.metric("request_duration_seconds_count", route="/v1/audit") == 21
     assert gateway.stop() == 0
     assert gateway.left() == []
 

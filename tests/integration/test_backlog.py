@@ -66,7 +66,9 @@ def test_a_backlog_is_delivered_after_the_start(buckets: Buckets, make_gateway: 
     assert gateway.events("recovery done")[0]["waiting_files"] == SPECIMENS + SEGMENTS
     assert gateway.put("/error", b'{"received":"meanwhile"}') == 204
     ledger.note("error", [b'{"received":"meanwhile"}'], Fate.ACKNOWLEDGED)
-    until(lambda: len(gateway.events("specimen sent")) == SPECIMENS, "all specimens to be sent", timeout_s=120)
+    until(
+        lambda: len(gateway.events("object delivered", stream="specimen")) == SPECIMENS, "all specimens to be sent", timeout_s=120
+    )
     until(lambda: gateway.left() == [], "the spool to be empty", timeout_s=60)
     taken = gateway.peak_memory() - idle
     assert taken < ALLOWANCE, f"{taken / MIB:.0f} MiB above idle"

@@ -21,7 +21,10 @@ def after_answers(ledger: Ledger) -> Callable[[], bool]:
 def after_deliveries(gateway: Gateway) -> Callable[[], bool]:
     """A moment of a round, somewhere in the delivering."""
     enough = random.randrange(1, 30)
-    return lambda: len(gateway.events("usage sent")) + len(gateway.events("specimen sent")) >= enough
+    return lambda: (
+        len(gateway.events("object delivered", stream="usage")) + len(gateway.events("object delivered", stream="specimen"))
+        >= enough
+    )
 
 
 def test_kills_under_load_lose_and_double_nothing(buckets: Buckets, make_gateway: MakeGateway) -> None:

@@ -73,7 +73,7 @@ def delivered(gateway: Gateway, buckets: Buckets, count: int) -> None:
 
 def failures(gateway: Gateway) -> list[str]:
     """The reason of each failure that the log tells."""
-    return [event["reason"] for stream in STREAMS for event in gateway.events(f"{stream} failed")]
+    return [event["reason"] for stream in STREAMS for event in gateway.events("delivery failed", stream=stream)]
 
 
 def delivers(gateway: Gateway, buckets: Buckets, *, rounds: int = 1) -> None:
@@ -376,7 +376,7 @@ def test_no_credentials_for_a_while(
     assert len(gateway.left()) >= 2 + 2 * 2
     assert gateway.get("/ready").status == 200
     for stream in STREAMS:
-        (failed,) = gateway.events(f"{stream} failed")
+        (failed,) = gateway.events("delivery failed", stream=stream)
         assert failed["kind"] == kind
         assert fault.code in failed["reason"]
         assert "credentials" in failed["reason"]
@@ -388,7 +388,7 @@ def test_no_credentials_for_a_while(
     # At its end the gateway has told all.
     assert gateway.stop() == 0
     for stream in STREAMS:
-        assert len(gateway.events(f"{stream} recovered")) == 1
+        assert len(gateway.events("delivery recovered", stream=stream)) == 1
     # What the library says of each attempt would drown the rest.
     assert len(gateway.events("library message")) <= 1
 

@@ -20,7 +20,7 @@ def test_wrong_credentials_then_right(buckets: Buckets, make_gateway: MakeGatewa
     assert (ready.status, ready.json()["status"]) == (200, "degraded")
     until(lambda: gateway.has_retried("refused", 2), "retries")
     for stream in STREAMS:
-        (failed,) = gateway.events(f"{stream} failed")
+        (failed,) = gateway.events("delivery failed", stream=stream)
         assert failed["kind"] == "refused"
     check = gateway.run("check-config", *gateway.with_config())
     assert check.returncode == 2
@@ -56,7 +56,7 @@ def test_no_credentials_at_all(buckets: Buckets, make_gateway: MakeGateway) -> N
     until(lambda: gateway.has_retried("refused", 2), "retries")
     assert gateway.get("/ready").status == 200
     for stream in STREAMS:
-        (failed,) = gateway.events(f"{stream} failed")
+        (failed,) = gateway.events("delivery failed", stream=stream)
         assert "credentials" in failed["reason"]
     assert gateway.stop(10) == 3
 

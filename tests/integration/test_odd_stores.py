@@ -82,13 +82,19 @@ def test_a_store_that_answers_409(store: OddStore, make_gateway: MakeGateway) ->
     until(store.is_proved, "the proofs")
     store.fake.fail_always("PutObject", CONFLICT)
     assert gateway.put("/specimen?uri=a.txt", b"a specimen") == 204
-    until(lambda: gateway.metric("delivery_retries_total", stream="specimen", kind="transient") >= 3, "retries")
+    until(lambda: gateway.metric("delivery_failures_total", stream="specimen", kind="transient") >= 3, "retries")
     assert store.kept("specimen") == {}
     store.fake.fail_always("PutObject", None)
     until(lambda: gateway.left() == [], "the specimen to be delivered")
     assert [kept.body for kept in store.kept("specimen").values()] == [b"a specimen"]
-    until(lambda: gateway.events("specimen recovered"), "its end to be told")  # the line is written by a thread of its own
-    assert len(gateway.events("specimen failed")) == len(gateway.events("specimen recovered")) == 1
+    until(
+        lambda: gateway.events("delivery recovered", stream="specimen"), "its end to be told"
+    )  # the line is written by a thread of its own
+    assert (
+        len(gateway.events("delivery failed", stream="specimen"))
+        == len(gateway.events("delivery recovered", stream="specimen"))
+        == 1
+    )
 
     assert gateway.put("/usage", b'{"n":1}') == 204
     store.fake.fail("PutObject", CONFLICT, CONFLICT, CONFLICT)
@@ -111,5 +117,5 @@ def test_a_store_whose_answers_are_lost(store: OddStore, make_gateway: MakeGatew
     assert len(store.puts()) > len(set(store.puts())) == 3, "another key was tried, or none a second time"
     # The line of a delivery comes a moment after the file is gone; at its end the gateway has told all.
     assert gateway.stop() == 0
-    sent = [gateway.events(f"{stream} sent") for stream in STREAMS]
+    sent = [gateway.events("object delivered", stream=stream) for stream in STREAMS]
     assert [[event["outcome"] for event in events] for events in sent] == [["present"]] * 3

@@ -72,7 +72,7 @@ def test_the_interval_delivers(buckets: Buckets, make_gateway: MakeGateway) -> N
     until(lambda: gateway.metric("waiting_files", stream="error") == 0, "the report to be retired")
     assert gateway.metric("received_total", stream="error") == 1
     until(lambda: gateway.metric("delivered_total", stream="error") == 1, "it to be counted")
-    (sent,) = until(lambda: gateway.events("error sent"), "it to be told")
+    (sent,) = until(lambda: gateway.events("object delivered", stream="error"), "it to be told")
     assert (sent["bucket"], sent["key"], sent["items"]) == (buckets.error, batch.key, 1)
 
 

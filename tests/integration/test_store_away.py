@@ -35,9 +35,9 @@ def test_store_away_and_back(own_minio: MinioProcess, own_buckets: Buckets, make
     assert sorted(one.body for one in files(own_buckets, own_buckets.specimen)) == [b"specimen %d" % n for n in range(3)]
     assert gateway.get("/ready").json() == {"status": "ready", "degraded": []}
     for stream in STREAMS:
-        (begun,) = gateway.events(f"{stream} failed")
+        (begun,) = gateway.events("delivery failed", stream=stream)
         assert (begun["level"], begun["kind"]) == ("warning", "transient")
-        (ended,) = gateway.events(f"{stream} recovered")
+        (ended,) = gateway.events("delivery recovered", stream=stream)
         assert ended["count"] >= 5
     assert gateway.stop() == 0
 

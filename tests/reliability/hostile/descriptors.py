@@ -27,7 +27,7 @@ def descriptors(site: Site) -> Outcome:
                     bench.blame(f"{count} descriptors are open, and {OPEN_FILES} may be")
         if not bench.gateway.events("connections wait"):
             bench.blame("nobody had to wait for a connection: the limit was not reached")
-        for event in ("spool failed", "aggregation failed", "usage failed", "error failed", "specimen failed"):
+        for event in ("spool failed", "aggregation failed", "delivery failed"):
             for line in bench.gateway.events(event)[:1]:
                 bench.blame(f"{event}: {line}")
     return outcome

@@ -201,7 +201,7 @@ class Try:
     def check_told(self, *, is_over: bool) -> None:
         """Look how often the failure has been told so far, and its end."""
         for stream in STREAMS:
-            told = self.gateway.events(f"{stream} failed")
+            told = self.gateway.events("delivery failed", stream=stream)
             # What concerns one object alone has no end of its own.
             begun = [line for line in told if "count" not in line and line["kind"] != "object"]
             self.faults += [f"told again too soon: {line}" for line in _too_soon(told)][:1]
@@ -209,8 +209,8 @@ class Try:
                 # It is told a moment after the last file is gone.
                 enough = len(begun)
                 with contextlib.suppress(AssertionError):
-                    until(lambda: len(self.gateway.events(f"{stream} recovered")) >= enough, "the end", timeout_s=5)  # noqa: B023
-            ended = self.gateway.events(f"{stream} recovered")
+                    until(lambda: len(self.gateway.events("delivery recovered", stream=stream)) >= enough, "the end", timeout_s=5)  # noqa: B023
+            ended = self.gateway.events("delivery recovered", stream=stream)
             if self.variant.once and (len(begun), len(ended)) != (1, int(is_over)):
                 self.faults.append(f"{stream}: told {len(begun)} times that it failed, {len(ended)} times that it recovered")
             if (is_over and len(begun) != len(ended)) or not all(line["count"] >= 1 for line in ended):

@@ -173,8 +173,12 @@ def _long(one: Try) -> None:
     one.send_some()
     one.wait_for_fault()
     began, before = time.monotonic(), one.gateway.forget_peak()
-    until(lambda: all(len(one.gateway.events(f"{stream} failed")) == 2 for stream in STREAMS), "the count", timeout_s=75)
-    failures = min(one.gateway.events(f"{stream} failed")[1]["count"] for stream in STREAMS)
+    until(
+        lambda: all(len(one.gateway.events("delivery failed", stream=stream)) == 2 for stream in STREAMS),
+        "the count",
+        timeout_s=75,
+    )
+    failures = min(one.gateway.events("delivery failed", stream=stream)[1]["count"] for stream in STREAMS)
     growth, lasted = one.gateway.peak_memory() - before, time.monotonic() - began
     one.note = f"{failures} failures of each stream in {lasted:.0f} s took {growth / MIB:.1f} MiB above {before / MIB:.0f}"
     if failures < 100 or growth > ALLOWANCE // 4:
@@ -210,9 +214,13 @@ def _set_wrongly(one: Try) -> None:
     one.check_told(is_over=False)
     check_refusing(one, is_over=False)
     # Once a minute.
-    until(lambda: all(len(one.gateway.events(f"{stream} failed")) == 2 for stream in STREAMS), "the count", timeout_s=75)
+    until(
+        lambda: all(len(one.gateway.events("delivery failed", stream=stream)) == 2 for stream in STREAMS),
+        "the count",
+        timeout_s=75,
+    )
     one.check_told(is_over=False)
-    one.note = str(one.gateway.events("usage failed")[1]["reason"])[:120]
+    one.note = str(one.gateway.events("delivery failed", stream="usage")[1]["reason"])[:120]
     if (code := one.gateway.stop(30)) != 3:
         one.faults.append(f"the stop came with exit {code}, and not with that of data that is left")
     one.gateway.configure(s3=dict.fromkeys(one.variant.s3))
@@ -249,7 +257,7 @@ def _refused_alike(one: Try) -> None:
 
     until(is_refused, "each stream to be refused")
     for stream in STREAMS:
-        one.faults += _not_alike(stream, one.gateway.events(f"{stream} failed"))
+        one.faults += _not_alike(stream, one.gateway.events("delivery failed", stream=stream))
     check_refusing(one, is_over=False)
     waiting, before, begun = len(one.gateway.left()), len(one.proxy.records), time.monotonic()
     until(lambda: time.monotonic() > begun + WINDOW_S, "some seconds to be over")

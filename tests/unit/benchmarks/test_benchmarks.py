@@ -174,11 +174,11 @@ def test_a_pinned_program_stays_on_its_core() -> None:
 def test_half_a_line_of_the_log_waits(tmp_path: Path) -> None:
     """A line that is still being written counts once it is whole, and only once."""
     log = tmp_path / "log"
-    log.write_bytes(b"12:00 info usage sent batch=a items=10\n12:00 info specimen sent ite")
+    log.write_bytes(b"12:00 info object delivered stream=usage items=10\n12:00 info object delivered stream=specimen ite")
     sent = Sent(log)
     assert sent.look() == 10
     with log.open("ab") as file:
-        file.write(b"ms=1\n12:00 info usage failed items=7\n")
+        file.write(b"ms=1\n12:00 info delivery failed items=7\n")
     assert (sent.look(), sent.look()) == (11, 11)
 
 

@@ -16,4 +16,4 @@ def test_every_route_is_counted() -> None:
     """The time of requests has a series for each path that is answered, from the beginning."""
     value = new_metrics().registry.get_sample_value
     for route in routes_of(STREAMS):
-        assert value(f"{PREFIX}request_seconds_count", {"route": route}) == 0
+        assert value(f"{PREFIX}request_duration_seconds_count", {"route": route}) == 0

@@ -195,8 +195,8 @@ async def test_everything_is_delivered_once(start: Start, bench: Bench, tmp_path
     assert bench.metric("delivered_total", stream="usage") == 10
     assert bench.metric("delivered_objects_total", stream="usage") == 5
     assert bench.metric("delivered_total", stream="specimen") == 1
-    assert bench.metric("upload_seconds_count", stream="usage") == 5
-    (sent,) = bench.told("specimen sent")
+    assert bench.metric("delivery_duration_seconds_count", stream="usage") == 5
+    (sent,) = bench.told("object delivered", stream="specimen")
     assert (sent["bytes"], sent["outcome"], sent["key"].endswith(".png")) == (3, "stored", True)
 
 
@@ -208,7 +208,7 @@ async def test_what_the_store_confirms_is_retired(start: Start, bench: Bench, ou
     await drained(bench, start(store, run=False))
     assert empty(bench)
     assert len(store.puts) == 1
-    assert bench.told("usage sent")[0]["outcome"] == outcome.value
+    assert bench.told("object delivered", stream="usage")[0]["outcome"] == outcome.value
 
 
 async def test_a_store_that_throttles_takes_all_in_the_end(start: Start, bench: Bench) -> None:
@@ -219,9 +219,9 @@ async def test_a_store_that_throttles_takes_all_in_the_end(start: Start, bench: 
     await drained(bench, start(store, SPECIMEN, parallel=4, retry=RetryPolicy(60.0, 60.0, 60.0), run=False))
     assert empty(bench)
     assert len(store.puts) == 200
-    assert bench.metric("delivery_retries_total", stream="specimen", kind="throttled") == 180
-    assert [line["kind"] for line in bench.told("specimen failed")] == ["throttled"]
-    assert len(bench.told("specimen recovered")) == 1
+    assert bench.metric("delivery_failures_total", stream="specimen", kind="throttled") == 180
+    assert [line["kind"] for line in bench.told("delivery failed", stream="specimen")] == ["throttled"]
+    assert len(bench.told("delivery recovered", stream="specimen")) == 1
 
 
 async def test_throttling_has_an_end(start: Start, bench: Bench) -> None:
@@ -233,7 +233,7 @@ async def test_throttling_has_an_end(start: Start, bench: Bench) -> None:
     await until(lambda: len(store.puts) > 3)
     await until(lambda: empty(bench))
     assert lane.trouble is None
-    assert len(bench.told("specimen recovered")) == 1
+    assert len(bench.told("delivery recovered", stream="specimen")) == 1
 
 
 async def test_a_taken_key_is_left_for_the_next_number(start: Start, bench: Bench) -> None:
@@ -413,7 +413,7 @@ async def test_a_store_that_is_away_is_waited_for(start: Start, bench: Bench) ->
     await until(lambda: empty(bench) and not lane._running)
     assert lane.trouble is None
     assert len(store.puts) == 7
-    assert bench.metric("delivery_retries_total", stream="usage", kind="transient") == 1
+    assert bench.metric("delivery_failures_total", stream="usage", kind="transient") == 1
 
 
 async def test_waits_grow_while_the_store_is_away(start: Start, bench: Bench) -> None:
@@ -491,11 +491,11 @@ async def test_a_refusal_is_shown(start: Start, bench: Bench) -> None:
     await until(lambda: empty(bench) and not lane._running)
     assert lane.trouble is None
     assert bench.metric("store_refusing", stream="usage") == 0
-    assert [(line["event"], line.get("kind")) for line in bench.told() if line["event"].startswith("usage ")] == [
-        ("usage failed", "refused"),
-        ("usage failed", "transient"),
-        ("usage recovered", None),
-        ("usage sent", None),
+    assert [(line["event"], line.get("kind")) for line in bench.told() if line.get("stream") == "usage"] == [
+        ("delivery failed", "refused"),
+        ("delivery failed", "transient"),
+        ("delivery recovered", None),
+        ("object delivered", None),
     ]
 
 
@@ -539,7 +539,7 @@ async def test_a_refused_object_holds_up_nothing_else(start: Start, bench: Bench
         await until(lambda attempt=attempt: times[0] > attempt or empty(bench))  # type: ignore[misc]
         await until(lambda: not lane._running)
     await until(lambda: empty(bench))
-    assert bench.metric("delivery_retries_total", stream="specimen", kind="object") == 2
+    assert bench.metric("delivery_failures_total", stream="specimen", kind="object") == 2
 
 
 async def test_a_greeting_that_fails_is_trouble_before_there_is_anything_to_send(start: Start, bench: Bench) -> None:
@@ -630,9 +630,9 @@ async def test_what_is_refused_alike_is_refused_for_the_stream(start: Start, ben
         lane.wake()
         await store.tried(attempts)
         await until(lambda: not lane._running)
-    told = bench.told("specimen failed")
+    told = bench.told("delivery failed", stream="specimen")
     assert [line["kind"] for line in told] == ["object", "object", "refused"]
-    assert bench.metric("delivery_retries_total", stream="specimen", kind="refused") == 5
+    assert bench.metric("delivery_failures_total", stream="specimen", kind="refused") == 5
 
 
 @pytest.mark.parametrize("error", [ObjectRefused("a 400", status=400, code="InvalidArgument"), Transient("a 500", status=500)])

@@ -193,9 +193,9 @@ def test_a_log_is_read_and_shortened(tmp_path: Path) -> None:
     torn = '{"event":"quarantined","path":"/spool/quarantine/usage.1.jsonl.open.rest"}'
     odd = '{"event":"quarantined","path":"/spool/quarantine/usage.x"}'
     defect = '{"event":"defect","where":"delivery"}'
-    log.write_text(f'{{"event":"request done"}}\n{torn}\n{odd}\n{defect}\n{{"event":"usage sent"}}\n')
+    log.write_text(f'{{"event":"request done"}}\n{torn}\n{odd}\n{defect}\n{{"event":"object delivered"}}\n')
     assert read_and_shorten(log) == ([odd, defect], 1)
-    assert log.read_text().splitlines() == [torn, odd, defect, '{"event":"usage sent"}']
+    assert log.read_text().splitlines() == [torn, odd, defect, '{"event":"object delivered"}']
 
 
 def test_the_summary_has_all_figures() -> None:

@@ -219,10 +219,10 @@ def test_a_failure_is_told_once(tmp_path: Path) -> None:
     gateway.objects.write_text("no directory")
     with running(tmp_path, settings) as started:
         assert started.put("/specimen?uri=a", b"2") == 204
-        until(lambda: started.metric("delivery_retries_total", stream="specimen", kind="transient") > 100, "a hundred attempts")
-        assert len(started.events("specimen failed")) == 1
+        until(lambda: started.metric("delivery_failures_total", stream="specimen", kind="transient") > 100, "a hundred attempts")
+        assert len(started.events("delivery failed", stream="specimen")) == 1
         gateway.objects.unlink()
-        (recovered,) = until(lambda: started.events("specimen recovered"), "delivery to work again")
+        (recovered,) = until(lambda: started.events("delivery recovered", stream="specimen"), "delivery to work again")
         assert recovered["count"] > 100
         assert started.stop() == 0
 
@@ -257,7 +257,7 @@ def test_text_is_the_log_for_people(tmp_path: Path) -> None:
     told = [line for line in gateway.said().splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
     assert any(re.search(r"info +request done +method=PUT path=/usage user=\"a user\" .*status=204", line) for line in told)
     assert any(re.search(r"request failed .*status=400", line) for line in told)
-    assert "usage sent" in gateway.said()
+    assert "object delivered" in gateway.said()
 
 
 @pytest.mark.parametrize(

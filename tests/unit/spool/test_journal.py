@@ -227,7 +227,7 @@ async def test_what_comes_turn_after_turn_is_one_round(start: Start, bench: Benc
         time.sleep(0.0005)  # noqa: ASYNC251 (it is the loop that has to be late)
         await asyncio.sleep(0)
     assert await all_of(sent) == [None] * 50
-    assert bench.metric("sync_seconds_count", stream="usage") == 1
+    assert bench.metric("sync_duration_seconds_count", stream="usage") == 1
 
 
 async def test_a_round_does_not_wait_for_ever(start: Start, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +278,7 @@ async def test_what_was_written_is_counted(start: Start, bench: Bench) -> None:
     tally = bench.spool.census.open[USAGE.name]
     assert (tally.files, tally.bytes) == (1, 5)
     assert bench.spool.census.claimable[USAGE.name].files == 0
-    assert bench.metric("sync_seconds_count", stream="usage") == 2
+    assert bench.metric("sync_duration_seconds_count", stream="usage") == 2
     await desk.journal.cut()
     assert (bench.spool.census.claimable[USAGE.name].files, bench.spool.census.claimable[USAGE.name].bytes) == (1, 5)
 

@@ -51,14 +51,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def test_text_is_aligned() -> None:
     """A text line has the time, the level and the event in columns, then the fields."""
     pipe = Pipe()
-    pipe.log.info("usage sent", key="a/b.gz", took_s=0.12345, again=True, none=None, of=["x", 1])
-    pipe.log.warning("usage failed", error=OSError(5, "no luck"))
+    pipe.log.info("object delivered", key="a/b.gz", took_s=0.12345, again=True, none=None, of=["x", 1])
+    pipe.log.warning("delivery failed", error=OSError(5, "no luck"))
     pipe.access(1024)
     sent, failed, done = pipe.end()
     assert sent.decode() == (
-        '2026-11-21T12:00:00.125Z info    usage sent             key=a/b.gz took_s=0.123 again=true none=- of="[\\"x\\",1]"'
+        '2026-11-21T12:00:00.125Z info    object delivered       key=a/b.gz took_s=0.123 again=true none=- of="[\\"x\\",1]"'
     )
-    assert failed == b'2026-11-21T12:00:00.125Z warning usage failed           error="OSError: [Errno 5] no luck"'
+    assert failed == b'2026-11-21T12:00:00.125Z warning delivery failed        error="OSError: [Errno 5] no luck"'
     assert done.decode() == (
         "2026-11-21T12:00:00.125Z info    request done           method=PUT path=/usage user=machine-1 ip=192.0.2.7 "
         f"status=204 duration_ms=1.2 received_bytes=1024 request_id={'a' * 32}"
@@ -69,13 +69,13 @@ def test_json_is_one_object_a_line() -> None:
     """A JSON line is an object with time, level and event first, then the fields in their types."""
     pipe = Pipe(form="json")
     pipe.log.info("listening")
-    pipe.log.error("usage failed", count=3, path=pathlib.Path("/tmp"), at=[1, {"b": None}])
+    pipe.log.error("delivery failed", count=3, path=pathlib.Path("/tmp"), at=[1, {"b": None}])
     pipe.log.access('/"', 404, [(("GET", '/"', None, None), 0.5, 0, "r")], code="not_found", reason='no "/"')
     lines = pipe.end()
     assert lines[0] == b'{"time":"2026-11-21T12:00:00.125Z","level":"info","event":"listening"}'
     start = {"time": "2026-11-21T12:00:00.125Z"}
     assert [orjson.loads(line) for line in lines[1:]] == [
-        {**start, "level": "error", "event": "usage failed", "count": 3, "path": "/tmp", "at": [1, {"b": None}]},
+        {**start, "level": "error", "event": "delivery failed", "count": 3, "path": "/tmp", "at": [1, {"b": None}]},
         {**start, "level": "info", "event": "request failed", "method": "GET", "path": '/"', "user": None, "ip": None}
         | {"status": 404, "code": "not_found", "reason": 'no "/"', "duration_ms": 500.0, "received_bytes": 0, "request_id": "r"},
     ]
@@ -241,7 +241,7 @@ def test_blocked_reader(form: str, blocking: bool) -> None:
     os.set_blocking(pipe.writer, blocking)
     for number in range(5000):
         pipe.access(number)
-    pipe.log.error("usage failed", kept=True)
+    pipe.log.error("delivery failed", kept=True)
     lines = pipe.end()
     told = [line for line in lines if b"request done" in line]
     numbers = [int(line.split(b"received_bytes")[1].strip(b'=":').split(b" ")[0].split(b",")[0]) for line in told]

@@ -44,9 +44,10 @@ def test_every_metric_is_described(metrics: Metrics) -> None:
 def test_times_are_histograms_of_seconds(metrics: Metrics) -> None:
     """Each histogram is of seconds, says so in its name, and has buckets that increase."""
     families = [family for family in text_string_to_metric_families(metrics.render().decode()) if family.type == "histogram"]
-    assert {family.name.removeprefix(PREFIX) for family in families} == {"request_seconds", "sync_seconds", "upload_seconds"}
-    metrics.sync_seconds.labels("usage").observe(0.002)
-    assert metrics.registry.get_sample_value(f"{PREFIX}sync_seconds_count", {"stream": "usage"}) == 1
+    durations = {f"{what}_duration_seconds" for what in ("request", "sync", "delivery")}
+    assert {family.name.removeprefix(PREFIX) for family in families} == durations
+    metrics.sync_duration.labels("usage").observe(0.002)
+    assert metrics.registry.get_sample_value(f"{PREFIX}sync_duration_seconds_count", {"stream": "usage"}) == 1
 
 
 @pytest.mark.parametrize("name", STREAM_METRICS)

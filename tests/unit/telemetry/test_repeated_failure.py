@@ -9,7 +9,7 @@ from testkit.log import Pipe
 def test_repeated_failure() -> None:
     """A failure that repeats is told when it begins, as a count while it lasts, and when it ends."""
     pipe, now = Pipe(), [100.0]
-    repeated = Repeated(pipe.log, "usage failed", "usage recovered", interval_s=60, clock=lambda: now[0])
+    repeated = Repeated(pipe.log, "delivery failed", "delivery recovered", interval_s=60, clock=lambda: now[0])
     repeated.ended(key="quiet")
     for now[0] in (100.0, 101.0, 159.0, 161.0, 170.0, 222.0):
         repeated.failed(key="k")
@@ -18,28 +18,28 @@ def test_repeated_failure() -> None:
     repeated.ended(key="quiet")
     repeated.failed(key="anew")
     assert [line.decode()[25:] for line in pipe.end()] == [
-        "warning usage failed           key=k",
-        "warning usage failed           key=k count=4 duration_s=61.0",
-        "warning usage failed           key=k count=6 duration_s=122.0",
-        "info    usage recovered        key=k count=6 duration_s=130.5",
-        "warning usage failed           key=anew",
+        "warning delivery failed        key=k",
+        "warning delivery failed        key=k count=4 duration_s=61.0",
+        "warning delivery failed        key=k count=6 duration_s=122.0",
+        "info    delivery recovered     key=k count=6 duration_s=130.5",
+        "warning delivery failed        key=anew",
     ]
 
 
 def test_a_failure_of_another_kind() -> None:
     """A failure that becomes another one is told at once, and then as seldom as the first; two that alternate are no flood."""
     pipe, now = Pipe(), [100.0]
-    repeated = Repeated(pipe.log, "usage failed", "usage recovered", interval_s=60, clock=lambda: now[0])
+    repeated = Repeated(pipe.log, "delivery failed", "delivery recovered", interval_s=60, clock=lambda: now[0])
     for now[0], kind in ((100.0, "transient"), (101.0, "refused"), (102.0, "transient"), (103.0, "refused"), (165.0, "refused")):
         repeated.failed(kind=kind)
     repeated.ended()
     repeated.failed(kind="refused")
     assert [line.decode()[25:] for line in pipe.end()] == [
-        "warning usage failed           kind=transient",
-        "warning usage failed           kind=refused count=2 duration_s=1.0",
-        "warning usage failed           kind=refused count=5 duration_s=65.0",
-        "info    usage recovered        count=5 duration_s=65.0",
-        "warning usage failed           kind=refused",
+        "warning delivery failed        kind=transient",
+        "warning delivery failed        kind=refused count=2 duration_s=1.0",
+        "warning delivery failed        kind=refused count=5 duration_s=65.0",
+        "info    delivery recovered     count=5 duration_s=65.0",
+        "warning delivery failed        kind=refused",
     ]
 
 

@@ -659,10 +659,10 @@ PER_STREAM = {
     "waiting_files": ("gauge", EVERY_STREAM),
     "waiting_bytes": ("gauge", EVERY_STREAM),
     "waiting_oldest_age_seconds": ("gauge", EVERY_STREAM),
-    "delivery_retries": ("counter", EVERY_STREAM),
+    "delivery_failures": ("counter", EVERY_STREAM),
     "quarantined": ("counter", EVERY_STREAM),
-    "sync_seconds": ("histogram", REPORT_STREAMS),
-    "upload_seconds": ("histogram", EVERY_STREAM),
+    "sync_duration_seconds": ("histogram", REPORT_STREAMS),
+    "delivery_duration_seconds": ("histogram", EVERY_STREAM),
 }
 
 
@@ -677,7 +677,7 @@ def test_metrics_can_be_read(client: Wire) -> None:
         family = found[f"lightfile6_{name}"]
         assert family.type == kind, name
         assert {sample.labels["stream"] for sample in family.samples} >= streams, name
-    assert found["lightfile6_request_seconds"].type == "histogram"
+    assert found["lightfile6_request_duration_seconds"].type == "histogram"
     assert client.ask(head("HEAD /metrics", user=None), head=True).status == 200
 
 
@@ -687,7 +687,11 @@ def test_metrics_count(gateway: LocalGateway, client: Wire) -> None:
 
     def counts() -> list[float]:
         values = [gateway.metric(name, stream="error") for name in names]
-        return [*values, gateway.metric("refused_total", status="400"), gateway.metric("request_seconds_count", route="/error")]
+        return [
+            *values,
+            gateway.metric("requests_rejected_total", status="400"),
+            gateway.metric("request_duration_seconds_count", route="/error"),
+        ]
 
     before = counts()
     assert client.ask(put("/error", b'{"counted":1}')).status == 204
@@ -954,7 +958,7 @@ def test_a_client_that_stops_sending_is_let_go(fast_lane: bool, tmp_path: Path) 
                 assert client.closed()
             assert gateway.left() == []
         assert gateway.kept("usage") == []
-        assert gateway.metric("refused_total", status="408") == 6
+        assert gateway.metric("requests_rejected_total", status="408") == 6
         assert gateway.stop() == 0
 
 
@@ -974,7 +978,7 @@ def test_a_client_that_goes_leaves_nothing(
 ) -> None:
     """Of a body whose client went away in the middle nothing is kept, and the gateway goes on."""
     before = gateway.left()
-    bodies = gateway.metric("request_seconds_count", route="/usage")
+    bodies = gateway.metric("request_duration_seconds_count", route="/usage")
     with gateway.wire() as client:
         client.send(start)
         client.send(sent)
@@ -985,7 +989,7 @@ def test_a_client_that_goes_leaves_nothing(
     until(lambda: not gateway.drafts(), "the draft to be removed")
     assert gateway.left() == before
     assert gained.lines() == []
-    assert gateway.metric("request_seconds_count", route="/usage") >= bodies
+    assert gateway.metric("request_duration_seconds_count", route="/usage") >= bodies
     assert gateway.get("/ready").json() == {"status": "ready", "degraded": []}
 
 
@@ -1124,7 +1128,7 @@ def test_ready_tells_what_is_degraded(tmp_path: Path) -> None:
         assert ready.status == 200
         (reason,) = ready.json()["degraded"]
         assert reason.startswith("specimen: ")
-        assert started.metric("delivery_retries_total", stream="specimen", kind="transient") >= 1
+        assert started.metric("delivery_failures_total", stream="specimen", kind="transient") >= 1
         gateway.objects.unlink()
         until(lambda: started.get("/ready").json() == {"status": "ready", "degraded": []}, "the trouble to end")
         delivered(started, b"held")
