@@ -92,7 +92,7 @@ class Bench:
         """Have both workers receive something, and return how many reports that took."""
         for number in range(100):
             assert await self.put(number) == 204
-            if self.spool.census.open["usage"].files == 2:
+            if self.spool.accounting.open["usage"].files == 2:
                 return number + 1
         raise AssertionError("one worker has received nothing")
 

@@ -51,7 +51,7 @@ class DiskRoom:
         look: Callable[[], FileSystem] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._census = spool.census
+        self._accounting = spool.accounting
         self._ballast = spool.ballast
         self._quota = quota
         self._reserve = reserve
@@ -80,7 +80,7 @@ class DiskRoom:
         The files are counted as made until the next look.
         """
         wanted = size + self.promised_bytes
-        if self._quota and self._census.used_bytes() + wanted > self._quota:
+        if self._quota and self._accounting.used_bytes() + wanted > self._quota:
             raise SpoolFull("the spool has reached its quota")
         if self._monotonic() - self._seen_at > ROOM_LOOK_S:
             self._look_at_the_door()
@@ -127,27 +127,25 @@ class DiskRoom:
             own_promise: what is promised to the same body; what is promised to others is kept for them.
         """
         promised = self.promised_bytes - own_promise
-        census = self._census
+        accounting = self._accounting
         # One at a time, so that of two that ask for the last room one gets it.
         with self._lock:
-            census.drafted.add(0, size)
-            census.written.mine[0] += size
+            accounting.charge(size)
             try:
-                if self._quota and census.used_bytes() + promised > self._quota:
+                if self._quota and accounting.used_bytes() + promised > self._quota:
                     raise SpoolFull("the spool has reached its quota")
                 self._check_disk(promised)
             except BaseException:
-                census.drafted.add(0, -size)
-                census.written.mine[0] -= size
+                accounting.take_back(size)
                 raise
 
     def landed(self, size: int) -> None:
         """What was charged is written, or could not be: from now on a look at the disk has seen it."""
         with self._lock:
-            self._census.written.mine[1] += size
+            self._accounting.landed(size)
 
     def _check_disk(self, promised: int) -> None:
-        written = self._census.written
+        written = self._accounting.written
         ahead = written.total(0) - self._landed_then
         now = self._monotonic()
         if now - self._charge_seen_at > ROOM_LOOK_S or ahead > ROOM_LOOK_BYTES:

@@ -152,7 +152,7 @@ class Batcher:
                 return
         # What is counted stands behind a commit that is not durable yet, which tells when it is; or someone took files
         # away, and a count that stays too high would have us look for ever.
-        await asyncio.to_thread(self._spool.census.recount_claimable, self._stream)
+        await asyncio.to_thread(self._spool.accounting.recount_claimable, self._stream)
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_PAUSE_S):
@@ -197,7 +197,7 @@ class Batcher:
         return True
 
     def _is_enough(self) -> bool:
-        claimable = self._spool.census.claimable[self._stream.name]
+        claimable = self._spool.accounting.claimable[self._stream.name]
         return claimable.bytes >= self._cut.max_bytes or 0 < self._cut.max_records <= claimable.records
 
     async def _batch_next(self) -> bool:

@@ -68,7 +68,7 @@ class _File:
     def __init__(self, spool: Spool, room: Room) -> None:
         self.path = spool.new_tmp()
         self.size = 0
-        # What of it is counted as used, in `census.drafted`: also what a failed write has not brought to the disk.
+        # What of it is counted as used, in the accounting: also what a failed write has not brought to the disk.
         self._charged = 0
         self._room = room
         self._begun = 0
@@ -96,7 +96,7 @@ class _File:
 
     def committed(self) -> None:
         """It is counted as what it has become."""
-        self._spool.census.drafted.add(0, -self._charged)
+        self._spool.accounting.unstaged(self._charged)
         self._charged = 0
 
     def discard(self) -> None:
@@ -299,7 +299,7 @@ class FileDraft:
                 self._spool.commit_file(stream, self._file.path, sidecar)
             finally:
                 self._room.landed(size)
-                self._spool.census.drafted.add(0, -size)
+                self._spool.accounting.unstaged(size)
         except OSError as error:
             raise refusal(error) from error
         self._file.committed()

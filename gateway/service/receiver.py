@@ -82,7 +82,7 @@ class Receiving:
             if stream.form.has_segments
         }
         spool.writers.update(self._journals)
-        metrics.watch(spool.census.of_each_stream, partial(_free, spool), spool.timestamps.ahead_s)
+        metrics.watch(spool.accounting.of_each_stream, partial(_free, spool), spool.timestamps.ahead_s)
         self._guard = Guard(
             spool,
             Bounds(

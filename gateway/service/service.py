@@ -219,7 +219,7 @@ class Service:
 
     def _recount(self) -> bool:
         try:
-            is_counted = self._spool.census.recount()
+            is_counted = self._spool.accounting.recount()
         except OSError:
             return False
         if is_counted:
@@ -353,7 +353,7 @@ class Service:
     # --- what others ask ------------------------------------------------------------------------------------------
 
     def _waiting_files(self) -> int:
-        return self._spool.census.waiting_files()
+        return self._spool.accounting.waiting_files()
 
 
 def _unlike_default(config: Config) -> dict[str, object]:

@@ -22,10 +22,11 @@ from gateway.telemetry.metrics import Waiting
 Counted = tuple[int, int, int]
 
 
-class Census:
+class Accounting:
     """Counts what is in the spool.
 
-    Each step of the spool counts what it changes; where a process died between a change and its count, all is counted anew.
+    Each step of the spool calls the method of its transition; where a process died between a change and its count, all is counted
+    anew. Nobody outside this package counts.
 
     Args:
         layout: where things are.
@@ -43,7 +44,7 @@ class Census:
         # Of streams that are not configured any more; nothing changes it while the gateway runs.
         self.left = Tally(board, "left")
         # Bytes under `tmp/` of bodies that are being received.
-        self.drafted = Tally(board, "drafted")
+        self.staged = Tally(board, "staged")
         # Of the bytes of such bodies, since the start: how many a process was about to write, and how many are written.
         self.written = board.integers("written", 2)
         # How many changes of what waits were begun, and how many are done and counted.
@@ -62,11 +63,76 @@ class Census:
             with self._changes_lock:
                 self._changes.mine[1] += 1
 
+    # --- transitions ------------------------------------------------------------------------------------------------
+
+    def opened(self, stream: Stream) -> None:
+        """A segment has a name, and nothing is in it."""
+        self.open[stream.name].add(1, 0)
+
+    def appended(self, stream: Stream, size: int) -> None:
+        """So many bytes of lines are synced in the open segment, or below 0 were lost from it."""
+        self.open[stream.name].add(0, size)
+
+    def abandoned(self, stream: Stream, size: int) -> None:
+        """The open segment, with so many synced bytes, is none any more."""
+        self.open[stream.name].add(-1, -size)
+
+    def waits(self, stream: Stream, size: int) -> None:
+        """A file of so many bytes waits for delivery."""
+        self.waiting[stream.name].add(1, size)
+
+    def waits_no_more(self, stream: Stream, size: int) -> None:
+        """A file that waited is removed, or set aside."""
+        self.waiting[stream.name].add(-1, -size)
+
+    def now_claimable(self, stream: Stream, path: Path, size: int) -> None:
+        """A claim may take this file from now on."""
+        self.claimable[stream.name].add(1, size, self.records_in(stream, path))
+
+    def claimed(self, stream: Stream, size: int, records: int) -> None:
+        """A file is in a batch, and no other claim finds it."""
+        self.claimable[stream.name].add(-1, -size, -records)
+
+    def charge(self, size: int) -> None:
+        """So many bytes of a body are about to be written under `tmp/`."""
+        self.staged.add(0, size)
+        self.written.mine[0] += size
+
+    def take_back(self, size: int) -> None:
+        """So many bytes that were charged are not written after all."""
+        self.staged.add(0, -size)
+        self.written.mine[0] -= size
+
+    def landed(self, size: int) -> None:
+        """So many bytes that were charged are written, or could not be."""
+        self.written.mine[1] += size
+
+    def unstaged(self, size: int) -> None:
+        """So many bytes of a body have left `tmp/`, for the spool or for good."""
+        self.staged.add(0, -size)
+
+    def is_left(self, files: int, size: int) -> None:
+        """So much waits of a stream that is not configured."""
+        self.left.add(files, size)
+
+    def begin_anew(self, stream: Stream) -> None:
+        """Recovery counts all of a stream that it finds."""
+        self.waiting[stream.name].reset()
+        self.claimable[stream.name].reset()
+
+    @staticmethod
+    def records_in(stream: Stream, path: Path) -> int:
+        """See `count_records`; a file that cannot be read is found out when it is aggregated."""
+        try:
+            return count_records(stream, path)
+        except OSError:
+            return 0
+
     # --- how much ---------------------------------------------------------------------------------------------------
 
     def used_bytes(self) -> int:
         """Bytes of received data in the spool."""
-        return self.drafted.bytes + self.left.bytes + sum(tally.bytes for tally in (*self.waiting.values(), *self.open.values()))
+        return self.staged.bytes + self.left.bytes + sum(tally.bytes for tally in (*self.waiting.values(), *self.open.values()))
 
     def waiting_files(self) -> int:
         """How many files wait to be delivered."""
@@ -114,7 +180,7 @@ class Census:
         begun, done = self._changes.columns[column]
         for stream in self._layout.streams:
             self.open[stream.name].forget(column)
-        self.drafted.forget(column)
+        self.staged.forget(column)
         self.written.columns[column][1] = self.written.columns[column][0]
         self._changes.columns[column][1] = begun
         return begun != done
@@ -153,7 +219,7 @@ class Census:
             files += 1
             size += _size_of(path)
             with contextlib.suppress(FileNotFoundError):
-                records += records_in(stream, path)
+                records += count_records(stream, path)
         return files, size, records
 
     def _count_all(self, stream: Stream) -> tuple[Counted, Counted]:
@@ -171,7 +237,7 @@ class Census:
         return (files, size, 0), claimable
 
 
-def records_in(stream: Stream, path: Path) -> int:
+def count_records(stream: Stream, path: Path) -> int:
     """How many records a segment or a whole report holds, by reading it; 0 where the stream has no bound of them."""
     if stream.cut is None or not stream.cut.max_records:
         return 0

@@ -348,7 +348,7 @@ class Journal:
         segment.synced = segment.written
         if self._limits.max_records:
             segment.records += sum(data.count(b"\n") for _, data, _ in entries)
-        self._spool.census.open[self._stream.name].add(0, _size_of(entries))
+        self._spool.accounting.appended(self._stream, _size_of(entries))
         self._sync_seconds.observe(self._monotonic() - begun)
         self._answer_soon(entries, None)
         self._failures.ended(stream=self._stream.name)
@@ -368,7 +368,7 @@ class Journal:
                 disk.remove(path)
                 raise OSError(errno.ESTALE, ELSEWHERE, str(path))
             self._segment = _Segment(path, descriptor, hour, received, self._monotonic())
-            self._spool.census.open[self._stream.name].add(1, 0)
+            self._spool.accounting.opened(self._stream)
             # Before the first acknowledgement: a synced file that no name leads to is lost after a power cut.
             disk.sync_directory(path.parent)
         return self._segment
@@ -397,12 +397,12 @@ class Journal:
         if segment is None:
             return
         directory = segment.path.parent
-        with self._spool.census.change():
+        with self._spool.accounting.change():
             cut = segment.path.with_name(segment.path.name.removesuffix(".open"))
             disk.place(segment.path, cut)
             self._segment = None
-            self._spool.census.open[self._stream.name].add(-1, -segment.synced)
-            self._spool.census.waiting[self._stream.name].add(1, segment.synced)
+            self._spool.accounting.abandoned(self._stream, segment.synced)
+            self._spool.accounting.waits(self._stream, segment.synced)
             self._spool.now_claimable(self._stream, cut, segment.synced)
         disk.close(segment.descriptor)
         with contextlib.suppress(OSError):
@@ -460,7 +460,7 @@ class Journal:
         disk.remove(segment.path)
         disk.sync_directory(segment.path.parent)
         self._segment = None
-        self._spool.census.open[self._stream.name].add(-1, 0)
+        self._spool.accounting.abandoned(self._stream, 0)
         disk.close(segment.descriptor)
 
     def _recover_adrift(self, segment: _Segment) -> None:
@@ -484,7 +484,7 @@ class Journal:
                 # Nothing is known of the sync that came before it was found.
                 self._copy_to_trusted(segment)
             return
-        census = self._spool.census
+        accounting = self._spool.accounting
         cut = self._spool.cut_name_of(self._stream, segment.path, segment.descriptor)
         draft = None
         if segment.synced and cut is None:
@@ -493,7 +493,7 @@ class Journal:
             disk.copy_open(segment.descriptor, draft, segment.synced)
             name = names.spool_name(self._spool.timestamps.next(), segment.received, self._spool.pid, names.CUT_SEGMENT)
             cut = segment.path.with_name(name)
-        with census.change():
+        with accounting.change():
             if draft is not None and cut is not None:
                 try:
                     disk.place(draft, cut)
@@ -501,9 +501,9 @@ class Journal:
                     disk.remove(draft)
                     raise
             self._segment = None
-            census.open[self._stream.name].add(-1, -segment.synced)
+            accounting.abandoned(self._stream, segment.synced)
             if cut is not None and cut.parent == segment.path.parent:
-                census.waiting[self._stream.name].add(1, segment.synced)
+                accounting.waits(self._stream, segment.synced)
                 self._spool.now_claimable(self._stream, cut, segment.synced)
         if draft is not None and cut is not None:
             disk.sync_directory(cut.parent)
@@ -535,7 +535,7 @@ class Journal:
         segment.written = segment.synced = kept
         if missing:
             self._spool.log.error("segment cut short", stream=self._stream.name, path=segment.path.name, bytes=missing)
-            self._spool.census.open[self._stream.name].add(0, -missing)
+            self._spool.accounting.appended(self._stream, -missing)
 
     def _copy_to_trusted(self, segment: _Segment) -> None:
         """After a failed sync no page of the old file is trusted: its synced prefix moves to a file of its own."""

@@ -24,7 +24,6 @@ from gateway.core import disk
 from gateway.core.streams import Stream
 from gateway.formats.json_lines import sound_prefix
 from gateway.spool import names
-from gateway.spool.accounting import records_in
 from gateway.spool.directories import Claimed
 from gateway.spool.left_streams import left_streams
 from gateway.spool.sidecar import is_lone, sidecar_of
@@ -58,13 +57,13 @@ def recover(spool: Spool) -> Found:
         recovery = _StreamRecovery(spool, stream, found)
         recovery.run()
         newest = max(newest, recovery.newest)
-    spool.census.left.reset()
+    spool.accounting.left.reset()
     for left in left_streams(spool):
-        spool.census.left.add(left.files, left.bytes)
+        spool.accounting.is_left(left.files, left.bytes)
     spool.numbers.read()
     spool.timestamps.start_above(newest)
     found.ahead_s = int(spool.timestamps.ahead_s())
-    found.waiting_files = spool.census.left.files + sum(tally.files for tally in spool.census.waiting.values())
+    found.waiting_files = spool.accounting.left.files + sum(tally.files for tally in spool.accounting.waiting.values())
     return found
 
 
@@ -107,8 +106,7 @@ class _StreamRecovery:
 
     def run(self) -> None:
         # What a recovery had counted that failed in the middle is found once more.
-        self._spool.census.waiting[self._stream.name].reset()
-        self._spool.census.claimable[self._stream.name].reset()
+        self._spool.accounting.begin_anew(self._stream)
         if self._stream.form.has_segments:
             self._claimed_batches()
             self._sealed_batches()
@@ -136,11 +134,10 @@ class _StreamRecovery:
             elif parsed.kind == names.SIDECAR and is_lone(path):
                 lone_sidecars.append(path)
         for path in segments:
-            with self._spool.census.change():
+            with self._spool.accounting.change():
                 if size := self._open_segment(path):
-                    self._spool.census.waiting[self._stream.name].add(1, size)
-                    cut = path.with_name(path.name.removesuffix(".open"))
-                    self._spool.census.claimable[self._stream.name].add(1, size, records_in(self._stream, cut))
+                    self._spool.accounting.waits(self._stream, size)
+                    self._spool.accounting.now_claimable(self._stream, path.with_name(path.name.removesuffix(".open")), size)
         # What was given a name and not synced yet is from now on as good as acknowledged. And of what is being delivered
         # the body goes first: before its sidecar is removed below, its own removal has to be durable.
         disk.sync_directory(self._directory)
@@ -175,9 +172,9 @@ class _StreamRecovery:
 
     def _count(self, path: Path) -> None:
         size = path.stat().st_size
-        self._spool.census.waiting[self._stream.name].add(1, size)
+        self._spool.accounting.waits(self._stream, size)
         if self._stream.cut is not None:
-            self._spool.census.claimable[self._stream.name].add(1, size, records_in(self._stream, path))
+            self._spool.accounting.now_claimable(self._stream, path, size)
 
     # --- segments -------------------------------------------------------------------------------------------------
 
@@ -240,12 +237,12 @@ class _StreamRecovery:
                 disk.sync_directory(claimed.directory)
                 self._found.batches_claimed += 1
                 for path in sources:
-                    self._spool.census.waiting[self._stream.name].add(1, path.stat().st_size)
+                    self._spool.accounting.waits(self._stream, path.stat().st_size)
 
     def _remove_sources(self, claimed: Claimed, sources: list[Path]) -> None:
         for path in sources:
             # Counted first, because the removal takes it off the count.
-            self._spool.census.waiting[self._stream.name].add(1, path.stat().st_size)
+            self._spool.accounting.waits(self._stream, path.stat().st_size)
         self._spool.remove_sources(claimed)
 
     def _sealed_batches(self) -> None:
@@ -262,7 +259,7 @@ class _StreamRecovery:
                 self._quarantine(path, "not the name of a sealed batch")
             else:
                 self._found.batches_sealed += 1
-                self._spool.census.waiting[self._stream.name].add(1, path.stat().st_size)
+                self._spool.accounting.waits(self._stream, path.stat().st_size)
 
     # --- files ----------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from gateway.core.errors import Unanswerable
 from gateway.core.shared_counters import Board
 from gateway.core.streams import KeyScheme, Stream
 from gateway.spool import directories, names
-from gateway.spool.accounting import Census, records_in
+from gateway.spool.accounting import Accounting
 from gateway.spool.ballast import Ballast
 from gateway.spool.directories import CLAIMABLE, Claimed, Layout, is_claimable, oldest
 from gateway.spool.in_doubt import Unsettled
@@ -71,7 +71,7 @@ class Spool(Layout):
         self.metrics = metrics
         self._pids = board.integers("pid", 1)
         self.pid = os.getpid()
-        self.census = Census(self, board)
+        self.accounting = Accounting(self, board)
         self.quarantine = Quarantine(self.quarantine_directory, timestamps, log, metrics)
         sealed_in = {stream: self.uploading(stream) for stream in streams}
         self.numbers = KeyNumbers(root, sealed_in, self.new_tmp, log, lambda: left_batches(self))
@@ -114,7 +114,7 @@ class Spool(Layout):
 
     def now_claimable(self, stream: Stream, path: Path, size: int) -> None:
         """Count a file that a claim may take from now on, and wake the batcher."""
-        self.census.claimable[stream.name].add(1, size, self._records_in(stream, path))
+        self.accounting.now_claimable(stream, path, size)
         self.committed(stream)
 
     def commit_file(self, stream: Stream, source: Path, sidecar: Sidecar) -> Path:
@@ -151,7 +151,7 @@ class Spool(Layout):
         """
         stays = False
         unsettled = self._unsettled[stream.name]
-        with self.census.change():
+        with self.accounting.change():
             unsettled.begin(order)
             try:
                 yield
@@ -183,7 +183,7 @@ class Spool(Layout):
             self._take_back(stream, target, placed.st_size)
             raise
         self._must_stand(target, placed)
-        self.census.waiting[stream.name].add(1, placed.st_size)
+        self.accounting.waits(stream, placed.st_size)
 
     def _must_stand(self, target: Path, placed: os.stat_result) -> None:
         """Nobody may be promised a file that somebody else has taken, or that is in another directory than all the others."""
@@ -208,7 +208,7 @@ class Spool(Layout):
             disk.remove(target)
         except OSError as error:
             # For all that is known it stays.
-            self.census.waiting[stream.name].add(1, size)
+            self.accounting.waits(stream, size)
             raise Unanswerable(f"{target} was neither synced nor removed: {error}") from error
         try:
             disk.sync_directory(target.parent)
@@ -225,14 +225,6 @@ class Spool(Layout):
     def on_commit(self, stream: Stream, listener: Callable[[], None]) -> None:
         """Have `listener` called, from any thread, after each commit that wants to be delivered at once."""
         self._listeners[stream.name] = listener
-
-    @staticmethod
-    def _records_in(stream: Stream, path: Path) -> int:
-        """See `records_in`; a file that cannot be read is found out when it is aggregated."""
-        try:
-            return records_in(stream, path)
-        except OSError:
-            return 0
 
     async def cut(self, stream: Stream) -> None:
         """Have the writer of the stream end its segment, so that it can be claimed."""
@@ -256,9 +248,9 @@ class Spool(Layout):
         claimed = Claimed(stream, batch, self.aggregation(stream) / str(batch))
         disk.make_directory(claimed.directory)
         for path, size, records in picked:
-            with self.census.change():
+            with self.accounting.change():
                 disk.place(path, claimed.directory / path.name)
-                self.census.claimable[stream.name].add(-1, -size, -records)
+                self.accounting.claimed(stream, size, records)
         self.settle(claimed)
         return claimed
 
@@ -315,7 +307,7 @@ class Spool(Layout):
             size = path.stat().st_size
             if picked and (hour != first_hour or size > room):
                 break
-            records = self._records_in(stream, path)
+            records = self.accounting.records_in(stream, path)
             if picked and records > records_left:
                 break
             first_hour = hour
@@ -333,9 +325,9 @@ class Spool(Layout):
         if (sealed := self.sealed_as(claimed.stream, claimed.batch)) is not None:
             raise FileExistsError(f"{claimed.batch} is sealed already, as {sealed.name}")
         size = archive.stat().st_size
-        with self.census.change():
+        with self.accounting.change():
             target = self._place_sealed(claimed.stream, archive, claimed.batch)
-            self.census.waiting[claimed.stream.name].add(1, size)
+            self.accounting.waits(claimed.stream, size)
         self.remove_sources(claimed, sources)
         return target
 
@@ -366,17 +358,17 @@ class Spool(Layout):
         the file under one of the two names. It is not delivered before the move is durable: see `deliverable`.
         """
         is_waiting = source.parent == self.directory(stream)
-        size, records = source.stat().st_size, self._records_in(stream, source) if is_waiting else 0
+        size, records = source.stat().st_size, self.accounting.records_in(stream, source) if is_waiting else 0
         # Before the move: a look at what can be delivered may find the file at once.
         self._moved[str(batch)] = source.parent
-        with self.census.change():
+        with self.accounting.change():
             try:
                 self._place_sealed(stream, source, batch, packed=False)
             except OSError:
                 del self._moved[str(batch)]
                 raise
             if is_waiting:
-                self.census.claimable[stream.name].add(-1, -size, -records)
+                self.accounting.claimed(stream, size, records)
         self._settle_move(stream, str(batch))
 
     def _settle_move(self, stream: Stream, batch: str) -> None:
@@ -457,7 +449,7 @@ class Spool(Layout):
         if number == 0:
             # From then on its name does not say any more which number it had, and an attempt may have used it.
             self._keep_number(next(stream for stream in self.streams if self.uploading(stream) == sealed.parent), sealed)
-        with self.census.change():
+        with self.accounting.change():
             disk.place(sealed, target)
             note = sealed.with_name(f"{sealed.name}.{names.UPLOAD_NOTE}")
             if note.exists():
@@ -484,9 +476,9 @@ class Spool(Layout):
 
     def _remove(self, stream: Stream, path: Path) -> None:
         size = path.stat().st_size
-        with self.census.change():
+        with self.accounting.change():
             disk.remove(path)
-            self.census.waiting[stream.name].add(-1, -size)
+            self.accounting.waits_no_more(stream, size)
 
     # --- what cannot be delivered, what a process left ---------------------------------------------------------------
 
@@ -496,15 +488,15 @@ class Spool(Layout):
         # An attempt may have used it.
         self._keep_number(stream, path)
         sidecar = sidecar_of(path)
-        with self.census.change():
+        with self.accounting.change():
             self.quarantine.take(stream.name, path, reason)
-            self.census.waiting[stream.name].add(-1, -size)
+            self.accounting.waits_no_more(stream, size)
         if sidecar != path and sidecar.exists():
             # A crash before this leaves a lone sidecar, of a body that a person can still name by its file.
             self.quarantine.take(stream.name, sidecar, f"belongs to {path.name}")
 
     def forget_process(self, column: int) -> bool:
-        """See `Census.forget_process`; none of its names is unsettled any more, either."""
+        """See `Accounting.forget_process`; none of its names is unsettled any more, either."""
         for unsettled in self._unsettled.values():
             unsettled.forget(column)
-        return self.census.forget_process(column)
+        return self.accounting.forget_process(column)

@@ -148,7 +148,7 @@ class Workers:
             try:
                 # A directory that cannot be read now is read later.
                 with contextlib.suppress(OSError):
-                    is_counted = await asyncio.to_thread(self._spool.census.recount)
+                    is_counted = await asyncio.to_thread(self._spool.accounting.recount)
             finally:
                 if not is_counted:
                     self._is_miscounted.set()

@@ -59,9 +59,9 @@ def test_the_quota_ends_a_body_within_one_piece(bench: Bench) -> None:
     disk.write(999)
     with pytest.raises(SpoolFull, match="quota"):
         disk.write(2)
-    assert bench.spool.census.used_bytes() == 999
+    assert bench.spool.accounting.used_bytes() == 999
     disk.write(1)
-    assert bench.spool.census.used_bytes() == 1000
+    assert bench.spool.accounting.used_bytes() == 1000
 
 
 def test_the_reserve_is_never_written_into(bench: Bench) -> None:
@@ -120,7 +120,7 @@ def test_bodies_never_pass_a_bound_together(bench: Bench) -> None:
     with ThreadPoolExecutor(4) as bodies:
         written = sum(bodies.map(body, range(4)))
     assert written == 1000 * 100
-    assert bench.spool.census.used_bytes() == written
+    assert bench.spool.accounting.used_bytes() == written
 
 
 def test_what_a_body_writes_is_seen_at_the_door(bench: Bench) -> None:
@@ -163,8 +163,8 @@ def test_a_disk_that_cannot_be_asked_is_no_room(bench: Bench) -> None:
         room.check(1)
     with pytest.raises(SpoolBroken):
         room.charge(10, 0)
-    assert bench.spool.census.used_bytes() == 0
-    assert list(bench.spool.census.written.mine) == [0, 0]
+    assert bench.spool.accounting.used_bytes() == 0
+    assert list(bench.spool.accounting.written.mine) == [0, 0]
 
 
 def test_a_read_only_disk_ends_a_body(bench: Bench) -> None:

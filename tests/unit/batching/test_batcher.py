@@ -309,7 +309,7 @@ async def test_what_does_not_fit_once_more_is_sealed_as_it_is(start: Open, bench
     """A disk that is full to the last byte lets every file go, each as an object of its own; nothing is counted twice."""
     for number in range(3):
         bench.report(b"%d" % number * 10_000)
-    before = bench.spool.census.waiting[USAGE.name].files, bench.spool.census.waiting[USAGE.name].bytes
+    before = bench.spool.accounting.waiting[USAGE.name].files, bench.spool.accounting.waiting[USAGE.name].bytes
     monkeypatch.setattr(disk, "file_system", lambda _: disk.FileSystem(0))
     line = start()
     await line.everything()
@@ -317,8 +317,8 @@ async def test_what_does_not_fit_once_more_is_sealed_as_it_is(start: Open, bench
     numbers = [names.parse_sealed(name) for name in disk.names(bench.spool.uploading(USAGE)) if not names.is_packed(name)]
     assert sorted(parsed[1] for parsed in numbers if parsed) == [1, 2, 3]
     assert list(bench.spool.aggregation(USAGE).iterdir()) == []
-    assert (bench.spool.census.waiting[USAGE.name].files, bench.spool.census.waiting[USAGE.name].bytes) == before
-    assert bench.spool.census.claimable[USAGE.name].files == 0
+    assert (bench.spool.accounting.waiting[USAGE.name].files, bench.spool.accounting.waiting[USAGE.name].bytes) == before
+    assert bench.spool.accounting.claimable[USAGE.name].files == 0
 
 
 async def test_a_round_that_finds_no_room_is_gone_once_more(start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -543,7 +543,7 @@ async def test_enough_records_make_a_batch(bench: Bench, start: Open) -> None:
     assert not line.sealed
     bench.reports([b"%d" % number for number in range(6)], line.stream)
     await soon(line.was_sealed)
-    assert bench.spool.census.claimable["usage"].records == 6
+    assert bench.spool.accounting.claimable["usage"].records == 6
 
 
 async def test_a_batch_has_no_more_records_than_its_bound(bench: Bench, start: Open) -> None:
@@ -551,12 +551,12 @@ async def test_a_batch_has_no_more_records_than_its_bound(bench: Bench, start: O
     line = start(max_records=10)
     for count in (4, 5, 3, 25, 1):
         bench.reports([b"%d" % number for number in range(count)], line.stream)
-    assert bench.spool.census.claimable["usage"].records == 38
+    assert bench.spool.accounting.claimable["usage"].records == 38
     await line.batcher.batch_everything()
     summaries = [line.summaries.get(batch) for batch in sorted(line.sealed)]
     assert sorted(summary.lines for summary in summaries if summary) == [1, 3, 9, 25]
-    assert bench.spool.census.claimable["usage"].records == 0
-    assert bench.spool.census.claimable["usage"].files == 0
+    assert bench.spool.accounting.claimable["usage"].records == 0
+    assert bench.spool.accounting.claimable["usage"].files == 0
 
 
 def test_records_are_counted_anew(tmp_path: Path) -> None:
@@ -565,8 +565,8 @@ def test_records_are_counted_anew(tmp_path: Path) -> None:
     with open_bench(tmp_path, streams=(bounded,)) as bench:
         bench.reports([b"1", b"2", b"3"], bounded)
     with open_bench(tmp_path, streams=(bounded,)) as bench:
-        claimable = bench.spool.census.claimable["usage"]
+        claimable = bench.spool.accounting.claimable["usage"]
         assert (claimable.files, claimable.records) == (1, 3)
         claimable.add(0, 0, 5)
-        assert bench.spool.census.recount()
+        assert bench.spool.accounting.recount()
         assert claimable.records == 3

@@ -696,7 +696,7 @@ async def test_what_cannot_be_read_is_quarantined(start: Start, bench: Bench) ->
         f"quarantine/{name}"
         for name in (f"usage.{torn.name}", f"specimen.{lone.name}", f"specimen.{short.name}", f"specimen.{short.stem}.meta")
     )
-    assert [tally.files for tally in bench.spool.census.waiting.values()] == [0, 0, 0]
+    assert [tally.files for tally in bench.spool.accounting.waiting.values()] == [0, 0, 0]
     assert bench.metric("quarantined_total", stream="usage") == 1
 
 

@@ -103,7 +103,7 @@ def test_a_large_body_becomes_a_file(encoding: str, bench: Bench) -> None:
     assert name.endswith(f".{PID}.us%2Fer.json")
     assert waiting(bench) == [LARGE + b"\n"]
     assert tmp_files(bench) == []
-    assert bench.spool.census.used_bytes() == len(LARGE) + 1
+    assert bench.spool.accounting.used_bytes() == len(LARGE) + 1
     # There is nothing left to discard, and what was committed stays.
     draft.discard()
     assert waiting(bench) == [LARGE + b"\n"]
@@ -134,7 +134,7 @@ def test_each_line_gets_its_envelope(chunk: int, bench: Bench, monkeypatch: pyte
     lines = [json.loads(line) for line in stored.splitlines()]
     assert lines == [{"user": 'a"b\n名', "received_at": lines[0]["received_at"], "report": {"n": number}} for number in range(50)]
     assert tmp_files(bench) == []
-    assert bench.spool.census.used_bytes() == len(stored)
+    assert bench.spool.accounting.used_bytes() == len(stored)
 
 
 def test_envelopes_count_towards_the_limit(bench: Bench) -> None:
@@ -213,7 +213,7 @@ def test_a_file_is_kept_with_its_sidecar(encoding: str, size: int, bench: Bench)
     assert (sidecar.type, sidecar.user, sidecar.uri, sidecar.id) == ("image/png", "u", "a.b", "1" * 32)
     assert names.parse_spool_name(path.name) == names.SpoolName(START_NS + 1, PID, "a%2Eb", "body", sidecar.received)
     assert tmp_files(bench) == []
-    assert bench.spool.census.used_bytes() == len(body)
+    assert bench.spool.accounting.used_bytes() == len(body)
 
 
 def test_the_claimed_type_counts(bench: Bench) -> None:
@@ -252,7 +252,7 @@ def test_room_is_asked_for_by_what_is_written(bound: str, kept: str, encoding: s
     (name,) = tmp_files(bench)
     assert MIB < (bench.spool.tmp / name).stat().st_size <= 2 * MIB
     draft.discard()
-    assert bench.spool.census.used_bytes() == 0
+    assert bench.spool.accounting.used_bytes() == 0
 
 
 def encoded(data: bytes, encoding: str) -> bytes:
@@ -278,7 +278,7 @@ def test_envelopes_ask_for_room_as_they_are_written(bench: Bench) -> None:
     with pytest.raises(SpoolFull):
         draft.finish([body], USAGE, "u", envelope=True)
     draft.discard()
-    assert (waiting(bench), tmp_files(bench), bench.spool.census.used_bytes()) == ([], [], 0)
+    assert (waiting(bench), tmp_files(bench), bench.spool.accounting.used_bytes()) == ([], [], 0)
 
 
 def test_long_envelopes_of_tiny_lines_take_little_memory(bench: Bench) -> None:
@@ -295,7 +295,7 @@ def test_long_envelopes_of_tiny_lines_take_little_memory(bench: Bench) -> None:
         patch.setattr(disk, "write_all", measured)
         assert report_draft(bench, many=True, memory=0).finish([b"1\n" * 1500], USAGE, "u" * 32_000, envelope=True) == 1500
     assert largest <= 2 * staging.ENVELOPED_CHUNK_BYTES
-    assert bench.spool.census.used_bytes() > 1500 * 32_000
+    assert bench.spool.accounting.used_bytes() > 1500 * 32_000
 
 
 def test_a_sidecar_asks_for_room(bench: Bench) -> None:
@@ -304,7 +304,7 @@ def test_a_sidecar_asks_for_room(bench: Bench) -> None:
     with pytest.raises(SpoolFull):
         draft.finish([], SPECIMEN, identity="1" * 32, user="u", uri="x" * 4000, claimed_type="")
     draft.discard()
-    assert (waiting(bench, "specimen"), bench.spool.census.used_bytes()) == ([], 0)
+    assert (waiting(bench, "specimen"), bench.spool.accounting.used_bytes()) == ([], 0)
 
 
 def test_a_failed_write_gives_back_what_it_charged(bench: Bench) -> None:
@@ -315,8 +315,8 @@ def test_a_failed_write_gives_back_what_it_charged(bench: Bench) -> None:
         with pytest.raises(SpoolBroken):
             draft.feed([b"x" * 100])
     draft.discard()
-    assert bench.spool.census.used_bytes() == 0
-    begun, landed = bench.spool.census.written.mine
+    assert bench.spool.accounting.used_bytes() == 0
+    begun, landed = bench.spool.accounting.written.mine
     assert begun == landed == 100
 
 
@@ -343,11 +343,11 @@ def test_a_draft_is_counted_until_it_is_gone(bench: Bench) -> None:
     """What is on disk of a body counts as used while it comes, and no more when it is discarded, twice too."""
     draft = file_draft(bench)
     draft.feed([b"x" * 500])
-    assert bench.spool.census.used_bytes() == 500
+    assert bench.spool.accounting.used_bytes() == 500
     assert len(tmp_files(bench)) == 1
     draft.discard()
     draft.discard()
-    assert bench.spool.census.used_bytes() == 0
+    assert bench.spool.accounting.used_bytes() == 0
     assert tmp_files(bench) == []
 
 
@@ -381,7 +381,7 @@ def test_a_disk_that_fails_keeps_nothing(
     draft.discard()
     assert tmp_files(bench) == []
     assert (waiting(bench), waiting(bench, "specimen")) == ([], [])
-    assert bench.spool.census.used_bytes() == 0
+    assert bench.spool.accounting.used_bytes() == 0
 
 
 @pytest.mark.parametrize("sent", [ZIPPED[:-3], b"no gzip at all", ZIPPED + b"more"], ids=["short", "none", "more"])

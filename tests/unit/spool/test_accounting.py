@@ -21,18 +21,18 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def test_the_oldest_instant_is_that_of_the_oldest_thing(bench: Bench) -> None:
     """The age of what waits is that of the oldest file, and of a batch that of its hour."""
-    assert bench.spool.census.oldest_instant(USAGE) is None
+    assert bench.spool.accounting.oldest_instant(USAGE) is None
     bench.clock.now_ns += 5
     bench.report(b"1")
     # After the clock was set back.
     bench.clock.now_ns -= 3
     bench.report(b"2")
-    assert bench.spool.census.oldest_instant(USAGE) == START_NS + 2
+    assert bench.spool.accounting.oldest_instant(USAGE) == START_NS + 2
     claimed = claim(bench)
-    assert bench.spool.census.oldest_instant(USAGE) == names.instant_of(HOUR)
+    assert bench.spool.accounting.oldest_instant(USAGE) == names.instant_of(HOUR)
     seal_claimed(bench, claimed)
-    assert bench.spool.census.oldest_instant(USAGE) == names.instant_of(HOUR)
-    assert bench.spool.census.oldest_instant(SPECIMEN) is None
+    assert bench.spool.accounting.oldest_instant(USAGE) == names.instant_of(HOUR)
+    assert bench.spool.accounting.oldest_instant(SPECIMEN) is None
 
 
 def test_what_waits_is_counted_through_all_states(bench: Bench, tmp_path: Path) -> None:
@@ -43,10 +43,10 @@ def test_what_waits_is_counted_through_all_states(bench: Bench, tmp_path: Path) 
 
     bench.report(b"123")
     bench.file(b"abc")
-    assert bench.spool.census.used_bytes() == on_disk() == 7
+    assert bench.spool.accounting.used_bytes() == on_disk() == 7
     claimed = claim(bench)
-    assert bench.spool.census.used_bytes() == on_disk()
+    assert bench.spool.accounting.used_bytes() == on_disk()
     seal_claimed(bench, claimed)
-    assert bench.spool.census.used_bytes() == on_disk()
+    assert bench.spool.accounting.used_bytes() == on_disk()
     batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
-    assert [(tally.files, tally.bytes) for tally in bench.spool.census.waiting.values()] == [(0, 0)] * 3
+    assert [(tally.files, tally.bytes) for tally in bench.spool.accounting.waiting.values()] == [(0, 0)] * 3

@@ -217,8 +217,8 @@ def test_a_start_on_a_disk_that_grants_nothing(tmp_path: Path) -> None:
             recover(bench.spool)
         bench.spool.ballast.take(lambda: recover(bench.spool))
         assert not path_of(bench).exists()
-        assert bench.spool.census.waiting[USAGE.name].files == bench.spool.census.claimable[USAGE.name].files == 4
-        assert bench.spool.census.waiting[SPECIMEN.name].files == 1
+        assert bench.spool.accounting.waiting[USAGE.name].files == bench.spool.accounting.claimable[USAGE.name].files == 4
+        assert bench.spool.accounting.waiting[SPECIMEN.name].files == 1
 
 
 def test_all_that_waits_leaves(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

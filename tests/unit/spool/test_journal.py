@@ -268,19 +268,19 @@ async def test_lines_of_one_append_stay_together(start: Start, bench: Bench) -> 
     sent = [desk.send(b"1\n2\n3"), desk.send(b"4")]
     assert await all_of(sent) == [None, None]
     assert desk.lines() == [b"1", b"2", b"3", b"4"]
-    assert bench.spool.census.open[USAGE.name].bytes == 8
+    assert bench.spool.accounting.open[USAGE.name].bytes == 8
 
 
 async def test_what_was_written_is_counted(start: Start, bench: Bench) -> None:
     """The counts and the time of a sync follow each round."""
     desk = start()
     await desk.commit(b"1", b"22")
-    tally = bench.spool.census.open[USAGE.name]
+    tally = bench.spool.accounting.open[USAGE.name]
     assert (tally.files, tally.bytes) == (1, 5)
-    assert bench.spool.census.claimable[USAGE.name].files == 0
+    assert bench.spool.accounting.claimable[USAGE.name].files == 0
     assert bench.metric("sync_duration_seconds_count", stream="usage") == 2
     await desk.journal.cut()
-    assert (bench.spool.census.claimable[USAGE.name].files, bench.spool.census.claimable[USAGE.name].bytes) == (1, 5)
+    assert (bench.spool.accounting.claimable[USAGE.name].files, bench.spool.accounting.claimable[USAGE.name].bytes) == (1, 5)
 
 
 # --- cutting -----------------------------------------------------------------------------------------------------
@@ -574,8 +574,8 @@ async def test_lines_of_a_segment_that_was_removed_are_rescued(start: Start) -> 
         await desk.commit(b"failed")
     await desk.commit(b"later")
     assert sorted(desk.lines()) == [b"later", b"one", b"two"]
-    assert desk.bench.spool.census.claimable["usage"].files == 1
-    assert desk.bench.spool.census.open["usage"].bytes == len(b"later\n")
+    assert desk.bench.spool.accounting.claimable["usage"].files == 1
+    assert desk.bench.spool.accounting.open["usage"].bytes == len(b"later\n")
     (told,) = desk.bench.told("segment rescued")
     assert told["bytes"] == len(b"one\ntwo\n")
 
@@ -587,7 +587,7 @@ async def test_a_removed_segment_is_rescued_when_it_is_cut(start: Start) -> None
     desk.open_segment().unlink()
     await desk.journal.cut()
     assert desk.lines() == [b"one"]
-    assert desk.bench.spool.census.open["usage"].bytes == 0
+    assert desk.bench.spool.accounting.open["usage"].bytes == 0
     assert len(desk.bench.told("segment rescued")) == 1
     assert desk.bench.told("segment not cut") == []
 
@@ -704,8 +704,8 @@ async def test_a_shortened_segment_is_cut_as_it_is(start: Start) -> None:
         file.truncate(6)
     await desk.journal.cut()
     assert desk.lines() == [b"one"]
-    assert desk.bench.spool.census.waiting["usage"].bytes == len(b"one\n")
-    assert desk.bench.spool.census.open["usage"].bytes == 0
+    assert desk.bench.spool.accounting.waiting["usage"].bytes == len(b"one\n")
+    assert desk.bench.spool.accounting.open["usage"].bytes == 0
     assert len(desk.bench.told("segment cut short")) == 1
 
 
@@ -716,7 +716,7 @@ async def test_a_segment_of_which_nothing_is_left_is_dropped(start: Start) -> No
     desk.open_segment().write_bytes(b"")
     await desk.journal.cut()
     assert desk.files() == {}
-    assert desk.bench.spool.census.waiting["usage"].files == 0
+    assert desk.bench.spool.accounting.waiting["usage"].files == 0
 
 
 async def test_no_segment_is_begun_in_another_directory(start: Start) -> None:
@@ -788,7 +788,7 @@ async def test_a_failed_sync_of_the_first_line_leaves_no_segment(start: Start, m
         with pytest.raises(SpoolBroken):
             await desk.commit(b"failed")
     assert desk.files() == {}
-    assert desk.bench.spool.census.open[USAGE.name].files == 0
+    assert desk.bench.spool.accounting.open[USAGE.name].files == 0
     await desk.commit(b"later")
     assert desk.lines() == [b"later"]
 
@@ -804,7 +804,7 @@ async def test_a_segment_that_cannot_be_begun_is_no_segment(start: Start, monkey
     assert desk.files() == {}
     await desk.commit(b"later")
     assert desk.lines() == [b"later"]
-    assert desk.bench.spool.census.open[USAGE.name].files == 1
+    assert desk.bench.spool.accounting.open[USAGE.name].files == 1
 
 
 @pytest.mark.parametrize("step", ["copy_part", "replace", "reopen", "sync_directory"])
@@ -830,7 +830,7 @@ async def test_a_stream_that_cannot_be_restored_refuses_and_recovers(
         await until(lambda: desk.journal.current_fault() is None)
     await desk.commit(b"later")
     assert desk.lines() == [b"kept", b"later"]
-    assert desk.bench.spool.census.open[USAGE.name].files == 1
+    assert desk.bench.spool.accounting.open[USAGE.name].files == 1
     await desk.journal.cut()
     events = [line["event"] for line in desk.bench.told() if line["event"].startswith("spool ")]
     assert events == ["spool failed", "spool recovered"]

@@ -64,15 +64,15 @@ def test_recovery_leaves_it_alone_and_counts_it(root: Path, tmp_path: Path) -> N
         found = recover(later.spool)
         assert found.quarantined == 0
         assert found.waiting_files == 4
-        assert later.spool.census.waiting_files() == 4
-        assert later.spool.census.used_bytes() > len(b"a specimen")
-        waiting = {each.stream: each.files for each in later.spool.census.of_each_stream()}
+        assert later.spool.accounting.waiting_files() == 4
+        assert later.spool.accounting.used_bytes() > len(b"a specimen")
+        waiting = {each.stream: each.files for each in later.spool.accounting.of_each_stream()}
         assert waiting == {"error": 0, "specimen": 1, "usage": 3}
     assert tree(root / "usage") == before
     with open_bench(tmp_path, recovered=False) as back:
         assert recover(back.spool).quarantined == 0
-        assert back.spool.census.waiting["usage"].files == 3
-        assert back.spool.census.left.files == 0
+        assert back.spool.accounting.waiting["usage"].files == 3
+        assert back.spool.accounting.left.files == 0
 
 
 def test_a_number_that_is_left_is_not_given_again(root: Path, tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_what_waits_is_counted(tmp_path: Path, state: str) -> None:
                 for name, data in tree(bench.spool.root).items()
                 if name.startswith(f"{stream.name}/") and data is not None and not name.endswith((".meta", ".upload"))
             ]
-            tally = bench.spool.census.waiting[stream.name]
+            tally = bench.spool.accounting.waiting[stream.name]
             assert (tally.files, tally.bytes) == (len(waiting), sum(map(len, waiting)))
 
 
@@ -338,7 +338,7 @@ def test_what_is_no_file_holds_up_nothing(tmp_path: Path, place: str, kind: str,
             put_strange(root / STRANGE[place], kind)
         batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
         for stream in bench.spool.streams:
-            assert bench.spool.census.waiting[stream.name].files == 0
+            assert bench.spool.accounting.waiting[stream.name].files == 0
     assert sorted(stored_lines(tmp_path / "objects")) == [b'{"n":1}', b'{"n":2}']
     assert stored_files(tmp_path / "objects") == [b"abc"]
 

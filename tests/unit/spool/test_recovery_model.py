@@ -215,7 +215,9 @@ class GatewayModel(RuleBasedStateMachine):
                 return
             self._bury(always=True)
             self.process.stop()
-            assert [(tally.files, tally.bytes) for tally in self.process.spool.census.waiting.values()] == [(0, 0)] * len(STREAMS)
+            assert [(tally.files, tally.bytes) for tally in self.process.spool.accounting.waiting.values()] == [(0, 0)] * len(
+                STREAMS
+            )
             assert self.process.end(Loss.NOTHING) == []
             assert self.ledger.wrongs(everything(self.root, STREAMS, self.store)) == []
             assert self.store.wrongs == []

@@ -125,7 +125,7 @@ def test_a_commit_never_replaces(bench: Bench) -> None:
         bench.spool.commit_file(SPECIMEN, drafts[1], sidecar)
     committed = {name: data for name, data in tree(bench.spool.root).items() if name.endswith((".json", ".body"))}
     assert list(committed.values()) == [b"0\n", b"0\n"]
-    assert bench.spool.census.waiting[USAGE.name].files == 1
+    assert bench.spool.accounting.waiting[USAGE.name].files == 1
 
 
 def test_a_commit_that_is_not_durable_is_taken_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_a_commit_that_is_not_durable_is_taken_back(bench: Bench, monkeypatch: p
     monkeypatch.setattr(disk, "sync_directory", sync)
     assert bench.spool.claim(USAGE, MANY, HOST) is None
     assert bench.spool.deliverable(SPECIMEN, set()) == []
-    assert bench.spool.census.used_bytes() == 0
+    assert bench.spool.accounting.used_bytes() == 0
 
 
 def test_a_commit_that_cannot_be_taken_back_is_not_answered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_a_commit_that_cannot_be_taken_back_is_not_answered(bench: Bench, monkey
         patch.setattr(disk, "remove", failing)
         with pytest.raises(Unanswerable, match="neither synced nor removed"):
             bench.report(b"1")
-    assert bench.spool.census.claimable[USAGE.name].files == 1
+    assert bench.spool.accounting.claimable[USAGE.name].files == 1
 
 
 def test_a_commit_that_may_come_back_is_not_answered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,9 +178,9 @@ def test_a_commit_that_may_come_back_is_not_answered(bench: Bench, monkeypatch: 
         bench.file(b"abc")
     with pytest.raises(Unanswerable, match="may come back"):
         bench.report(b"1")
-    assert (bench.spool.census.waiting_files(), bench.spool.census.claimable[USAGE.name].files) == (0, 0)
+    assert (bench.spool.accounting.waiting_files(), bench.spool.accounting.claimable[USAGE.name].files) == (0, 0)
     assert [path.suffix for path in bench.spool.directory(SPECIMEN).iterdir()] == [".meta"]
-    assert bench.spool.census.oldest_instant(SPECIMEN) is None
+    assert bench.spool.accounting.oldest_instant(SPECIMEN) is None
 
 
 def test_a_commit_is_not_claimed_before_it_is_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_a_commit_that_begins_during_a_look_is_not_claimed(bench: Bench, monkeyp
     assert bench.spool.claim(USAGE, MANY, HOST) is None
     go.set()
     committing.join(WAIT_S)
-    assert (bench.spool.census.waiting[USAGE.name].files, bench.spool.census.claimable[USAGE.name].files) == (0, 0)
+    assert (bench.spool.accounting.waiting[USAGE.name].files, bench.spool.accounting.claimable[USAGE.name].files) == (0, 0)
 
 
 def test_whoever_waits_is_told_of_a_commit(bench: Bench) -> None:
@@ -311,7 +311,7 @@ def test_a_claim_is_durable_before_it_is_read(bench: Bench, monkeypatch: pytest.
 
 def test_what_can_be_claimed_is_counted(bench: Bench) -> None:
     """The count of what a claim would find follows commits and claims."""
-    claimable = bench.spool.census.claimable[USAGE.name]
+    claimable = bench.spool.accounting.claimable[USAGE.name]
     bench.report(b"12")
     bench.report(b"345")
     assert (claimable.files, claimable.bytes) == (2, 7)
@@ -481,7 +481,7 @@ def test_nobody_is_promised_what_stands_elsewhere(bench: Bench, kind: str, monke
     monkeypatch.setattr(disk, "place", place_and_move)
     with pytest.raises(Unanswerable, match="is not the directory it was started on"):
         bench.report(b"1") if kind == "report" else bench.file(b"1")
-    assert bench.spool.census.waiting[stream.name].files == 0
+    assert bench.spool.accounting.waiting[stream.name].files == 0
 
 
 def test_nobody_is_promised_what_somebody_has_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -566,7 +566,7 @@ def test_a_file_is_quarantined_with_its_sidecar(bench: Bench, uri: str) -> None:
     bench.spool.set_aside(SPECIMEN, body, "a test")
     assert sorted(data or b"" for data in tree(bench.spool.root).values()) == sorted([b"abc", sidecar])
     assert all(name.startswith("quarantine/specimen.") for name in tree(bench.spool.root))
-    assert bench.spool.census.waiting[SPECIMEN.name].files == 0
+    assert bench.spool.accounting.waiting[SPECIMEN.name].files == 0
     assert bench.metric("quarantined_total", stream="specimen") == 2
     assert bench.told("quarantined")[0]["reason"] == "a test"
 
@@ -639,7 +639,7 @@ def test_a_failure_at_any_call_keeps_the_counts_true(in_memory: Path) -> None:
                     except (OSError, Transient):
                         continue
             failed = bool(crashing.failed)
-            counts = [(tally.files, tally.bytes) for tally in bench.spool.census.waiting.values()]
+            counts = [(tally.files, tally.bytes) for tally in bench.spool.accounting.waiting.values()]
             if counts != [(0, 0)] * 3:
                 wrong[f"{crashing.failed} {number}"] = counts
         assert stored_lines(folder / "objects") == LINES, f"after a failure of {crashing.failed} at call {number}"

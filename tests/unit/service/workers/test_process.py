@@ -26,9 +26,9 @@ async def test_a_cut_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.
         await bench.spool.cut(USAGE)
         # Half of it: the timers of the loop count from a clock that may be some milliseconds behind.
         assert time.monotonic() - begun >= 0.25
-        assert bench.spool.census.claimable["usage"].files == 1
+        assert bench.spool.accounting.claimable["usage"].files == 1
         os.kill(bench.pid(1), signal.SIGCONT)
-        await until(lambda: bench.spool.census.claimable["usage"].files == 2)
+        await until(lambda: bench.spool.accounting.claimable["usage"].files == 2)
 
 
 @on_uvloop
@@ -54,4 +54,4 @@ async def test_a_cut_of_one_whose_channel_has_ended(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         await bench.spool.cut(USAGE)
         await until(lambda: len(bench.told("worker started")) == 3)
-        assert bench.spool.census.claimable["usage"].files == 2
+        assert bench.spool.accounting.claimable["usage"].files == 2

@@ -139,22 +139,22 @@ def test_counts_are_right_after_a_death(tmp_path: Path) -> None:
         planted(bench)
         recover_process(bench.spool, DEAD)
         # A death between a change and its count.
-        bench.spool.census.waiting["usage"].add(-3, 1000)
-        assert bench.spool.census.recount()
-        usage, claimable = bench.spool.census.waiting["usage"], bench.spool.census.claimable["usage"]
+        bench.spool.accounting.waiting["usage"].add(-3, 1000)
+        assert bench.spool.accounting.recount()
+        usage, claimable = bench.spool.accounting.waiting["usage"], bench.spool.accounting.claimable["usage"]
         segments = len(b'1\n{"a": 2}\n') + len(b"3\n") + len(b"4\n")
         assert (usage.files, usage.bytes) == (4, segments + len(ARCHIVE))
         assert (claimable.files, claimable.bytes) == (3, segments)
-        specimens = bench.spool.census.waiting["specimen"]
+        specimens = bench.spool.accounting.waiting["specimen"]
         assert (specimens.files, specimens.bytes) == (2, len(b"abc") + len(b"lone"))
 
 
 def test_nothing_is_counted_anew_while_something_changes(tmp_path: Path) -> None:
     """While a change is under way, or was done meanwhile, the counts stay as they are and it is to be tried again."""
     with open_bench(tmp_path) as bench, pytest.MonkeyPatch.context() as patch:
-        with bench.spool.census.change():
-            assert not bench.spool.census.recount()
-        counted = bench.spool.census._count_all
+        with bench.spool.accounting.change():
+            assert not bench.spool.accounting.recount()
+        counted = bench.spool.accounting._count_all
 
         def count_and_commit(stream: Stream) -> tuple[Counted, Counted]:
             found = counted(stream)
@@ -162,12 +162,12 @@ def test_nothing_is_counted_anew_while_something_changes(tmp_path: Path) -> None
                 bench.report(b"1")
             return found
 
-        patch.setattr(bench.spool.census, "_count_all", count_and_commit)
-        assert not bench.spool.census.recount()
-        assert bench.spool.census.waiting["usage"].files == 1
+        patch.setattr(bench.spool.accounting, "_count_all", count_and_commit)
+        assert not bench.spool.accounting.recount()
+        assert bench.spool.accounting.waiting["usage"].files == 1
         patch.undo()
-        assert bench.spool.census.recount()
-        assert bench.spool.census.waiting["usage"].files == 1
+        assert bench.spool.accounting.recount()
+        assert bench.spool.accounting.waiting["usage"].files == 1
 
 
 @pytest.mark.parametrize("moment", ["claim", "renumber"])
@@ -176,7 +176,7 @@ def test_what_is_moved_meanwhile_is_not_counted_twice(tmp_path: Path, moment: st
     with open_bench(tmp_path) as bench, pytest.MonkeyPatch.context() as patch:
         sealed = bench.seal(b"1")
         bench.report(b"2")
-        counted = bench.spool.census._count
+        counted = bench.spool.accounting._count
 
         def count_and_move(stream: Stream, kinds: tuple[str, ...]) -> Counted:
             found = counted(stream, kinds)
@@ -187,8 +187,8 @@ def test_what_is_moved_meanwhile_is_not_counted_twice(tmp_path: Path, moment: st
                     bench.spool.renumber(sealed, 2)
             return found
 
-        patch.setattr(bench.spool.census, "_count", count_and_move)
-        assert not bench.spool.census.recount()
+        patch.setattr(bench.spool.accounting, "_count", count_and_move)
+        assert not bench.spool.accounting.recount()
         patch.undo()
-        assert bench.spool.census.recount()
-        assert bench.spool.census.waiting["usage"].files == 2
+        assert bench.spool.accounting.recount()
+        assert bench.spool.accounting.waiting["usage"].files == 2

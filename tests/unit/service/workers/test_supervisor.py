@@ -33,7 +33,7 @@ async def test_a_stop_leaves_cut_segments(tmp_path: Path) -> None:
         await bench.put_on_both()
         await bench.workers.stop(1.0)
         await bench.workers.close()
-        assert (bench.spool.census.open["usage"].files, bench.spool.census.claimable["usage"].files) == (0, 2)
+        assert (bench.spool.accounting.open["usage"].files, bench.spool.accounting.claimable["usage"].files) == (0, 2)
         assert len(list(bench.spool.directory(USAGE).glob("*.jsonl"))) == 2
         assert bench.told("worker died") == []
 
@@ -44,7 +44,7 @@ async def test_a_cut_asks_every_worker(tmp_path: Path) -> None:
     async with running(tmp_path) as bench:
         await bench.put_on_both()
         await bench.spool.cut(USAGE)
-        assert bench.spool.census.claimable["usage"].files == 2
+        assert bench.spool.accounting.claimable["usage"].files == 2
         assert bench.spool.claim(USAGE, 1 << 30, "host") is not None
 
 
@@ -59,7 +59,7 @@ async def test_one_that_does_not_stop_is_ended(tmp_path: Path, monkeypatch: pyte
         await bench.workers.close()
         await bench.workers.recount()
         assert [line["exit_code"] for line in bench.told("worker died")] == [-signal.SIGKILL]
-        assert (bench.spool.census.open["usage"].files, bench.spool.census.claimable["usage"].files) == (0, 2)
+        assert (bench.spool.accounting.open["usage"].files, bench.spool.accounting.claimable["usage"].files) == (0, 2)
 
 
 @on_uvloop
@@ -70,7 +70,7 @@ async def test_a_dead_worker_is_recovered_and_replaced(tmp_path: Path) -> None:
         await bench.dies(1, "worker started")
         (recovered,) = bench.told("worker recovered")
         assert recovered["segments_cut"] == 1
-        assert (bench.spool.census.claimable["usage"].files, bench.spool.census.waiting["usage"].files) == (1, 1)
+        assert (bench.spool.accounting.claimable["usage"].files, bench.spool.accounting.waiting["usage"].files) == (1, 1)
         await bench.put_on_both()
 
 
@@ -80,19 +80,19 @@ async def test_what_cannot_be_counted_now_is_counted_later(tmp_path: Path, monke
     monkeypatch.setattr(workers_room, "RECOUNT_PAUSE_S", 0.001)
     async with running(tmp_path) as bench:
         await bench.put_on_both()
-        recount = bench.spool.census.recount
+        recount = bench.spool.accounting.recount
 
         def fails() -> bool:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(bench.spool.census, "recount", fails)
+        monkeypatch.setattr(bench.spool.accounting, "recount", fails)
         # A change that was begun, and counted, and that did not come to its end.
-        bench.spool.census._changes.columns[1][0] += 1
-        bench.spool.census.waiting["usage"].add(5, 500)
+        bench.spool.accounting._changes.columns[1][0] += 1
+        bench.spool.accounting.waiting["usage"].add(5, 500)
         await bench.dies(1, "worker started")
-        assert bench.spool.census.waiting["usage"].files == 6
-        monkeypatch.setattr(bench.spool.census, "recount", recount)
-        await until(lambda: bench.spool.census.waiting["usage"].files == 1)
+        assert bench.spool.accounting.waiting["usage"].files == 6
+        monkeypatch.setattr(bench.spool.accounting, "recount", recount)
+        await until(lambda: bench.spool.accounting.waiting["usage"].files == 1)
         assert bench.told("defect") == []
 
 

@@ -126,8 +126,8 @@ def test_everything_is_taken_over(tmp_path: Path) -> None:
         assert start.metrics.registry.get_sample_value("lightfile6_quarantined_total", {"stream": "usage"}) == 7
         found = start.recover()
         assert (found.quarantined, found.erased) == (0, 0)
-        assert start.spool.census.waiting["specimen"].files == 4
-        assert start.spool.census.claimable["usage"].files == len(waiting(start.spool.root))
+        assert start.spool.accounting.waiting["specimen"].files == 4
+        assert start.spool.accounting.claimable["usage"].files == len(waiting(start.spool.root))
         assert start.spool.timestamps.next() > START_NS
         assert len(start.reasons()) == 8
     check(tmp_path / "spool")
@@ -141,7 +141,7 @@ def test_what_was_adopted_is_delivered(tmp_path: Path) -> None:
         start.run()
         start.recover()
         batch_and_deliver(start.spool, store)
-        assert all(tally.files == 0 for tally in start.spool.census.waiting.values())
+        assert all(tally.files == 0 for tally in start.spool.accounting.waiting.values())
     assert counted(stored_lines(tmp_path / "objects")) == USAGE_LINES + counted([b'{"e":1}'])
     assert counted(stored_files(tmp_path / "objects")) == FILES
     assert files(tmp_path / "spool") == {}
