@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 from functools import partial
-from typing import Any
 
 import uvloop
 
@@ -17,7 +16,22 @@ from gateway.core.paths import routes_of
 from gateway.core.shared_counters import Board, cells_for
 from gateway.service.receiver import DEFECT_PATIENCE_S, Receiving
 from gateway.service.sockets import Listeners
-from gateway.service.workers.protocol import Setup, messages, open_channel, receive_setup, send
+from gateway.service.workers.protocol import (
+    Committed,
+    Cut,
+    Degraded,
+    Message,
+    Ready,
+    Reload,
+    Setup,
+    Stop,
+    Stopped,
+    WasCut,
+    open_channel,
+    receive_setup,
+    send,
+    to_worker,
+)
 from gateway.spool.owner import Holding
 from gateway.spool.spool import Spool
 from gateway.telemetry.background import from_any_thread
@@ -96,7 +110,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         reader, self._writer = await open_channel(channel)
         for stream in streams:
-            spool.on_commit(stream, partial(from_any_thread, loop, partial(self._send, {"committed": stream.name})))
+            spool.on_commit(stream, partial(from_any_thread, loop, partial(self._send, Committed(stream.name))))
         self._receiving = Receiving(
             config,
             spool,
@@ -108,12 +122,12 @@ class Worker:
         )
         sockets = [socket.socket(fileno=each) for each in setup.sockets]
         await self._receiving.listen(Listeners([sockets], [], is_inherited=setup.is_inherited))
-        self._send({"ready": True})
+        self._send(Ready())
         async with asyncio.TaskGroup() as tasks:
             obeying = tasks.create_task(self._obey(reader, spool, tasks))
             await self._stop.wait()
             await self._receiving.stop(self._stop_timeout_s)
-            self._send({"stopped": True})
+            self._send(Stopped())
             await self._receiving.close()
             await self._writer.drain()
             obeying.cancel()
@@ -128,22 +142,23 @@ class Worker:
 
     async def _obey(self, reader: asyncio.StreamReader, spool: Spool, tasks: asyncio.TaskGroup) -> None:
         """Do as told, until the end of the channel, which is looked for while the worker stops, too."""
-        async for message in messages(reader):
-            if "cut" in message:
-                tasks.create_task(self._cut(spool, message["cut"]))
-            elif "degraded" in message:
-                self._degraded = message["degraded"]
-            elif "reload" in message:
-                self._receiving.reload()
-            elif "stop" in message:
-                self._stop_timeout_s = message["stop"]
-                self._stop.set()
+        async for message in to_worker(reader):
+            match message:
+                case Cut(stream=stream):
+                    tasks.create_task(self._cut(spool, stream))
+                case Degraded(reasons=reasons):
+                    self._degraded = reasons
+                case Reload():
+                    self._receiving.reload()
+                case Stop(timeout_s=timeout_s):
+                    self._stop_timeout_s = timeout_s
+                    self._stop.set()
         # Nobody is left who would deliver, and another gateway may wait for the lock. Whoever got no answer yet gets none.
         os._exit(ABANDONED)
 
     async def _cut(self, spool: Spool, stream: str) -> None:
         await spool.writers[stream].cut()
-        self._send({"cut": stream})
+        self._send(WasCut(stream))
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: Message) -> None:
         send(self._writer, message)

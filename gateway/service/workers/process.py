@@ -10,7 +10,6 @@ import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 from gateway.service.sockets import listen_again
 from gateway.service.workers import protocol
@@ -114,15 +113,15 @@ class WorkerProcess:
         """What the process accepts from; nothing once the gateway stops."""
         return tuple(each.fileno() for each in (*self.sockets, *self.shared) if each.fileno() >= 0)
 
-    def send(self, **message: Any) -> None:
-        """Tell the process something; one that is gone is told nothing."""
+    def send(self, message: protocol.ToWorker) -> None:
+        """Send the process a message, if there is one."""
         # Its end of the channel may be gone some time before the process is.
         if self.is_running and not self._writer.is_closing():
             protocol.send(self._writer, message)
 
-    def messages(self) -> AsyncIterator[dict[str, Any]]:
-        """What the process tells, until it is gone."""
-        return protocol.messages(self._reader)
+    def messages(self) -> AsyncIterator[protocol.FromWorker]:
+        """What the process sends, until it is gone."""
+        return protocol.from_worker(self._reader)
 
     async def cut(self, stream: str) -> None:
         """Have the process cut its segment; returns when that is done, or the process is gone, or takes too long for it."""
@@ -130,7 +129,7 @@ class WorkerProcess:
             return
         cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._cuts.append((stream, cut))
-        self.send(cut=stream)
+        self.send(protocol.Cut(stream))
         await asyncio.wait([cut], timeout=CUT_PATIENCE_S)
 
     def was_cut(self, stream: str) -> None:

@@ -1,30 +1,19 @@
-"""The messages between the first process and a worker.
+"""The messages between the first process and a worker: tagged records, in JSON, a line each.
 
-First the setup goes to the worker, behind its length. After it either end sends messages, each an object of JSON in a line:
-
-| key | from | value |
-|---|---|---|
-| `ready` | the worker | true: it accepts requests |
-| `committed` | the worker | a stream, of which something can be delivered |
-| `cut` | the first process | a stream, whose segment is to be cut |
-| `cut` | the worker | a stream, whose segment is cut |
-| `degraded` | the first process | what is wrong with the delivery, for `/ready` |
-| `reload` | the first process | true: use the certificate that the files hold now |
-| `stop` | the first process | take nothing new, and end; for so many seconds requests in flight may go on |
-| `stopped` | the worker | true: every request has its answer |
+First the setup goes to the worker, behind its length; after it either end sends messages, and neither waits for an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import pickle
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
-import orjson
+import msgspec
 
 from gateway.config.schema import Config
 
@@ -33,9 +22,59 @@ LENGTH_BYTES = 4
 MAX_MESSAGE_BYTES = 1 << 20
 
 
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """What one process sends to the other; its class is its tag."""
+
+
+class Ready(Message, frozen=True):
+    """From a worker: it accepts requests."""
+
+
+class Committed(Message, frozen=True):
+    """From a worker: something of a stream can be delivered."""
+
+    stream: str
+
+
+class WasCut(Message, frozen=True):
+    """From a worker: its segment of a stream is cut."""
+
+    stream: str
+
+
+class Stopped(Message, frozen=True):
+    """From a worker: every request has its response."""
+
+
+class Cut(Message, frozen=True):
+    """To a worker: cut the segment of a stream, and say so."""
+
+    stream: str
+
+
+class Degraded(Message, frozen=True):
+    """To a worker: what is wrong with the delivery, for `/ready`."""
+
+    reasons: list[str]
+
+
+class Reload(Message, frozen=True):
+    """To a worker: use the certificate that the files hold now."""
+
+
+class Stop(Message, frozen=True):
+    """To a worker: take nothing new, and end; requests in flight may go on for so many seconds."""
+
+    timeout_s: float
+
+
+FromWorker = Ready | Committed | WasCut | Stopped
+ToWorker = Cut | Degraded | Reload | Stop
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a worker is told at its start, before it does anything.
+    """What a worker receives at its start, before it does anything.
 
     Attributes:
         config: what is to be done.
@@ -69,17 +108,28 @@ async def open_channel(end: socket.socket) -> tuple[asyncio.StreamReader, asynci
 
 
 def send_setup(writer: asyncio.StreamWriter, setup: Setup) -> None:
-    """Tell a worker at its start what to do."""
-    told = pickle.dumps(setup)
-    writer.write(len(told).to_bytes(LENGTH_BYTES, "big") + told)
+    """Send a worker what it is to do, at its start."""
+    data = msgspec.msgpack.encode(setup, enc_hook=_plain)
+    writer.write(len(data).to_bytes(LENGTH_BYTES, "big") + data)
 
 
 def receive_setup(channel: socket.socket) -> Setup:
-    """Wait for what the first process tells, and leave what follows it in the channel; EOFError or OSError if that is gone."""
+    """Wait for what the first process sends, and leave what follows it in the channel; EOFError or OSError if that is gone."""
     with channel.makefile("rb", buffering=0) as file:
         length = int.from_bytes(_exactly(file.read, LENGTH_BYTES), "big")
-        # From nobody but the program itself.
-        return cast("Setup", pickle.loads(_exactly(file.read, length)))  # noqa: S301
+        return msgspec.msgpack.decode(_exactly(file.read, length), type=Setup, dec_hook=_made)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError(type(value).__name__)
+
+
+def _made(wanted: type, value: Any) -> Any:
+    if issubclass(wanted, Path):
+        return Path(value)
+    raise NotImplementedError(wanted.__name__)
 
 
 def _exactly(read: Callable[[int], bytes | None], size: int) -> bytes:
@@ -92,14 +142,27 @@ def _exactly(read: Callable[[int], bytes | None], size: int) -> bytes:
     return data
 
 
-def send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
-    """Tell the process at the other end something, without a wait for it."""
-    writer.write(orjson.dumps(message) + b"\n")
+def send(writer: asyncio.StreamWriter, message: Message) -> None:
+    """Send a message to the process at the other end, without a wait for it."""
+    writer.write(msgspec.json.encode(message) + b"\n")
 
 
-async def messages(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
-    """What the process at the other end tells, until it is gone."""
+async def from_worker(reader: asyncio.StreamReader) -> AsyncIterator[FromWorker]:
+    """What a worker sends, until it is gone."""
+    decode = msgspec.json.Decoder[FromWorker](FromWorker).decode
+    async for line in _lines(reader):
+        yield decode(line)
+
+
+async def to_worker(reader: asyncio.StreamReader) -> AsyncIterator[ToWorker]:
+    """What the first process sends, until it is gone."""
+    decode = msgspec.json.Decoder[ToWorker](ToWorker).decode
+    async for line in _lines(reader):
+        yield decode(line)
+
+
+async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     with contextlib.suppress(ConnectionError):
         # A process that was killed may have left the beginning of a line.
         while (line := await reader.readline()).endswith(b"\n"):
-            yield orjson.loads(line)
+            yield line

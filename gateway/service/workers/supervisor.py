@@ -20,7 +20,7 @@ from gateway.core.errors import StartError
 from gateway.core.shared_counters import Board
 from gateway.service.sockets import Listeners
 from gateway.service.workers.process import WorkerProcess, program
-from gateway.service.workers.protocol import Setup
+from gateway.service.workers.protocol import Committed, Degraded, Ready, Reload, Setup, Stop, Stopped, WasCut
 from gateway.spool.recovery import recover_process
 from gateway.spool.spool import Spool
 from gateway.telemetry.background import watched
@@ -118,7 +118,7 @@ class Workers:
         self._listeners.close()
         for worker in self._workers:
             worker.close_sockets()
-            worker.send(stop=timeout_s)
+            worker.send(Stop(timeout_s))
         # A worker bounds the time of its requests itself.
         patience_s = timeout_s + STOP_PATIENCE_S
         await asyncio.wait([asyncio.create_task(worker.has_stopped.wait()) for worker in self._workers], timeout=patience_s)
@@ -135,7 +135,7 @@ class Workers:
     def reload(self) -> None:
         """Have every worker use the certificate that the files hold now, which were looked at here."""
         for worker in self._workers:
-            worker.send(reload=True)
+            worker.send(Reload())
 
     async def recount(self) -> None:
         """Have the counts right after a death, if nothing changes meanwhile."""
@@ -223,10 +223,10 @@ class Workers:
         except StartError:
             # Told as its death. It may have received something before, so it is looked after as any other.
             return True
-        worker.send(degraded=self._degraded())
+        worker.send(Degraded(self._degraded()))
         if self._stopping.is_set():
             # The stop was told to the one before.
-            worker.send(stop=self._stop_timeout_s)
+            worker.send(Stop(self._stop_timeout_s))
         return True
 
     async def _look_after(self, worker: WorkerProcess) -> None:
@@ -276,14 +276,15 @@ class Workers:
     async def _read(self, worker: WorkerProcess) -> None:
         by_name = {stream.name: stream for stream in self._spool.streams}
         async for message in worker.messages():
-            if "committed" in message:
-                self._spool.committed(by_name[message["committed"]])
-            elif "cut" in message:
-                worker.was_cut(message["cut"])
-            elif "ready" in message:
-                worker.is_ready.set()
-            elif "stopped" in message:
-                worker.has_stopped.set()
+            match message:
+                case Committed(stream=stream):
+                    self._spool.committed(by_name[stream])
+                case WasCut(stream=stream):
+                    worker.was_cut(stream)
+                case Ready():
+                    worker.is_ready.set()
+                case Stopped():
+                    worker.has_stopped.set()
 
     async def _tell_degraded(self) -> None:
         """Have the workers know what is wrong with the delivery."""
@@ -293,7 +294,7 @@ class Workers:
             if (degraded := self._degraded()) != told:
                 told = degraded
                 for worker in self._workers:
-                    worker.send(degraded=told)
+                    worker.send(Degraded(told))
 
 
 class _Writers:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from gateway.config.schema import Config
+from gateway.config.schema import Aws, Config, Listen, Server, StreamKeys
 from gateway.service.workers import protocol
-from gateway.service.workers.protocol import Setup
+from gateway.service.workers.protocol import Committed, Cut, Degraded, Message, Ready, Reload, Setup, Stop, Stopped, WasCut
 from testkit.spool import WAIT_S
 
 SETUP = Setup(config=Config(cache_dir=Path("/spool")), columns=3, column=2, layout=7, above=1 << 60, board=5, sockets=(8, 9))
@@ -73,10 +75,10 @@ async def test_messages_come_until_the_end(ends: tuple[socket.socket, socket.soc
     _, writer = await asyncio.open_connection(sock=ours)
     reader, other = await asyncio.open_connection(sock=theirs)
     for stream in ("usage", "error"):
-        protocol.send(writer, {"cut": stream})
-    writer.write(b'{"stop"')
+        protocol.send(writer, Cut(stream))
+    writer.write(b'{"type"')
     writer.close()
-    assert [message async for message in protocol.messages(reader)] == [{"cut": "usage"}, {"cut": "error"}]
+    assert [message async for message in protocol.to_worker(reader)] == [Cut("usage"), Cut("error")]
     other.close()
     await asyncio.gather(writer.wait_closed(), other.wait_closed())
 
@@ -84,8 +86,52 @@ async def test_messages_come_until_the_end(ends: tuple[socket.socket, socket.soc
 async def test_a_reset_is_an_end() -> None:
     """A channel that breaks ends the messages as one that is closed does."""
     reader = asyncio.StreamReader()
-    reader.feed_data(b'{"ready":true}\n')
-    found = protocol.messages(reader)
-    assert await anext(found) == {"ready": True}
+    reader.feed_data(b'{"type":"Ready"}\n')
+    found = protocol.from_worker(reader)
+    assert await anext(found) == Ready()
     reader.set_exception(ConnectionResetError())
     assert [message async for message in found] == []
+
+
+FROM_WORKER: list[Message] = [Ready(), Committed("usage"), WasCut("error"), Stopped()]
+TO_WORKER: list[Message] = [Cut("usage"), Degraded(["usage: away"]), Reload(), Stop(1.5)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"), [(FROM_WORKER, protocol.from_worker), (TO_WORKER, protocol.to_worker)], ids=["from a worker", "to a worker"]
+)
+async def test_every_message_comes_as_it_was_sent(
+    ends: tuple[socket.socket, socket.socket],
+    sent: list[Message],
+    read: Callable[[asyncio.StreamReader], AsyncIterator[Message]],
+) -> None:
+    """Each kind of message is known by its tag at the other end, with what is in it."""
+    ours, theirs = ends
+    _, writer = await asyncio.open_connection(sock=ours)
+    reader, other = await asyncio.open_connection(sock=theirs)
+    for message in sent:
+        protocol.send(writer, message)
+    writer.close()
+    assert [message async for message in read(reader)] == sent
+    other.close()
+    await asyncio.gather(writer.wait_closed(), other.wait_closed())
+
+
+def test_a_setup_has_all_of_a_configuration() -> None:
+    """Paths, several addresses, streams and secrets of a configuration are the same on the other side."""
+    config = Config(
+        cache_dir=Path("/spool"),
+        listen=Listen(host=("::1", "127.0.0.1"), unix=Path("/run/a.sock")),
+        server=Server(workers="auto"),
+        aws=Aws(secret_access_key="secret"),
+        streams=(StreamKeys("crash", form="files", max_body=5), StreamKeys("audit", form="reports", interval=1.5)),
+    )
+    setup = replace(SETUP, config=config, directories=((1, 2), (3, 4)))
+    ours, theirs = socket.socketpair()
+
+    class Writer:
+        write = staticmethod(ours.sendall)
+
+    with ours, theirs:
+        protocol.send_setup(cast("asyncio.StreamWriter", Writer()), setup)
+        assert protocol.receive_setup(theirs) == setup
