@@ -12,6 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gateway.service.sockets import _why_not
@@ -161,10 +162,30 @@ def test_who_never_ends_is_abandoned(tmp_path: Path) -> None:
         assert slow.closed()
 
 
+def hang(daemon: int, device: int) -> None:
+    """Have a FUSE file system answer nothing any more, at a moment in which its daemon has no request in hand.
+
+    A thread whose request the daemon has taken cannot even be killed, and the process of it would not end.
+    """
+    waiting = Path("/sys/fs/fuse/connections", str(os.minor(device)), "waiting")
+
+    def is_idle() -> bool:
+        os.kill(daemon, signal.SIGSTOP)
+        until(lambda: psutil.Process(daemon).status() == psutil.STATUS_STOPPED, "the daemon to be stopped")
+        if int(waiting.read_text()) == 0:
+            return True
+        os.kill(daemon, signal.SIGCONT)
+        return False
+
+    until(is_idle, "a moment without a request")
+
+
 def test_a_disk_that_hangs_holds_up_no_stop(tmp_path: Path) -> None:
     """Where threads wait for a disk that never answers the stop ends in its time; what was acknowledged is there afterwards."""
     if shutil.which("bindfs") is None or os.geteuid():
         pytest.skip("needs bindfs (Debian: bindfs), and root")
+    if not Path("/sys/fs/fuse/connections").is_mount():
+        subprocess.run(["mount", "-t", "fusectl", "fusectl", "/sys/fs/fuse/connections"], check=True)
     below, spool = tmp_path / "below", tmp_path / "spool"
     below.mkdir()
     spool.mkdir()
@@ -174,7 +195,7 @@ def test_a_disk_that_hangs_holds_up_no_stop(tmp_path: Path) -> None:
             gateway = LocalGateway(tmp_path, {"shutdown": {"drain_timeout": "1s"}})
             gateway.start()
             assert gateway.put("/usage", b"1") == 204
-            mount.send_signal(signal.SIGSTOP)
+            hang(mount.pid, spool.stat().st_dev)
             assert gateway.stop() == 3
             assert gateway.events("drain timed out")
         finally:
