@@ -73,6 +73,8 @@ class Bench:
     log: Log
     log_path: Path
     metrics: Metrics
+    # What is called after a commit, by the name of the stream.
+    listeners: dict[str, Callable[[], object]]
     found: Found | None = None
 
     def told(self, event: str | None = None, **fields: object) -> list[dict[str, Any]]:
@@ -137,12 +139,20 @@ def open_bench(
     log_path = folder / "log"
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     log, metrics, clock = Log(level, "json", descriptor), new_metrics(), clock or Clock()
-    spool = Spool(folder / "spool", streams, timestamps=Timestamps(clock), log=log, metrics=metrics)
+    listeners: dict[str, Callable[[], object]] = {}
+    spool = Spool(
+        folder / "spool",
+        streams,
+        timestamps=Timestamps(clock),
+        log=log,
+        metrics=metrics,
+        on_commit=lambda stream: listeners.get(stream.name, bool)(),
+    )
     spool.pid = PID
     try:
         spool.acquire()
         spool.lay_out()
-        yield Bench(spool, clock, log, log_path, metrics, recover(spool) if recovered else None)
+        yield Bench(spool, clock, log, log_path, metrics, listeners, recover(spool) if recovered else None)
     finally:
         spool.release()
         log.close(WAIT_S)

@@ -20,10 +20,11 @@ from gateway.config.streams import streams_of
 from gateway.core.clock import Timestamps
 from gateway.core.shared_counters import Board
 from gateway.service.sockets import Listeners, listening_sockets
-from gateway.service.workers.supervisor import Workers
+from gateway.service.workers.supervisor import Supervisor
 from gateway.spool.recovery import recover
 from gateway.spool.spool import Spool
 from gateway.telemetry.log import Log
+from gateway.telemetry.metrics import Metrics
 from testkit.spool import WAIT_S, new_metrics, until
 
 HOST = "127.0.0.1"
@@ -46,7 +47,8 @@ class Bench:
     """Workers, in processes of their own, as the first process sees them."""
 
     spool: Spool
-    workers: Workers
+    workers: Supervisor
+    metrics: Metrics
     log_path: Path
     port: int
     degraded: list[str]
@@ -106,14 +108,23 @@ async def running(folder: Path, *, count: int = 2) -> AsyncIterator[Bench]:
     log, board = Log("info", "json", descriptor, is_shared=True), Board(count + 1)
     degraded: list[str] = []
     defects: list[str] = []
-    spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=new_metrics(board), board=board)
+    metrics = new_metrics(board)
+    spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=metrics, board=board)
     spool.acquire()
     spool.lay_out()
     assert spool.ballast.lay()
     recover(spool)
-    workers = Workers(config, spool, board, log, degraded=lambda: degraded, on_defect=lambda: defects.append("nobody"))
+    workers = Supervisor(
+        config,
+        spool,
+        board,
+        log=log,
+        metrics=metrics,
+        degraded=lambda: degraded,
+        on_defect=lambda: defects.append("nobody"),
+    )
     listeners = Listeners(listening_sockets([HOST], 0, count), [])
-    bench = Bench(spool, workers, log_path, listeners.port(), degraded, defects)
+    bench = Bench(spool, workers, metrics, log_path, listeners.port(), degraded, defects)
     try:
         await workers.listen(listeners)
         await until(lambda: len(bench.told("worker started")) == count)

@@ -11,6 +11,7 @@ from gateway.core.errors import GatewayError, refusal
 from gateway.core.streams import Stream
 from gateway.spool.spool import Spool
 from gateway.telemetry.background import watched
+from gateway.telemetry.log import Log
 from gateway.telemetry.repeated_failure import Repeated
 
 TRIAL_PAUSE_S = 1.0
@@ -26,17 +27,19 @@ class WriteFault:
     Args:
         spool: whose disk it is.
         executor: the threads that write.
+        log: where it is reported.
         pause_s: between two trials.
     """
 
-    def __init__(self, spool: Spool, executor: Executor, pause_s: float = TRIAL_PAUSE_S) -> None:
+    def __init__(self, spool: Spool, executor: Executor, log: Log, pause_s: float = TRIAL_PAUSE_S) -> None:
         self._spool = spool
+        self._log = log
         self._executor = executor
         self._pause_s = pause_s
         self._current: GatewayError | None = None
         self._stream = ""
         self._trying: asyncio.Task[None] | None = None
-        self._failures = Repeated(spool.log, "spool failed", "spool recovered", level="error")
+        self._failures = Repeated(log, "spool failed", "spool recovered", level="error")
 
     def current(self) -> GatewayError | None:
         """What keeps such files out at the moment, None if nothing does."""
@@ -47,7 +50,7 @@ class WriteFault:
         self._stream = stream.name
         self._note(error)
         if self._trying is None:
-            self._trying = watched(self._try_again(), self._spool.log, "trial writes")
+            self._trying = watched(self._try_again(), self._log, "trial writes")
 
     def succeeded(self) -> None:
         """The file of a body was written."""

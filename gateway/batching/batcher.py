@@ -57,6 +57,7 @@ class Batcher:
         stream: whose reports.
         host: the machine's name in the names of objects.
         gzip_level: 0 to 3.
+        cut_segments: has what was acknowledged so far stand in cut segments, so that it can be claimed.
         on_sealed: called after each seal.
 
     Attributes:
@@ -71,6 +72,7 @@ class Batcher:
         host: str,
         gzip_level: int,
         summaries: Summaries,
+        cut_segments: Callable[[], Awaitable[None]],
         on_sealed: Callable[[], None],
         log: Log,
         monotonic: Callable[[], float] = time.monotonic,
@@ -82,6 +84,7 @@ class Batcher:
         self._cut = stream.cut
         self._gzip_level = gzip_level
         self._summaries = summaries
+        self._cut_segments = cut_segments
         self._on_sealed = on_sealed
         self._monotonic = monotonic
         self._wake = asyncio.Event()
@@ -122,7 +125,7 @@ class Batcher:
 
     async def batch_everything(self) -> None:
         """Seal all that was committed so far; OSError, once the rest is done, if the disk does not let all of it."""
-        await self._spool.cut(self._stream)
+        await self._cut_segments()
         async with self._busy:
             stuck = await self._resume_claimed()
             while await self._batch_next():

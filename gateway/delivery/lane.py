@@ -26,6 +26,7 @@ from gateway.spool import names
 from gateway.spool.spool import Spool
 from gateway.stores import Object, Outcome, Store
 from gateway.telemetry.log import Log
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.repeated_failure import Defect, Repeated
 
 GREETING = "greeting"
@@ -59,7 +60,7 @@ class Lane:
         store: where they go.
         summaries: of archives sealed by this process.
         parallel: how many are sent at the same time.
-        log: where each delivery is told.
+        log, metrics: where each delivery is reported.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Lane:
         summaries: Summaries,
         parallel: int,
         log: Log,
+        metrics: Metrics,
         monotonic: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -83,7 +85,7 @@ class Lane:
         self._log = log
         self._monotonic = monotonic
         self._jitter = jitter
-        self._metrics = spool.metrics
+        self._metrics = metrics
         self._wake = asyncio.Event()
         # What was found to wait, and of that what has failed: the two take turns, so that neither keeps the other back.
         self._queue: deque[Path] = deque()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 from gateway.admission import descriptors
 from gateway.admission.capacity import Bounds, Guard
@@ -16,6 +17,7 @@ from gateway.admission.write_fault import WriteFault
 from gateway.config.schema import Config
 from gateway.core.disk import file_system
 from gateway.core.errors import ConfigError
+from gateway.core.streams import Stream
 from gateway.core.threads import started_pool
 from gateway.intake.body import STREAMED_BODY_BYTES
 from gateway.intake.receive import BodyTimes, Intake
@@ -39,7 +41,35 @@ _LOOK_S = 0.01
 DEFECT_PATIENCE_S = 1.0
 
 
-class Receiving:
+class Receiver(Protocol):
+    """Takes requests in, from the first connection to the last response; one process does, or several together."""
+
+    async def listen(self, listeners: Listeners) -> None:
+        """Accept requests on all of these sockets from now on; StartError if that cannot be."""
+        ...
+
+    async def cut(self, stream: Stream) -> None:
+        """Return once what was acknowledged of a stream so far stands in cut segments."""
+        ...
+
+    def reload(self) -> None:
+        """Use the certificate that the files hold now, for new connections."""
+        ...
+
+    async def stop(self, timeout_s: float) -> None:
+        """Take nothing new, and let requests in flight come to their end, for so long at the most."""
+        ...
+
+    async def close(self) -> None:
+        """End, once all that was acknowledged stands in cut segments and files."""
+        ...
+
+    def kill(self) -> None:
+        """End at once what this process cannot end by ending itself."""
+        ...
+
+
+class HttpReceiver:
     """Takes requests in, from the first connection to the last answer.
 
     Args:
@@ -64,6 +94,7 @@ class Receiving:
         on_defect: Callable[[], object],
     ) -> None:
         self._spool = spool
+        self._metrics = metrics
         self._log = log
         self._config = config
         self._tls = tls
@@ -76,13 +107,16 @@ class Receiving:
         )
         self._journals = {
             stream.name: Journal(
-                spool, stream, replace(segments, max_records=stream.cut.max_records if stream.cut else 0), on_defect=on_defect
+                spool,
+                stream,
+                replace(segments, max_records=stream.cut.max_records if stream.cut else 0),
+                log=log,
+                metrics=metrics,
+                on_defect=on_defect,
             )
             for stream in spool.streams
             if stream.form.has_segments
         }
-        spool.writers.update(self._journals)
-        metrics.watch(spool.accounting.of_each_stream, partial(_free, spool), spool.timestamps.ahead_s)
         self._guard = Guard(
             spool,
             Bounds(
@@ -96,7 +130,7 @@ class Receiving:
         )
         writers = started_pool(DRAFT_THREADS, "draft")
         self._files = OpenFiles(descriptors.limit(), descriptors.in_use())
-        self._write_fault = WriteFault(spool, writers)
+        self._write_fault = WriteFault(spool, writers, log)
         intake = Intake(
             spool,
             self._journals,
@@ -130,8 +164,15 @@ class Receiving:
         metrics.max_connections.labels().set(self._files.most)
         self._is_inherited = False
 
+    def start(self) -> None:
+        """Be ready for requests."""
+        for journal in self._journals.values():
+            journal.start()
+        self._metrics.watch(self._spool.accounting.of_each_stream, partial(_free, self._spool), self._spool.timestamps.ahead_s)
+
     async def listen(self, listeners: Listeners) -> None:
-        """Accept requests on all of these sockets from now on."""
+        """See `Receiver.listen`."""
+        self.start()
         self._is_inherited = listeners.is_inherited
         for each in listeners.of(0):
             self._acceptor.listen(each)
@@ -184,6 +225,14 @@ class Receiving:
             )
             if is_done or time.monotonic() > ends:
                 return
+
+    async def cut(self, stream: Stream) -> None:
+        """See `Receiver.cut`."""
+        if stream.name in self._journals:
+            await self._journals[stream.name].cut()
+
+    def kill(self) -> None:
+        """See `Receiver.kill`: nothing is left of it when this process ends."""
 
     async def close(self) -> None:
         """Cut the segments, and end their writers."""

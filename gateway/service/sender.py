@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
 from gateway.batching.batcher import Batcher, Summaries
 from gateway.config.schema import Config
+from gateway.core.streams import Stream
 from gateway.delivery.lane import Lane
 from gateway.spool.spool import Spool
 from gateway.stores import Store
 from gateway.telemetry.background import from_any_thread, watched
 from gateway.telemetry.log import Log
+from gateway.telemetry.metrics import Metrics
 
 
-class Sending:
+class Sender:
     """Drives what is in the spool to the store.
 
     Args:
         config: what is to be done.
         spool: where it waits; recovered.
         store: where it goes; closed by `close`.
-        log: where it is told.
+        log, metrics: where it is reported.
+        cut_segments: has what was acknowledged of a stream stand in cut segments.
         on_defect: called when a part of it ends by itself, which it never should.
     """
 
-    def __init__(self, config: Config, spool: Spool, store: Store, log: Log, on_defect: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        store: Store,
+        *,
+        log: Log,
+        metrics: Metrics,
+        cut_segments: Callable[[Stream], Awaitable[None]],
+        on_defect: Callable[[], None],
+    ) -> None:
         self._log = log
         self._store = store
         self._on_defect = on_defect
@@ -36,7 +49,8 @@ class Sending:
         self._lanes: dict[str, Lane] = {}
         self._sealing: list[asyncio.Task[None]] = []
         self._delivering: list[asyncio.Task[None]] = []
-        loop = asyncio.get_running_loop()
+        self._wakes: dict[Stream, Callable[[], None]] = {}
+        self._loop = asyncio.get_running_loop()
         summaries = Summaries()
         for stream in spool.streams:
             self._lanes[stream.name] = lane = Lane(
@@ -46,8 +60,9 @@ class Sending:
                 summaries=summaries,
                 parallel=config.delivery.parallel_uploads,
                 log=log,
+                metrics=metrics,
             )
-            wake = lane.wake
+            self._wakes[stream] = lane.wake
             if stream.cut is not None:
                 batcher = Batcher(
                     spool,
@@ -55,12 +70,16 @@ class Sending:
                     host=config.aggregation.host or socket.gethostname(),
                     gzip_level=config.aggregation.gzip_level,
                     summaries=summaries,
+                    cut_segments=partial(cut_segments, stream),
                     on_sealed=lane.wake,
                     log=log,
                 )
                 self._batchers[stream.name] = batcher
-                wake = batcher.wake
-            spool.on_commit(stream, partial(from_any_thread, loop, wake))
+                self._wakes[stream] = batcher.wake
+
+    def wake(self, stream: Stream) -> None:
+        """Something of a stream was committed; may be called from any thread."""
+        from_any_thread(self._loop, self._wakes[stream])
 
     def start(self) -> None:
         """Begin; from now on what waits is sent."""

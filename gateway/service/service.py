@@ -34,12 +34,13 @@ from gateway.core.clock import Timestamps
 from gateway.core.errors import ConfigError, StartError
 from gateway.core.paths import routes_of
 from gateway.core.shared_counters import Board, cells_for
+from gateway.core.streams import Stream
 from gateway.service.clock_watch import ClockWatch
 from gateway.service.inherited import Hangup, hangup
-from gateway.service.receiver import DEFECT_PATIENCE_S, Receiving
-from gateway.service.sender import Sending
+from gateway.service.receiver import DEFECT_PATIENCE_S, HttpReceiver, Receiver
+from gateway.service.sender import Sender
 from gateway.service.sockets import Listeners, open_listeners
-from gateway.service.workers.supervisor import Workers, count_of
+from gateway.service.workers.supervisor import Supervisor, count_of
 from gateway.spool.cache_dir import room_fault
 from gateway.spool.go_edition.adopt import adopt, needs_adoption
 from gateway.spool.left_streams import check_forms, left_streams
@@ -101,7 +102,13 @@ class Service:
         self._board = Board(1 if self._workers == 1 else self._workers + 1, cells=cells_for(len(self._streams)))
         self._metrics = Metrics([stream.name for stream in self._streams], routes_of(self._streams), self._board)
         self._spool = Spool(
-            config.cache_dir, self._streams, timestamps=Timestamps(), log=log, metrics=self._metrics, board=self._board
+            config.cache_dir,
+            self._streams,
+            timestamps=Timestamps(),
+            log=log,
+            metrics=self._metrics,
+            board=self._board,
+            on_commit=self._committed,
         )
         # Now: a certificate, or a proxy, that cannot be used is a fault of the configuration.
         self._tls = server_context(config.listen)
@@ -109,9 +116,12 @@ class Service:
             proxy_of(config)
         # Reasons for `/ready`.
         self._left: list[str] = []
-        self._receiving: Receiving | Workers
+        self._receiver: Receiver
         self._listeners = Listeners([[]], [])
-        self._sending: Sending
+        self._supervisor: Supervisor | None = None
+        self._sender: Sender
+        # Wakes whoever delivers a stream, once there is anyone.
+        self._wake: Callable[[Stream], object] = lambda _: None
 
     async def run(self) -> int:
         """Serve until a signal comes, drain, and return the exit code.
@@ -137,7 +147,7 @@ class Service:
             # First, so that who has read that it listens may stop it by a signal at once, and it drains.
             self._watch_signals()
             await self._listen()
-            self._sending.start()
+            self._sender.start()
             watching = [
                 watched(ClockWatch(self._log).run(), self._log, "clock"),
                 watched(self._spool.ballast.keep(), self._log, "ballast"),
@@ -201,7 +211,11 @@ class Service:
 
     def _degraded(self) -> list[str]:
         """What is wrong beyond receiving, for `/ready`."""
-        return self._sending.trouble() + self._left
+        return self._sender.trouble() + self._left
+
+    def _committed(self, stream: Stream) -> None:
+        """Something of a stream can be delivered; from any thread, and before there is anyone who delivers."""
+        self._wake(stream)
 
     def _found_again(self) -> None:
         """The directory is where it was at the start: what was given up in the middle is counted, and sent."""
@@ -229,20 +243,38 @@ class Service:
     def _build(self) -> None:
         config = self._config
         store = LocalStore(self._objects) if self._objects else s3_store(config, len(self._streams))
-        self._sending = Sending(config, self._spool, store, self._log, self._failed)
+        self._sender = Sender(
+            config,
+            self._spool,
+            store,
+            log=self._log,
+            metrics=self._metrics,
+            cut_segments=lambda stream: self._receiver.cut(stream),
+            on_defect=self._failed,
+        )
+        self._wake = self._sender.wake
         trouble = self._degraded
         if self._workers == 1:
-            self._receiving = Receiving(
+            self._receiver = HttpReceiver(
                 config, self._spool, self._metrics, self._log, tls=self._tls, degraded=trouble, on_defect=self._failed
             )
         else:
-            self._receiving = Workers(config, self._spool, self._board, self._log, degraded=trouble, on_defect=self._failed)
+            self._supervisor = Supervisor(
+                config,
+                self._spool,
+                self._board,
+                log=self._log,
+                metrics=self._metrics,
+                degraded=trouble,
+                on_defect=self._failed,
+            )
+            self._receiver = self._supervisor
 
     async def _listen(self) -> None:
         self._listeners = open_listeners(self._config.listen, self._port, self._workers, self._inherited)
         # Before they are given away: a worker's are closed here when it dies.
         urls, port = self._listeners.urls("https" if self._tls else "http"), self._listeners.port()
-        await self._receiving.listen(self._listeners)
+        await self._receiver.listen(self._listeners)
         source = {"socket": "inherited"} if self._listeners.is_inherited else {}
         for url in urls:
             self._log.info("listening", address=url, **source)
@@ -276,7 +308,7 @@ class Service:
         except ConfigError as error:
             self._log.error("reload failed", reason=str(error))
             return
-        self._receiving.reload()
+        self._receiver.reload()
         certificate = self._config.listen.tls_certificate
         self._log.info(
             "reloaded",
@@ -315,20 +347,20 @@ class Service:
     async def _drained(self, begun: float) -> int:
         shutdown = self._config.shutdown
         self._listeners.withdraw()
-        await self._receiving.stop(DEFECT_PATIENCE_S if self._defect else shutdown.request_timeout)
+        await self._receiver.stop(DEFECT_PATIENCE_S if self._defect else shutdown.request_timeout)
         try:
             async with asyncio.timeout(shutdown.drain_timeout):
-                await self._receiving.close()
+                await self._receiver.close()
                 # After a defect nobody is to wait for a store: a new process delivers what is on the disk, and receives. And
                 # what is no longer this gateway's directory has nothing that it may send.
                 if not self._defect and await asyncio.to_thread(self._spool.holding.look) is None:
-                    await self._sending.drain()
+                    await self._sender.drain()
         except TimeoutError:
             self._timed_out = True
             self._log.warning("drain timed out", timeout_s=self._config.shutdown.drain_timeout)
-        await self._sending.close()
-        if isinstance(self._receiving, Workers) and not self._timed_out:
-            await self._receiving.recount()
+        await self._sender.close()
+        if self._supervisor is not None and not self._timed_out:
+            await self._supervisor.recount()
         if self._is_miscounted and not self._timed_out:
             await asyncio.to_thread(self._recount)
         return self._stopped(begun)
@@ -336,8 +368,7 @@ class Service:
     def _leave(self, code: int) -> NoReturn:
         """End at once: a thread may hang in a disk that never answers, and nobody is left who would wait for it."""
         self._listeners.withdraw()
-        if isinstance(self._receiving, Workers):
-            self._receiving.kill()
+        self._receiver.kill()
         self._log.close()
         os._exit(code)
 

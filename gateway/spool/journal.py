@@ -32,6 +32,8 @@ from gateway.core.streams import Stream
 from gateway.spool import names
 from gateway.spool.owner import ELSEWHERE
 from gateway.spool.spool import Spool
+from gateway.telemetry.log import Log
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.repeated_failure import Repeated
 
 Done = Callable[[GatewayError | None], None]
@@ -90,6 +92,7 @@ class Journal:
         spool: where the segments are.
         stream: whose they are.
         limits: see `SegmentLimits`.
+        log, metrics: where failures and the times of syncs are reported.
         on_defect: called in the event loop's thread when the writer has failed in a way that only a new process mends.
     """
 
@@ -99,6 +102,8 @@ class Journal:
         stream: Stream,
         limits: SegmentLimits,
         *,
+        log: Log,
+        metrics: Metrics,
         on_defect: Callable[[], object] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -119,7 +124,8 @@ class Journal:
         self._closed = False
         self._ended = asyncio.Event()
         self._segment: _Segment | None = None
-        self._sync_seconds = spool.metrics.sync_duration.labels(stream.name)
+        self._log = log
+        self._sync_seconds = metrics.sync_duration.labels(stream.name)
         # Set by the writer while the segment cannot be trusted, read by the loop: new reports are refused meanwhile.
         self.fault: GatewayError | None = None
         # Taken by the writer, and neither answered nor among the unanswerable.
@@ -128,9 +134,12 @@ class Journal:
         self._unanswerable: list[tuple[list[_Entry], GatewayError]] = []
         self._failed_sync = False
         self._is_dead = False
-        self._failures = Repeated(spool.log, "spool failed", "spool recovered", level="error")
-        self._uncut = Repeated(spool.log, "segment not cut", "segment cut again", level="error")
+        self._failures = Repeated(log, "spool failed", "spool recovered", level="error")
+        self._uncut = Repeated(log, "segment not cut", "segment cut again", level="error")
         self._thread = threading.Thread(target=self._run, name=f"journal-{stream.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write what is appended."""
         self._thread.start()
 
     def current_fault(self) -> GatewayError | None:
@@ -225,7 +234,7 @@ class Journal:
             try:
                 done(again(error) if error is not None else None)
             except Exception as defect:  # noqa: BLE001 (the other requests of the round wait for their answers)
-                self._spool.log.error("defect", where=f"answers of {self._stream.name}", reason=repr(defect))
+                self._log.error("defect", where=f"answers of {self._stream.name}", reason=repr(defect))
 
     def _answer_soon(self, entries: list[_Entry], error: GatewayError | None) -> None:
         del self._in_hand[: len(entries)]
@@ -259,7 +268,7 @@ class Journal:
         try:
             self._work(entries, ask_cut=ask_cut)
         except Exception as error:  # noqa: BLE001 (a defect of ours: without this the requests would wait for ever)
-            self._spool.log.error("defect", where=f"journal of {self._stream.name}", reason=repr(error))
+            self._log.error("defect", where=f"journal of {self._stream.name}", reason=repr(error))
             self.fault = SpoolBroken("the writer failed, and this process is about to end")
             self._is_dead = True
             # Of what the writer had in hand it is not known whether it stays.
@@ -512,7 +521,7 @@ class Journal:
                 disk.truncate(segment.descriptor, 0)
         disk.close(segment.descriptor)
         if draft is not None and cut is not None:
-            self._spool.log.warning(
+            self._log.warning(
                 "segment rescued", stream=self._stream.name, path=segment.path.name, bytes=segment.synced, copy=cut.name
             )
 
@@ -534,7 +543,7 @@ class Journal:
         missing = segment.synced - kept
         segment.written = segment.synced = kept
         if missing:
-            self._spool.log.error("segment cut short", stream=self._stream.name, path=segment.path.name, bytes=missing)
+            self._log.error("segment cut short", stream=self._stream.name, path=segment.path.name, bytes=missing)
             self._spool.accounting.appended(self._stream, -missing)
 
     def _copy_to_trusted(self, segment: _Segment) -> None:

@@ -7,7 +7,6 @@ import heapq
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from gateway.core import disk
 from gateway.core.clock import Timestamps
@@ -33,13 +32,6 @@ NOT_OURS = "not a name that this program gives"
 HIDDEN_BY_KERNEL = (".nfs", ".fuse_hidden")
 
 
-class Cuttable(Protocol):
-    """A writer of segments, which can be asked to end the one it is writing."""
-
-    async def cut(self) -> None:
-        """Return once everything acknowledged so far stands in cut segments."""
-
-
 class Spool(Layout):
     """Received data on disk under one `cache_dir`.
 
@@ -50,8 +42,9 @@ class Spool(Layout):
         root: the `cache_dir`.
         streams: whose data.
         timestamps: make names.
-        log, metrics: tell what is set aside.
+        log, metrics: where what is set aside is reported.
         board: shared with the other processes of this gateway, if there are any.
+        on_commit: called, from any thread, after each commit that wants to be delivered at once.
     """
 
     def __init__(
@@ -63,12 +56,11 @@ class Spool(Layout):
         log: Log,
         metrics: Metrics,
         board: Board | None = None,
+        on_commit: Callable[[Stream], object] = lambda _: None,
     ) -> None:
         super().__init__(root, streams)
         board = board or Board()
         self.timestamps = timestamps
-        self.log = log
-        self.metrics = metrics
         self._pids = board.integers("pid", 1)
         self.pid = os.getpid()
         self.accounting = Accounting(self, board)
@@ -76,9 +68,8 @@ class Spool(Layout):
         sealed_in = {stream: self.uploading(stream) for stream in streams}
         self.numbers = KeyNumbers(root, sealed_in, self.new_tmp, log, lambda: left_batches(self))
         self.ballast = Ballast(root, lambda: self.holding.must_hold(), self.new_tmp, log)
-        self.writers: dict[str, Cuttable] = {}
         self._unsettled = {stream.name: Unsettled(board, f"unsettled {stream.name}") for stream in streams}
-        self._listeners: dict[str, Callable[[], None]] = {}
+        self._on_commit = on_commit
         # Batches that are one file, moved and not synced yet, and the directories that they come from.
         self._moved: dict[str, Path] = {}
 
@@ -217,20 +208,8 @@ class Spool(Layout):
             raise Unanswerable(f"{target} was removed and may come back: {error}", stays=False) from error
 
     def committed(self, stream: Stream) -> None:
-        """Tell whoever delivers the stream that there is something new."""
-        listener = self._listeners.get(stream.name)
-        if listener is not None:
-            listener()
-
-    def on_commit(self, stream: Stream, listener: Callable[[], None]) -> None:
-        """Have `listener` called, from any thread, after each commit that wants to be delivered at once."""
-        self._listeners[stream.name] = listener
-
-    async def cut(self, stream: Stream) -> None:
-        """Have the writer of the stream end its segment, so that it can be claimed."""
-        writer = self.writers.get(stream.name)
-        if writer is not None:
-            await writer.cut()
+        """Report that there is something new to deliver."""
+        self._on_commit(stream)
 
     # --- claim, seal -----------------------------------------------------------------------------------------------
 

@@ -73,29 +73,33 @@ class Process:
                 summaries=summaries,
                 parallel=2,
                 log=log,
+                metrics=self._bench.metrics,
                 monotonic=self._monotonic,
                 jitter=lambda: 0.5,
             )
             self.lanes[stream.name] = lane
             wake = lane.wake
             if stream.cut is not None:
-                self.journals[stream.name] = Journal(spool, stream, SEGMENTS, monotonic=self._monotonic)
-                spool.writers[stream.name] = self.journals[stream.name]
+                self.journals[stream.name] = Journal(
+                    spool, stream, SEGMENTS, log=log, metrics=self._bench.metrics, monotonic=self._monotonic
+                )
+                self.journals[stream.name].start()
                 self.batchers[stream.name] = Batcher(
                     spool,
                     replace(stream, cut=replace(stream.cut, max_bytes=MAX_BATCH_BYTES)),
                     host=HOST,
                     gzip_level=1,
                     summaries=summaries,
+                    cut_segments=self.journals[stream.name].cut,
                     on_sealed=lane.wake,
                     log=log,
                     monotonic=self._monotonic,
                 )
                 wake = self.batchers[stream.name].wake
-            spool.on_commit(stream, wake)
+            self._bench.listeners[stream.name] = wake
         bounds = Bounds(0, 0, 1 << 30, SEGMENT_REPORT_LIMIT, STREAMED_BODY_BYTES)
         self._guard = Guard(spool, bounds, {name: journal.current_fault for name, journal in self.journals.items()})
-        self._write_fault = WriteFault(spool, AtOnce(), pause_s=3600.0)
+        self._write_fault = WriteFault(spool, AtOnce(), self._bench.log, pause_s=3600.0)
         self._intake = Intake(
             spool,
             self.journals,

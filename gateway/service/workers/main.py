@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Mapping
 from functools import partial
 
 import uvloop
@@ -14,7 +15,8 @@ from gateway.core.clock import Timestamps
 from gateway.core.errors import ConfigError
 from gateway.core.paths import routes_of
 from gateway.core.shared_counters import Board, cells_for
-from gateway.service.receiver import DEFECT_PATIENCE_S, Receiving
+from gateway.core.streams import Stream
+from gateway.service.receiver import DEFECT_PATIENCE_S, HttpReceiver
 from gateway.service.sockets import Listeners
 from gateway.service.workers.protocol import (
     Committed,
@@ -86,7 +88,7 @@ class Worker:
         self._stop_timeout_s = 0.0
         self._stop = asyncio.Event()
         self._writer: asyncio.StreamWriter
-        self._receiving: Receiving
+        self._receiver: HttpReceiver
 
     async def run(self, channel: socket.socket) -> int:
         """Receive until told to stop; return 0 once all that was received stands in cut segments and files.
@@ -100,18 +102,24 @@ class Worker:
         metrics = Metrics([stream.name for stream in streams], routes_of(streams), board)
         timestamps = Timestamps()
         timestamps.start_above(setup.above)
-        spool = Spool(config.cache_dir, streams, timestamps=timestamps, log=self._log, metrics=metrics, board=board)
+        spool = Spool(
+            config.cache_dir,
+            streams,
+            timestamps=timestamps,
+            log=self._log,
+            metrics=metrics,
+            board=board,
+            on_commit=self._committed,
+        )
         if board.layout != setup.layout:
             raise RuntimeError("the processes do not agree on their board")
         spool.holding = Holding(config.cache_dir, setup.owner)
         spool.holding.know(spool.directories(), setup.directories or None)
         spool.holding.watch(self._log)
         spool.ballast.expect(setup.ballast)
-        loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         reader, self._writer = await open_channel(channel)
-        for stream in streams:
-            spool.on_commit(stream, partial(from_any_thread, loop, partial(self._send, Committed(stream.name))))
-        self._receiving = Receiving(
+        self._receiver = HttpReceiver(
             config,
             spool,
             metrics,
@@ -121,14 +129,14 @@ class Worker:
             on_defect=self._failed,
         )
         sockets = [socket.socket(fileno=each) for each in setup.sockets]
-        await self._receiving.listen(Listeners([sockets], [], is_inherited=setup.is_inherited))
+        await self._receiver.listen(Listeners([sockets], [], is_inherited=setup.is_inherited))
         self._send(Ready())
         async with asyncio.TaskGroup() as tasks:
-            obeying = tasks.create_task(self._obey(reader, spool, tasks))
+            obeying = tasks.create_task(self._obey(reader, {stream.name: stream for stream in streams}, tasks))
             await self._stop.wait()
-            await self._receiving.stop(self._stop_timeout_s)
+            await self._receiver.stop(self._stop_timeout_s)
             self._send(Stopped())
-            await self._receiving.close()
+            await self._receiver.close()
             await self._writer.drain()
             obeying.cancel()
         return ABANDONED if self._defect else 0
@@ -140,25 +148,28 @@ class Worker:
         self._stop_timeout_s = DEFECT_PATIENCE_S
         self._stop.set()
 
-    async def _obey(self, reader: asyncio.StreamReader, spool: Spool, tasks: asyncio.TaskGroup) -> None:
+    async def _obey(self, reader: asyncio.StreamReader, streams: Mapping[str, Stream], tasks: asyncio.TaskGroup) -> None:
         """Do as told, until the end of the channel, which is looked for while the worker stops, too."""
         async for message in to_worker(reader):
             match message:
-                case Cut(stream=stream):
-                    tasks.create_task(self._cut(spool, stream))
+                case Cut(stream=name):
+                    tasks.create_task(self._cut(streams[name]))
                 case Degraded(reasons=reasons):
                     self._degraded = reasons
                 case Reload():
-                    self._receiving.reload()
+                    self._receiver.reload()
                 case Stop(timeout_s=timeout_s):
                     self._stop_timeout_s = timeout_s
                     self._stop.set()
         # Nobody is left who would deliver, and another gateway may wait for the lock. Whoever got no answer yet gets none.
         os._exit(ABANDONED)
 
-    async def _cut(self, spool: Spool, stream: str) -> None:
-        await spool.writers[stream].cut()
-        self._send(WasCut(stream))
+    def _committed(self, stream: Stream) -> None:
+        from_any_thread(self._loop, partial(self._send, Committed(stream.name)))
+
+    async def _cut(self, stream: Stream) -> None:
+        await self._receiver.cut(stream)
+        self._send(WasCut(stream.name))
 
     def _send(self, message: Message) -> None:
         send(self._writer, message)

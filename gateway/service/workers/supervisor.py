@@ -18,6 +18,7 @@ from functools import partial
 from gateway.config.schema import Config
 from gateway.core.errors import StartError
 from gateway.core.shared_counters import Board
+from gateway.core.streams import Stream
 from gateway.service.sockets import Listeners
 from gateway.service.workers.process import WorkerProcess, program
 from gateway.service.workers.protocol import Committed, Degraded, Ready, Reload, Setup, Stop, Stopped, WasCut
@@ -25,6 +26,7 @@ from gateway.spool.recovery import recover_process
 from gateway.spool.spool import Spool
 from gateway.telemetry.background import watched
 from gateway.telemetry.log import Log
+from gateway.telemetry.metrics import Metrics
 
 START_PATIENCE_S = 60.0
 # For what a worker logs that ends while it starts.
@@ -45,14 +47,14 @@ def count_of(workers: int | str) -> int:
     return len(os.sched_getaffinity(0)) if isinstance(workers, str) else workers
 
 
-class Workers:
-    """Takes requests in, as `Receiving` does, by other processes.
+class Supervisor:
+    """A `Receiver` by other processes, which it starts, replaces and ends.
 
     Args:
         config: what is to be done.
         spool: where it is kept; recovered and locked.
         board: that the spool and the metrics count on.
-        log: where it is told.
+        log, metrics: where it is reported.
         degraded: what is wrong beyond receiving, for `/ready`.
         on_defect: called when nobody is left who receives.
     """
@@ -62,8 +64,9 @@ class Workers:
         config: Config,
         spool: Spool,
         board: Board,
-        log: Log,
         *,
+        log: Log,
+        metrics: Metrics,
         degraded: Callable[[], list[str]],
         on_defect: Callable[[], None],
     ) -> None:
@@ -72,6 +75,7 @@ class Workers:
         self._spool = spool
         self._board = board
         self._log = log
+        self._metrics = metrics
         self._degraded = degraded
         self._workers: list[WorkerProcess] = []
         self._listeners = Listeners([], [])
@@ -85,9 +89,6 @@ class Workers:
         # Two at once would both correct what they found.
         self._recounting = asyncio.Lock()
         self._program = program()
-        for stream in spool.streams:
-            if stream.form.has_segments:
-                spool.writers[stream.name] = _Writers(self._workers, stream.name)
 
     async def listen(self, listeners: Listeners) -> None:
         """Start a worker for each list of own sockets; return once all accept requests. StartError if one does not."""
@@ -131,6 +132,10 @@ class Workers:
         for task in self._others:
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
+
+    async def cut(self, stream: Stream) -> None:
+        """See `Receiver.cut`; a worker that is gone, or takes too long, is not waited for."""
+        await asyncio.gather(*(worker.cut(stream.name) for worker in self._workers))
 
     def reload(self) -> None:
         """Have every worker use the certificate that the files hold now, which were looked at here."""
@@ -193,7 +198,7 @@ class Workers:
                 return
             if time.monotonic() - begun > SOUND_S:
                 pause_s = PAUSE_MIN_S
-            self._spool.metrics.worker_deaths.labels().inc()
+            self._metrics.worker_deaths.labels().inc()
             self._log.error("worker died", worker=worker.column, pid=worker.pid, exit_code=code)
             await self._look_after(worker)
             is_there = False
@@ -295,15 +300,3 @@ class Workers:
                 told = degraded
                 for worker in self._workers:
                     worker.send(Degraded(told))
-
-
-class _Writers:
-    """All that write segments of a stream, as one that can be asked to cut."""
-
-    def __init__(self, workers: list[WorkerProcess], stream: str) -> None:
-        self._workers = workers
-        self._stream = stream
-
-    async def cut(self) -> None:
-        """Return once what was acknowledged so far stands in cut segments."""
-        await asyncio.gather(*(worker.cut(self._stream) for worker in self._workers))

@@ -42,7 +42,7 @@ async def test_a_failure_shows_until_the_disk_is_well(bench: Bench) -> None:
 
     with ThreadPoolExecutor(1) as executor, pytest.MonkeyPatch.context() as patch:
         patch.setattr(disk, "write_file", failing)
-        fault = WriteFault(bench.spool, executor, pause_s=0.001)
+        fault = WriteFault(bench.spool, executor, bench.log, pause_s=0.001)
         assert fault.current() is None
         fault.failed(SPECIMEN, refusal(OSError(errno.EDQUOT, "x")))
         await soon(tried)
@@ -60,7 +60,7 @@ async def test_a_failure_shows_until_the_disk_is_well(bench: Bench) -> None:
 async def test_a_body_that_is_written_ends_it_at_once(bench: Bench) -> None:
     """Whichever write succeeds first says that the disk is well."""
     with ThreadPoolExecutor(1) as executor:
-        fault = WriteFault(bench.spool, executor, pause_s=3600.0)
+        fault = WriteFault(bench.spool, executor, bench.log, pause_s=3600.0)
         fault.failed(SPECIMEN, refusal(OSError(errno.EIO, "x")))
         assert fault.current() is not None
         fault.succeeded()

@@ -43,6 +43,7 @@ class Line:
         self.bench = bench
         self.stream = replace(USAGE, cut=CutRule(interval_s, max_batch_bytes, max_records))
         self.sealed: list[str] = []
+        self.on_cut: Callable[[], object] = bool
         self.was_sealed = asyncio.Event()
         self.summaries = Summaries()
         self.batcher = Batcher(
@@ -51,12 +52,16 @@ class Line:
             host=HOST,
             gzip_level=1,
             summaries=self.summaries,
+            cut_segments=self._cut_segments,
             on_sealed=self._on_sealed,
             log=bench.log,
         )
         self._loop = asyncio.get_running_loop()
-        bench.spool.on_commit(USAGE, self._committed)
+        bench.listeners[USAGE.name] = self._committed
         self.task: asyncio.Task[None] | None = None
+
+    async def _cut_segments(self) -> None:
+        self.on_cut()
 
     def _committed(self) -> None:
         self._loop.call_soon_threadsafe(self.batcher.wake)
@@ -170,16 +175,8 @@ async def test_batches_are_bounded(start: Open, bench: Bench) -> None:
 
 async def test_the_writer_cuts_before_the_batch_is_made(start: Open, bench: Bench) -> None:
     """What was acknowledged before the tick is in its batch: the writer is asked to end its segment first."""
-
-    class Writer:
-        """Has a report in an open segment."""
-
-        async def cut(self) -> None:
-            """End it."""
-            bench.report(b"was open")
-
     line = start()
-    bench.spool.writers[USAGE.name] = Writer()
+    line.on_cut = lambda: bench.report(b"was open")
     await line.everything()
     assert line.archives() == [b"was open\n"]
 

@@ -140,6 +140,7 @@ async def start(bench: Bench) -> AsyncIterator[Start]:
             summaries=Summaries(),
             parallel=parallel,
             log=bench.log,
+            metrics=bench.metrics,
             jitter=lambda: 1.0,
             **clock,
         )

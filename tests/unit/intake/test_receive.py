@@ -131,7 +131,8 @@ async def make_door(tmp_path: Path) -> AsyncIterator[Callable[..., Door]]:
 
         def make(**settings: Any) -> Door:
             limits = SegmentLimits(max_bytes=1 << 20, max_age_s=3600.0, pending_bytes=settings.pop("pending", 1 << 20))
-            journal = Journal(bench.spool, USAGE, limits)
+            journal = Journal(bench.spool, USAGE, limits, log=bench.log, metrics=bench.metrics)
+            journal.start()
             journals.append(journal)
             bounds = Bounds(
                 quota=settings.pop("quota", 0),
@@ -142,7 +143,7 @@ async def make_door(tmp_path: Path) -> AsyncIterator[Callable[..., Door]]:
             )
             plain: dict[str, Any] = {"segment_report_limit": LIMIT, "envelope": False}
             times = BodyTimes(settings.pop("body_timeout_s", WAIT_S), settings.pop("body_min_rate", 0))
-            fault = WriteFault(bench.spool, executor, pause_s=0.001)
+            fault = WriteFault(bench.spool, executor, bench.log, pause_s=0.001)
             faults.append(fault)
             guard = Guard(bench.spool, bounds, {})
             made = Intake(

@@ -97,7 +97,9 @@ async def start(bench: Bench) -> AsyncIterator[Start]:
         monotonic: Callable[[], float] | None = None,
     ) -> Desk:
         clock = {} if monotonic is None else {"monotonic": monotonic}
-        made.append(Journal(bench.spool, USAGE, SegmentLimits(max_bytes, max_age_s, pending, max_records), **clock))
+        limits = SegmentLimits(max_bytes, max_age_s, pending, max_records)
+        made.append(Journal(bench.spool, USAGE, limits, log=bench.log, metrics=bench.metrics, **clock))
+        made[-1].start()
         return Desk(bench, made[-1])
 
     yield start
@@ -334,7 +336,7 @@ async def test_a_segment_is_cut_at_its_age(start: Start, bench: Bench) -> None:
     """A segment that nobody writes to any more is ended by itself when it is old enough."""
     cut = asyncio.Event()
     loop = asyncio.get_running_loop()
-    bench.spool.on_commit(USAGE, lambda: _set(loop, cut))
+    bench.listeners[USAGE.name] = lambda: _set(loop, cut)
     desk = start(max_age_s=0.05)
     await desk.commit(b"1")
     await soon(cut)
@@ -977,7 +979,9 @@ async def test_a_defect_answers_nobody_twice(start: Start, bench: Bench, monkeyp
 
 async def test_a_defect_between_hours_answers_each_report_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the hours of a round are mixed, as after a step of the clock, a defect leaves no report without an answer."""
-    journal = Journal(bench.spool, USAGE, SegmentLimits(max_bytes=1 << 20, max_age_s=3600.0, pending_bytes=1 << 20))
+    limits = SegmentLimits(max_bytes=1 << 20, max_age_s=3600.0, pending_bytes=1 << 20)
+    journal = Journal(bench.spool, USAGE, limits, log=bench.log, metrics=bench.metrics)
+    journal.start()
     real, rounds = journal._round, itertools.count()
 
     def failing(hour: int, entries: Any) -> None:

@@ -146,7 +146,7 @@ class GatewayModel(RuleBasedStateMachine):
         """Claim, aggregate and seal: at the tick, when enough waits, or what an earlier attempt has left; or only cut."""
         self._expect(ahead)
         if what == "cut":
-            self._steps([self.process.spool.cut(stream) for stream in STREAMS])
+            self._steps([journal.cut() for journal in self.process.journals.values()])
         else:
             self._steps([one._attempt(getattr(one, what)) for one in self.process.batchers.values()])
 

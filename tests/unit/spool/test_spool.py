@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -239,8 +240,7 @@ def test_whoever_waits_is_told_of_a_commit(bench: Bench) -> None:
     """After each commit the listener of its stream is called, and no other."""
     called: list[str] = []
     for stream in (USAGE, SPECIMEN):
-        name = stream.name
-        bench.spool.on_commit(stream, lambda name=name: called.append(name))  # type: ignore[misc]
+        bench.listeners[stream.name] = partial(called.append, stream.name)
     bench.report(b"1")
     bench.file(b"abc")
     bench.report(b"1", ERROR)

@@ -23,7 +23,7 @@ async def test_a_cut_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.
         await bench.put_on_both()
         os.kill(bench.pid(1), signal.SIGSTOP)
         begun = time.monotonic()
-        await bench.spool.cut(USAGE)
+        await bench.workers.cut(USAGE)
         # Half of it: the timers of the loop count from a clock that may be some milliseconds behind.
         assert time.monotonic() - begun >= 0.25
         assert bench.spool.accounting.claimable["usage"].files == 1
@@ -36,7 +36,7 @@ async def test_a_cut_does_not_wait_for_the_dead(tmp_path: Path) -> None:
     """A worker that dies while it is waited for, or before, holds up no cut."""
     async with running(tmp_path) as bench:
         os.kill(bench.pid(1), signal.SIGSTOP)
-        cutting = asyncio.create_task(bench.spool.cut(USAGE))
+        cutting = asyncio.create_task(bench.workers.cut(USAGE))
         await asyncio.sleep(0)
         await bench.dies(1, "worker died")
         begun = time.monotonic()
@@ -52,6 +52,6 @@ async def test_a_cut_of_one_whose_channel_has_ended(tmp_path: Path) -> None:
         worker = bench.workers._workers[0]
         worker._writer.transport.abort()
         await asyncio.sleep(0)
-        await bench.spool.cut(USAGE)
+        await bench.workers.cut(USAGE)
         await until(lambda: len(bench.told("worker started")) == 3)
         assert bench.spool.accounting.claimable["usage"].files == 2

@@ -43,7 +43,7 @@ async def test_a_cut_asks_every_worker(tmp_path: Path) -> None:
     """After a cut what every worker has acknowledged can be claimed."""
     async with running(tmp_path) as bench:
         await bench.put_on_both()
-        await bench.spool.cut(USAGE)
+        await bench.workers.cut(USAGE)
         assert bench.spool.accounting.claimable["usage"].files == 2
         assert bench.spool.claim(USAGE, 1 << 30, "host") is not None
 
@@ -171,7 +171,7 @@ async def test_one_that_cannot_go_on_is_replaced(tmp_path: Path, monkeypatch: py
         await until(lambda: len(bench.told("worker started")) == 3)
         (died,) = bench.told("worker died")
         assert died["exit_code"] == ABANDONED
-        assert bench.spool.metrics.worker_deaths.labels().total() == 1
+        assert bench.metrics.worker_deaths.labels().total() == 1
         assert bench.defects == []
 
 

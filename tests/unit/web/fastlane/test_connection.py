@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,8 +21,7 @@ from gateway.config.streams import streams_of
 from gateway.core import disk
 from gateway.core.clock import Timestamps
 from gateway.core.errors import Unanswerable
-from gateway.intake.receive import Intake
-from gateway.service.receiver import Receiving
+from gateway.service.receiver import HttpReceiver
 from gateway.spool.journal import Done, Journal
 from gateway.spool.spool import Spool
 from gateway.telemetry.log import Log
@@ -108,7 +107,8 @@ async def run(pieces: list[bytes], *, fast_lane: bool, envelope: bool = False, i
         spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=metrics)
         spool.acquire()
         spool.lay_out()
-        receiving = Receiving(config, spool, metrics, log, tls=None, degraded=list, on_defect=list)
+        receiving = HttpReceiver(config, spool, metrics, log, tls=None, degraded=list, on_defect=list)
+        receiving.start()
         try:
             answers, fast = await _talk(receiving, pieces, in_turn=in_turn)
             await receiving.close()
@@ -119,7 +119,7 @@ async def run(pieces: list[bytes], *, fast_lane: bool, envelope: bool = False, i
         return Result(_normal(answers), lines, fast, (root / "log").read_text())
 
 
-async def _talk(receiving: Receiving, pieces: list[bytes], *, in_turn: bool) -> tuple[bytes, int]:
+async def _talk(receiving: HttpReceiver, pieces: list[bytes], *, in_turn: bool) -> tuple[bytes, int]:
     web = receiving._web
     fast = 0
     if web._lane is not None:
@@ -131,7 +131,7 @@ async def _talk(receiving: Receiving, pieces: list[bytes], *, in_turn: bool) -> 
             tell(answered)
 
         web._lane.tell = cast("Any", counted)
-    steps = _watch_steps(web._intake)
+    steps = _watch_steps()
     connection = web.server(75.0)()
     assert isinstance(connection, Connection)
     transport = Transport()
@@ -150,22 +150,23 @@ async def _talk(receiving: Receiving, pieces: list[bytes], *, in_turn: bool) -> 
     return transport.written, fast
 
 
-def _watch_steps(intake: Intake) -> set[asyncio.Future[Any]]:
-    """What threads are doing for bodies, at any moment."""
+def _watch_steps() -> set[asyncio.Future[Any]]:
+    """What threads are doing for the loop, at any moment."""
     steps: set[asyncio.Future[Any]] = set()
-    begin = intake._in_thread
+    loop = asyncio.get_running_loop()
+    begin = loop.run_in_executor
 
-    def watched(step: Callable[[], Any]) -> asyncio.Future[Any]:
-        future = begin(step)
+    def watched(*arguments: Any) -> asyncio.Future[Any]:
+        future = begin(*arguments)
         steps.add(future)
         future.add_done_callback(steps.discard)
         return future
 
-    intake._in_thread = watched  # type: ignore[method-assign]
+    loop.run_in_executor = watched  # type: ignore[assignment]
     return steps
 
 
-async def _settled(receiving: Receiving, transport: Transport, steps: set[asyncio.Future[Any]]) -> None:
+async def _settled(receiving: HttpReceiver, transport: Transport, steps: set[asyncio.Future[Any]]) -> None:
     """Until nothing happens any more: all is answered, or one request waits for the rest of its body."""
     quiet = 0
     written = -1
