@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.lines import KIB, lines
+from gateway.core import clock, media_type
 from gateway.spool import names
 from gateway.spool.directories import FORMAT_VERSION
 from gateway.spool.sidecar import Sidecar, sidecar_of
@@ -16,8 +17,8 @@ PID = 7
 SPECIMEN_BYTES = KIB
 # A gateway that is not busy cuts a segment a minute; so many reports are in one at 17 a second.
 SEGMENT_REPORTS = 1000
-SEGMENT_AGE_NS = 60 * names.NANOSECONDS
-SPECIMEN_AGE_NS = names.NANOSECONDS // 10
+SEGMENT_AGE_NS = 60 * clock.NANOSECONDS
+SPECIMEN_AGE_NS = clock.NANOSECONDS // 10
 
 
 def lay_out(spool: Path) -> None:
@@ -40,7 +41,9 @@ def write_specimens(spool: Path, count: int) -> None:
     for number in range(count):
         instant = begin + number * SPECIMEN_AGE_NS
         uri = f"https://example.com/files/{number:06d}.bin"
-        sidecar = Sidecar(f"{number:032x}", f"machine-{number % 1000}", uri, names.UNKNOWN_TYPE, instant, SPECIMEN_BYTES, digest)
+        sidecar = Sidecar(
+            f"{number:032x}", f"machine-{number % 1000}", uri, media_type.UNKNOWN_TYPE, instant, SPECIMEN_BYTES, digest
+        )
         path = spool / "specimen" / names.spool_name(instant, instant, PID, names.BODY, uri)
         path.write_bytes(content)
         sidecar_of(path).write_bytes(sidecar.to_json())

@@ -19,13 +19,12 @@ import pytest
 from gateway.batching import aggregate
 from gateway.config.schema import Config
 from gateway.config.streams import streams_of
-from gateway.core import disk
+from gateway.core import clock, disk
 from gateway.core.clock import Timestamps
 from gateway.core.paths import routes_of
 from gateway.core.shared_counters import Board
 from gateway.core.streams import Stream
 from gateway.delivery.items import open_parcel
-from gateway.spool import names
 from gateway.spool.directories import OWN_FILES, Claimed
 from gateway.spool.recovery import Found, recover
 from gateway.spool.sidecar import Sidecar
@@ -38,7 +37,7 @@ from testkit.servers.minio import TIMEOUT_FACTOR
 
 WAIT_S = 20.0 * TIMEOUT_FACTOR
 # 2026-11-21T13:59:00Z: a minute before the hour turns.
-START_NS = 1_795_269_540 * names.NANOSECONDS
+START_NS = 1_795_269_540 * clock.NANOSECONDS
 HOUR = "2026112113"
 NEXT_HOUR = "2026112114"
 PID = 7

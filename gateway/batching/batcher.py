@@ -13,7 +13,7 @@ from gateway.batching import aggregate
 from gateway.core import disk
 from gateway.core.errors import is_full
 from gateway.core.streams import Stream
-from gateway.spool import names
+from gateway.core.text import readable
 from gateway.spool.directories import Claimed
 from gateway.spool.spool import Spool
 from gateway.telemetry.log import Log
@@ -167,7 +167,7 @@ class Batcher:
             await self._with_room(step)
         except OSError as error:
             self._failures.failed(stream=self._stream.name, reason=str(error))
-            self.trouble = names.readable(str(error))
+            self.trouble = readable(str(error))
             return False
         except Exception as error:  # noqa: BLE001 (a defect of ours must not end the aggregation for good)
             self._defect.met(error)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+
+NANOSECONDS = 1_000_000_000
+HOUR_NS = 3600 * NANOSECONDS
 
 
 class Timestamps:
@@ -39,3 +43,22 @@ class Timestamps:
             now = self._clock_ns()
             self._last = now if now > self._last else self._last + 1
             return self._last
+
+
+def hour_of(instant_ns: int) -> str:
+    """The UTC hour `YYYYMMDDHH` of an instant in nanoseconds since the epoch."""
+    return datetime.fromtimestamp(instant_ns // NANOSECONDS, UTC).strftime("%Y%m%d%H")
+
+
+def instant_of(hour: str) -> int:
+    """The first nanosecond of a UTC hour `YYYYMMDDHH`, 0 for digits that are no hour."""
+    try:
+        return int(datetime.strptime(hour, "%Y%m%d%H").replace(tzinfo=UTC).timestamp()) * NANOSECONDS
+    except ValueError:
+        return 0
+
+
+def iso(instant_ns: int) -> str:
+    """The instant as `2026-11-21T13:30:33.123456789Z`."""
+    seconds, fraction = divmod(instant_ns, NANOSECONDS)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.batching import aggregate
+from gateway.core import clock
 from gateway.core.streams import Stream
+from gateway.delivery import object_keys
 from gateway.delivery.packing import Packed
 from gateway.spool import names
+from gateway.spool.names import BY_ID, FIRST, KeyNumber
 from gateway.spool.sidecar import Sidecar, read_sidecar
 from gateway.spool.spool import Spool
 from gateway.stores import Object
@@ -23,19 +26,16 @@ MAX_METADATA_TEXT_BYTES = 1500
 class Parcel(Protocol):
     """One thing to be delivered, under a key that has a number.
 
-    Number 1 is the plain key; a higher one was chosen because another object has the lower ones.
-    Number 0 asks for the key with the thing's own id, which cannot collide, for stores that would replace what they have.
-
     Attributes:
         keeps_number: whether the number stands on the disk, so that no earlier attempt can have tried a higher one.
     """
 
     path: Path
-    number: int
+    number: KeyNumber
     items: int
     keeps_number: bool
 
-    def object(self, number: int | None = None) -> Object:
+    def object(self, number: KeyNumber | None = None) -> Object:
         """The object under the current number, or under another one."""
         ...
 
@@ -43,11 +43,11 @@ class Parcel(Protocol):
         """An object that has to be stored beside it, before it."""
         ...
 
-    def next_number(self) -> int:
+    def next_number(self) -> KeyNumber:
         """A number that is to be tried after its own, and after those that this has given before; blocks."""
         ...
 
-    def renumber(self, number: int) -> None:
+    def renumber(self, number: KeyNumber) -> None:
         """Go on under another number; blocks, and is durable where the number has to survive a restart."""
         ...
 
@@ -70,11 +70,11 @@ class SealedBatch:
         self.batch, self.number = parsed
         self.items = summary.lines
 
-    def object(self, number: int | None = None) -> Object:
+    def object(self, number: KeyNumber | None = None) -> Object:
         """See `Parcel.object`."""
         return Object(
             bucket=self._stream.bucket,
-            key=names.batch_key(self._stream.prefix, self.batch, self.number if number is None else number),
+            key=object_keys.batch_key(self._stream.prefix, self.batch, self.number if number is None else number),
             source=self._packed or self.path,
             size=self.path.stat().st_size if self._packed is None else self._packed.size,
             content_type=GZIP,
@@ -91,11 +91,11 @@ class SealedBatch:
         """None: all there is to say of a batch fits its metadata."""
         return None
 
-    def next_number(self) -> int:
+    def next_number(self) -> KeyNumber:
         """See `Parcel.next_number`: no other batch has been given it."""
         return self._spool.numbers.next(self._stream, self.batch)
 
-    def renumber(self, number: int) -> None:
+    def renumber(self, number: KeyNumber) -> None:
         """See `Parcel.renumber`: the sealed file is renamed before the attempt."""
         self.path = self._spool.renumber(self.path, number)
         if self._packed is not None:
@@ -120,9 +120,9 @@ class ReceivedFile:
         assert spooled is not None  # the spool hands out bodies only
         self._order = spooled.order
         self.path = path
-        self.number = 1
+        self.number = FIRST
 
-    def object(self, number: int | None = None) -> Object:
+    def object(self, number: KeyNumber | None = None) -> Object:
         """See `Parcel.object`."""
         metadata, _ = self._metadata()
         return Object(
@@ -140,7 +140,7 @@ class ReceivedFile:
         metadata, complete = self._metadata()
         if complete:
             return None
-        sidecar = self._sidecar.known() | {"received": names.iso(self._sidecar.received)}
+        sidecar = self._sidecar.known() | {"received": clock.iso(self._sidecar.received)}
         body = json.dumps(sidecar, indent=2).encode("ascii") + b"\n"
         return Object(
             bucket=self._stream.bucket,
@@ -152,24 +152,24 @@ class ReceivedFile:
             identity="id",
         )
 
-    def next_number(self) -> int:
+    def next_number(self) -> KeyNumber:
         """See `Parcel.next_number`."""
-        return self.number + 1
+        return KeyNumber(self.number + 1)
 
-    def renumber(self, number: int) -> None:
+    def renumber(self, number: KeyNumber) -> None:
         """See `Parcel.renumber`."""
         self.number = number
 
-    def _key(self, number: int) -> str:
+    def _key(self, number: KeyNumber) -> str:
         sidecar = self._sidecar
-        return names.file_key(
+        return object_keys.file_key(
             self._stream.prefix,
             user=sidecar.user,
             uri=sidecar.uri,
             media_type=sidecar.type,
             received_ns=sidecar.received,
             order=self._order,
-            again={0: sidecar.id, 1: ""}.get(number, str(number)),
+            again={BY_ID: sidecar.id, FIRST: ""}.get(number, str(number)),
         )
 
     def _metadata(self) -> tuple[dict[str, str], bool]:
@@ -177,11 +177,13 @@ class ReceivedFile:
         sidecar = self._sidecar
         of_form = {"filename": sidecar.filename, "fields": json.dumps(sidecar.fields, separators=(",", ":"))}
         optional = {name: text for name, text in of_form.items() if getattr(sidecar, name)}
-        texts, complete = names.metadata_texts({"user": sidecar.user, "uri": sidecar.uri}, MAX_METADATA_TEXT_BYTES, optional)
+        texts, complete = object_keys.metadata_texts(
+            {"user": sidecar.user, "uri": sidecar.uri}, MAX_METADATA_TEXT_BYTES, optional
+        )
         return {
             "id": sidecar.id,
             **texts,
-            "received": names.iso(sidecar.received),
+            "received": clock.iso(sidecar.received),
             "sha256": sidecar.sha256,
         }, complete
 

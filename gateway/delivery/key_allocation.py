@@ -8,6 +8,7 @@ import contextlib
 from gateway.core.errors import ObjectRefused, Refused
 from gateway.core.streams import Stream
 from gateway.delivery.items import Parcel
+from gateway.spool.names import BY_ID, KeyNumber
 from gateway.stores import Outcome, Store
 
 # After so many looks for a free number a put has to tell, whatever the store says.
@@ -34,7 +35,7 @@ class Numbering:
             await asyncio.to_thread(parcel.renumber, await self._next_number(parcel))
         return outcome
 
-    async def _next_number(self, parcel: Parcel) -> int:
+    async def _next_number(self, parcel: Parcel) -> KeyNumber:
         """The number to be tried after one that is taken."""
         for _ in range(MAX_LOOKS):
             number = await asyncio.to_thread(parcel.next_number)
@@ -46,13 +47,13 @@ class Numbering:
 
     async def _put_under_id(self, parcel: Parcel) -> Outcome:
         """For a store that would replace: a key that nothing else can have, and that a repeated put may overwrite."""
-        if parcel.number != 0:
+        if parcel.number != BY_ID:
             # The store may have honoured the condition when an earlier attempt was made, and its answer been lost.
             # Who may not look cannot know; the store would have to change its ways between two attempts to matter.
             with contextlib.suppress(Refused):
                 if await self._store.holds(parcel.object()):
                     return Outcome.PRESENT
-            await asyncio.to_thread(parcel.renumber, 0)
+            await asyncio.to_thread(parcel.renumber, BY_ID)
         outcome = await self._put_once(parcel)
         if outcome is Outcome.TAKEN:
             raise ObjectRefused(f"{parcel.object().key} has its own id and holds something else")

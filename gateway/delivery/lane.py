@@ -19,6 +19,7 @@ from pathlib import Path
 from gateway.batching.batcher import Summaries
 from gateway.core.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
 from gateway.core.streams import Stream
+from gateway.core.text import readable
 from gateway.delivery.items import Parcel, Unreadable, open_parcel
 from gateway.delivery.key_allocation import Numbering
 from gateway.delivery.throttling import Throttling
@@ -118,7 +119,7 @@ class Lane:
     @property
     def trouble(self) -> str | None:
         """What keeps the stream from being delivered, in text that can be encoded; None if nothing does."""
-        return None if self._last_error is None else names.readable(str(self._last_error))
+        return None if self._last_error is None else readable(str(self._last_error))
 
     def drain(self) -> None:
         """From now on `run` ends as soon as nothing is left that can be sent without a person's help."""

@@ -9,8 +9,8 @@ from typing import Final
 from gateway.core.errors import BadRequest, TooLarge
 from gateway.core.header_parameters import extended, parameters_of, unquoted
 from gateway.core.streams import Stream
+from gateway.core.text import readable
 from gateway.intake.form_parser import FormParser, PartEnd, PartHead
-from gateway.spool import names
 
 FORM: Final = "multipart/form-data"
 MAX_FIELDS: Final = 64
@@ -146,13 +146,13 @@ class Form:
             )
         self._held = part.number
         self._field = None
-        self._filename = names.readable(filename or "")
+        self._filename = readable(filename or "")
         self.content_type = part.fields.get("content-type", "")
 
     def _end(self) -> None:
         if self._field is not None:
             name, value = self._field
-            self._fields.append((name, names.readable(b"".join(value).decode("utf-8", "surrogateescape"))))
+            self._fields.append((name, readable(b"".join(value).decode("utf-8", "surrogateescape"))))
             self._field = None
 
     def _count(self, name: str, size: int) -> None:
@@ -175,7 +175,7 @@ def _names_of(part: PartHead) -> tuple[str, str | None]:
     name, filename = (_text(dict(found), key, where) for key in ("name", "filename"))
     if not name:
         raise BadRequest(f"{where} has no name in its Content-Disposition")
-    return names.readable(name), filename
+    return readable(name), filename
 
 
 def _text(given: dict[str, str], key: str, where: str) -> str | None:

@@ -13,13 +13,13 @@ from functools import cached_property
 from itertools import chain
 from typing import Protocol, TypeVar
 
-from gateway.core import disk
+from gateway.core import clock, disk, media_type
 from gateway.core.errors import TooLarge, refusal
 from gateway.core.streams import Stream
+from gateway.core.text import is_readable, readable
 from gateway.formats.json_lines import Folder
 from gateway.intake.decoding import Decoder
 from gateway.intake.forms import Claims, Form
-from gateway.spool import names
 from gateway.spool.sidecar import Sidecar
 from gateway.spool.spool import Spool
 
@@ -264,8 +264,8 @@ class FileDraft:
     def _take(self, piece: bytes | memoryview) -> None:
         if self._file is None:
             self._file = _File(self._spool, self._room)
-        if len(self._first_bytes) < names.MAGIC_BYTES:
-            self._first_bytes += bytes(piece[: names.MAGIC_BYTES])
+        if len(self._first_bytes) < media_type.MAGIC_BYTES:
+            self._first_bytes += bytes(piece[: media_type.MAGIC_BYTES])
         self._hash.update(piece)
         self._file.write(piece)
 
@@ -286,7 +286,7 @@ class FileDraft:
                 id=identity,
                 user=user,
                 uri=claims.uri,
-                type=names.content_type(claims.content_type, self._first_bytes),
+                type=media_type.content_type(claims.content_type, self._first_bytes),
                 received=self._spool.timestamps.now(),
                 size=self._file.size,
                 sha256=self._hash.hexdigest(),
@@ -333,9 +333,9 @@ def _take_all(pieces: Iterable[Piece], take: Callable[[Piece], None]) -> None:
 
 def envelope_parts(user: str, received: int) -> tuple[bytes, bytes]:
     """What stands before and after a report in its envelope; a user who is not UTF-8 is percent-encoded, and that is said."""
-    encoded = "" if names.is_readable(user) else '"encoded":"user",'
-    name = json.dumps(names.readable(user))
-    return f'{{"user":{name},{encoded}"received_at":"{names.iso(received)}","report":'.encode("ascii"), b"}"
+    encoded = "" if is_readable(user) else '"encoded":"user",'
+    name = json.dumps(readable(user))
+    return f'{{"user":{name},{encoded}"received_at":"{clock.iso(received)}","report":'.encode("ascii"), b"}"
 
 
 def check_enveloped(size: int, reports: int, parts: tuple[bytes, bytes], max_bytes: int) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gateway.core import disk
+from gateway.core import clock, disk
 from gateway.core.shared_counters import Board
 from gateway.core.streams import Stream
 from gateway.formats import byte_count
@@ -144,7 +144,7 @@ class Accounting:
         for stream in self._layout.streams:
             waiting, writing = self.waiting[stream.name], self.open[stream.name]
             oldest_at = self.oldest_instant(stream)
-            age_s = 0.0 if oldest_at is None else max(0.0, (now - oldest_at) / names.NANOSECONDS)
+            age_s = 0.0 if oldest_at is None else max(0.0, (now - oldest_at) / clock.NANOSECONDS)
             yield Waiting(stream.name, waiting.files + writing.files, waiting.bytes + writing.bytes, age_s)
         if self.left.files:
             for left in left_streams(self._layout):
@@ -163,11 +163,11 @@ class Accounting:
         for name in disk.names(self._layout.aggregation(stream)):
             batch = names.parse_batch(name)
             if batch is not None:
-                yield names.instant_of(batch.hour)
+                yield clock.instant_of(batch.hour)
         for name in disk.names(self._layout.uploading(stream)):
             sealed = names.parse_sealed(name)
             if sealed is not None:
-                yield names.instant_of(sealed[0].hour)
+                yield clock.instant_of(sealed[0].hour)
 
     # --- counting anew ----------------------------------------------------------------------------------------------
 

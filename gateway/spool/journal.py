@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.core import disk
+from gateway.core import clock, disk
 from gateway.core.errors import GatewayError, Overloaded, SpoolBroken, Stopping, Unanswerable, again, refusal
 from gateway.core.streams import Stream
 from gateway.spool import names
@@ -321,8 +321,8 @@ class Journal:
     def _rounds(self, entries: list[_Entry]) -> None:
         """Write what was gathered: one round, or one for each hour where the hour turns, or the clock was stepped, among them."""
         while entries:
-            hour = entries[0][0] // names.HOUR_NS
-            begin, end = hour * names.HOUR_NS, (hour + 1) * names.HOUR_NS
+            hour = entries[0][0] // clock.HOUR_NS
+            begin, end = hour * clock.HOUR_NS, (hour + 1) * clock.HOUR_NS
             # A clock that steps back may bring an hour again; those of one are written together, and the others after them.
             of_hour = [entry for entry in entries if begin <= entry[0] < end]
             others = [entry for entry in entries if not begin <= entry[0] < end] if len(of_hour) < len(entries) else []

@@ -22,6 +22,7 @@ from pathlib import Path
 from gateway.core import disk
 from gateway.core.errors import is_full
 from gateway.core.streams import KeyScheme, Stream
+from gateway.core.text import encode
 from gateway.spool import names
 from gateway.telemetry.log import Log
 from gateway.telemetry.repeated_failure import Repeated
@@ -53,7 +54,7 @@ class KeyNumbers:
         streams: dict[Stream, Path],
         new_tmp: Callable[[], Path],
         log: Log,
-        left: Callable[[], Iterable[tuple[names.Batch, int]]] = tuple,
+        left: Callable[[], Iterable[tuple[names.Batch, names.KeyNumber]]] = tuple,
     ) -> None:
         self._left = left
         # By hour and host.
@@ -77,22 +78,22 @@ class KeyNumbers:
         with self._lock:
             self._read()
 
-    def next(self, stream: Stream, batch: names.Batch) -> int:
+    def next(self, stream: Stream, batch: names.Batch) -> names.KeyNumber:
         """A number that no key of this bucket, prefix, hour and host has had."""
         with self._lock:
             given = self._read()
             series = _series(stream, batch)
             given[series] = number = max(given.get(series, 0), self._least.get((batch.hour, batch.host), 0)) + 1
-            return number
+            return names.KeyNumber(number)
 
-    def give_back(self, stream: Stream, batch: names.Batch, number: int) -> None:
+    def give_back(self, stream: Stream, batch: names.Batch, number: names.KeyNumber) -> None:
         """No file has got this number, which was given to it."""
         with self._lock:
             given = self._read()
             if given.get(_series(stream, batch)) == number:
                 given[_series(stream, batch)] = number - 1
 
-    def keep(self, stream: Stream, batch: names.Batch, number: int) -> None:
+    def keep(self, stream: Stream, batch: names.Batch, number: names.KeyNumber) -> None:
         """Write down that a number was given, before the file goes whose name says so.
 
         Raises:
@@ -158,7 +159,7 @@ class KeyNumbers:
             self._told.failed(reason=str(error))
             return b""
 
-    def _write(self, series: Series, number: int) -> None:
+    def _write(self, series: Series, number: names.KeyNumber) -> None:
         if self._is_whole and self._lines < MAX_LINES:
             try:
                 disk.append(self._path, _line(series, number))
@@ -188,7 +189,7 @@ class KeyNumbers:
 
 def _series(stream: Stream, batch: names.Batch) -> Series:
     # Two streams may share a bucket.
-    return f"{stream.bucket}/{names.encode(stream.prefix)}", batch.hour, batch.host
+    return f"{stream.bucket}/{encode(stream.prefix)}", batch.hour, batch.host
 
 
 def _line(series: Series, number: int) -> bytes:

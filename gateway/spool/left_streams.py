@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.core import disk
+from gateway.core import clock, disk
 from gateway.core.errors import StartError
 from gateway.core.streams import FILES, LINES, Form, Stream
 from gateway.spool import names
@@ -49,11 +49,11 @@ def left_streams(layout: Layout) -> list[LeftStream]:
         if waiting:
             oldest = min(received for _, received in waiting)
             size = sum(_size_of(path) for path, _ in waiting)
-            found.append(LeftStream(name, len(waiting), size, max(0.0, (now - oldest) / names.NANOSECONDS)))
+            found.append(LeftStream(name, len(waiting), size, max(0.0, (now - oldest) / clock.NANOSECONDS)))
     return found
 
 
-def left_batches(layout: Layout) -> Iterator[tuple[names.Batch, int]]:
+def left_batches(layout: Layout) -> Iterator[tuple[names.Batch, names.KeyNumber]]:
     """The sealed batches of such streams, each with the number of its key."""
     for name in _unknown(layout):
         for sealed in disk.names(layout.root / name / "uploading"):
@@ -116,12 +116,12 @@ def _in_folders(directory: Path) -> Iterator[tuple[Path, int]]:
     for name in disk.names(directory / "uploading"):
         sealed = names.parse_sealed(name)
         if sealed is not None:
-            yield directory / "uploading" / name, names.instant_of(sealed[0].hour)
+            yield directory / "uploading" / name, clock.instant_of(sealed[0].hour)
     for name in disk.names(directory / "aggregation"):
         batch = names.parse_batch(name)
         if batch is not None and disk.is_directory(directory / "aggregation" / name):
             for source in disk.names(directory / "aggregation" / name):
-                yield directory / "aggregation" / name / source, names.instant_of(batch.hour)
+                yield directory / "aggregation" / name / source, clock.instant_of(batch.hour)
 
 
 def _size_of(path: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.core import disk
 from gateway.core.clock import Timestamps
-from gateway.spool import names
+from gateway.core.text import cut_bytes
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 
@@ -55,11 +55,11 @@ class Quarantine:
         """A name that still says what it was."""
         whole = f"{stream_name}.{name}"
         longest = disk.longest_name(self._directory)
-        target = self._directory / names.cut_bytes(whole, longest)
+        target = self._directory / cut_bytes(whole, longest)
         if not os.path.lexists(target):
             return target
         suffix = f".{self._timestamps.next()}"
-        return self._directory / (names.cut_bytes(whole, longest - len(suffix)) + suffix)
+        return self._directory / (cut_bytes(whole, longest - len(suffix)) + suffix)
 
     def _name_of_rest(self, draft: Path, name: str) -> Path:
         """A name that is free, or has this very rest from a start that was killed here.
@@ -69,7 +69,7 @@ class Quarantine:
         longest = disk.longest_name(self._directory)
         for number in itertools.count(1):
             suffix = ".rest" if number == 1 else f".rest.{number}"
-            target = self._directory / (names.cut_bytes(name, longest - len(suffix)) + suffix)
+            target = self._directory / (cut_bytes(name, longest - len(suffix)) + suffix)
             if not os.path.lexists(target) or filecmp.cmp(draft, target, shallow=False):
                 break
         return target

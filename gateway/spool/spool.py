@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from gateway.core import disk
+from gateway.core import clock, disk
 from gateway.core.clock import Timestamps
 from gateway.core.errors import Unanswerable
 from gateway.core.shared_counters import Board
@@ -278,7 +278,7 @@ class Spool(Layout):
         for name in oldest(self.directory(stream), CLAIMABLE, self._is_unsettled(stream)):
             spooled = names.parse_spool_name(name)
             assert spooled is not None  # others are not picked
-            hour = names.hour_of(spooled.received_ns)
+            hour = clock.hour_of(spooled.received_ns)
             path = self.directory(stream) / name
             if not disk.is_file(path):
                 # The next start sets it aside.
@@ -328,7 +328,7 @@ class Spool(Layout):
         """A batch for one waiting or claimed file alone."""
         spooled = names.parse_spool_name(source.name)
         assert spooled is not None  # others are not claimed
-        return names.new_batch(names.hour_of(spooled.received_ns), host, os.urandom(16))
+        return names.new_batch(clock.hour_of(spooled.received_ns), host, os.urandom(16))
 
     def seal_unpacked(self, stream: Stream, source: Path, batch: names.Batch) -> None:
         """Make one waiting or claimed file a sealed batch by a rename alone.
@@ -414,18 +414,18 @@ class Spool(Layout):
             self._settle_move(stream, names.identity_of(name))
         return [path for name in found if disk.is_file(path := self.uploading(stream) / name)]
 
-    def renumber(self, sealed: Path, number: int) -> Path:
+    def renumber(self, sealed: Path, number: names.KeyNumber) -> Path:
         """Have a sealed file tried under another number, durably: a retry begins where this attempt stands.
 
         Args:
             sealed: the file.
-            number: a new one of `numbers`, or 0 for the key with the batch's own id.
+            number: a new one of `numbers`, or `BY_ID`.
         """
         self.holding.check()
         parsed = names.parse_sealed(sealed.name)
         assert parsed is not None  # only sealed files are given here
         target = sealed.with_name(parsed[0].sealed(number, packed=names.is_packed(sealed.name)))
-        if number == 0:
+        if number == names.BY_ID:
             # From then on its name does not say any more which number it had, and an attempt may have used it.
             self._keep_number(next(stream for stream in self.streams if self.uploading(stream) == sealed.parent), sealed)
         with self.accounting.change():

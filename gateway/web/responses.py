@@ -24,8 +24,8 @@ from gateway.core.errors import (
     UnsupportedEncoding,
     UnsupportedVersion,
 )
+from gateway.core.text import readable
 from gateway.intake.decoding import ACCEPT_ENCODING
-from gateway.spool import names
 
 STATUSES: tuple[tuple[type[GatewayError], int, str], ...] = (
     (Unauthorized, 401, "unauthorized"),
@@ -57,7 +57,7 @@ class ErrorResponse(web.Response):
     """`{"error": {"code", "message"}}`, with the fields that its status wants."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
-        message = names.readable(message)
+        message = readable(message)
         # For the log: what is wrong here, too, and not what is wrong with a request, which may show what that holds.
         self.fault = {"code": code, "reason": message} if status >= 500 else {"code": code}
         body = orjson.dumps({"error": {"code": code, "message": message}}) + b"\n"

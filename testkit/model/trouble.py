@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from gateway.spool import names
+from gateway.core import clock
 from testkit.model.fate import REFUSALS, Loss
 
-MINUTE_NS = 60 * names.NANOSECONDS
+MINUTE_NS = 60 * clock.NANOSECONDS
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Restart:
     crashes: tuple[int, ...] = ()
 
 
-CLOCK_STEPS = st.sampled_from([1, MINUTE_NS, MINUTE_NS, names.HOUR_NS, -MINUTE_NS, -names.HOUR_NS])
+CLOCK_STEPS = st.sampled_from([1, MINUTE_NS, MINUTE_NS, clock.HOUR_NS, -MINUTE_NS, -clock.HOUR_NS])
 RESTARTS = st.builds(
     Restart,
     loss=st.sampled_from(Loss),

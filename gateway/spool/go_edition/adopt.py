@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from gateway.core import disk
+from gateway.core import disk, media_type
 from gateway.spool import names
 from gateway.spool.go_edition.names import STRANGE, UNKNOWN_USER, Adopted, FileName, Left, is_plain_file, parse_file_name
 from gateway.spool.go_edition.reports import adopt_reports
@@ -186,7 +186,7 @@ def _place_for(left: Left, parsed: FileName) -> tuple[Path, int]:
 def _sidecar(source: Path, parsed: FileName, received: int) -> Sidecar:
     size, content, first_bytes = 0, hashlib.sha256(), b""
     for chunk in disk.read_chunks(source):
-        first_bytes = first_bytes or chunk[: names.MAGIC_BYTES]
+        first_bytes = first_bytes or chunk[: media_type.MAGIC_BYTES]
         content.update(chunk)
         size += len(chunk)
     # The same at each repetition, and another on another machine even where the clock said the same.
@@ -195,7 +195,7 @@ def _sidecar(source: Path, parsed: FileName, received: int) -> Sidecar:
         id=identity[:_ID_CHARACTERS],
         user=UNKNOWN_USER,
         uri=parsed.uri,
-        type=names.content_type("", first_bytes),
+        type=media_type.content_type("", first_bytes),
         received=received,
         size=size,
         sha256=content.hexdigest(),

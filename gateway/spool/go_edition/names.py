@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from gateway.spool import names
+from gateway.core import clock
 from gateway.spool.spool import Spool
 
 # It did not write down who sent a file, and an archive does not say who sent its reports.
@@ -18,7 +18,7 @@ UNKNOWN_USER = "unknown"
 STRANGE = "not a name that the Go edition gives"
 
 # An instant after this one is a mistake of a clock, which would take the clock of this program along for good.
-_END_NS = names.instant_of("2100010100")
+_END_NS = clock.instant_of("2100010100")
 _PID = r"(0|[1-9][0-9]{0,9})"
 _REPORT = re.compile(r"[0-9]+\.[0-9]+\.(.*)", re.DOTALL)
 _SAFE_REPORT = re.compile(rf"([0-9]{{19}})\.{_PID}\.(.*)", re.DOTALL)
@@ -137,5 +137,5 @@ def _instant(digits: str, fraction: str) -> int | None:
         moment = datetime.strptime(digits, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     except ValueError:
         return None
-    instant = int(moment.timestamp()) * names.NANOSECONDS + int(fraction.ljust(9, "0"))
+    instant = int(moment.timestamp()) * clock.NANOSECONDS + int(fraction.ljust(9, "0"))
     return instant if 0 <= instant < _END_NS else None

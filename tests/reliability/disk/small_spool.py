@@ -8,6 +8,7 @@ import random
 import time
 from dataclasses import dataclass
 
+from gateway.core import clock
 from gateway.spool import names
 from reliability.disk.goes_on import takes_everything
 from reliability.disk.small_disk import MIB, Disk, FullDisk
@@ -129,7 +130,7 @@ def _claim_by_hand(bench: FullDisk) -> None:
     waiting = [path for path in spool.iterdir() if path.is_file()]
     received = names.parse_spool_name(waiting[0].name)
     assert received is not None
-    batch = spool / "aggregation" / str(names.new_batch(names.hour_of(received.received_ns), "small-host", os.urandom(16)))
+    batch = spool / "aggregation" / str(names.new_batch(clock.hour_of(received.received_ns), "small-host", os.urandom(16)))
     batch.mkdir()
     for path in waiting:
         path.rename(batch / path.name)

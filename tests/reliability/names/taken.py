@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 
+from gateway.core import clock, media_type
 from gateway.spool import names
 from gateway.spool.sidecar import Sidecar
 from reliability.names.bench import MIDDLE, NamingBench
@@ -115,7 +116,7 @@ def _files(now: int, orders: list[int], pid: int) -> Iterator[tuple[str, str, by
     """Reports, and files with their sidecars: the stream, the name, what is in it, and what is to be delivered of it."""
     for order in orders:
         report = b'{"there":%d}' % order
-        line = f'{{"user":"{USER}","received_at":"{names.iso(now)}","report":{report.decode()}}}\n'
+        line = f'{{"user":"{USER}","received_at":"{clock.iso(now)}","report":{report.decode()}}}\n'
         yield "usage", names.spool_name(order, now, pid, names.WHOLE_REPORT, USER), line.encode(), report
         body = b"there at %d" % order
         yield "specimen", names.spool_name(order, now, pid, names.SIDECAR, URI), _sidecar(now, order, body).to_json(), b""
@@ -127,7 +128,7 @@ def _sidecar(now: int, order: int, body: bytes) -> Sidecar:
         id=f"{order:032x}",
         user=USER,
         uri=URI,
-        type=names.UNKNOWN_TYPE,
+        type=media_type.UNKNOWN_TYPE,
         received=now,
         size=len(body),
         sha256=hashlib.sha256(body).hexdigest(),

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gateway.delivery import object_keys
 from gateway.spool import names
+from gateway.spool.names import KeyNumber
 from gateway.spool.sidecar import Sidecar
 from reliability.proxy.server import FaultProxy
 from reliability.row import Site
@@ -157,7 +159,7 @@ class Try:
         now = datetime.now(UTC)
         hours = {(now + timedelta(minutes=minutes)).strftime("%Y%m%d%H") for minutes in (0, 10)}
         for hour, number, bucket in itertools.product(hours, (1, 3), (self.buckets.usage, self.buckets.error)):
-            self.buckets.plant(bucket, names.batch_key("", names.Batch(hour, HOST, "0" * 32), number))
+            self.buckets.plant(bucket, object_keys.batch_key("", names.Batch(hour, HOST, "0" * 32), KeyNumber(number)))
 
     def plant_waiting(self) -> None:
         """Take the very key, and the next one, under which each second thing that waits will be sent."""
@@ -168,14 +170,14 @@ class Try:
                     # A key with the id of the batch is one that no stranger can have.
                     continue
                 for number in (parsed[1], parsed[1] + 1):
-                    self.buckets.plant(getattr(self.buckets, stream), names.batch_key("", parsed[0], number))
+                    self.buckets.plant(getattr(self.buckets, stream), object_keys.batch_key("", parsed[0], KeyNumber(number)))
         for path in sorted(self.gateway.cache.glob("specimen/*.meta"))[::2]:
             with contextlib.suppress(FileNotFoundError):
                 of = Sidecar.from_json(path.read_bytes())
                 spooled = names.parse_spool_name(path.name)
                 assert spooled is not None
                 about = {"user": of.user, "uri": of.uri, "media_type": of.type}
-                key = names.file_key("", **about, received_ns=of.received, order=spooled.order, again="")
+                key = object_keys.file_key("", **about, received_ns=of.received, order=spooled.order, again="")
                 self.buckets.plant(self.buckets.specimen, key)
 
     def wait_for_fault(self) -> None:

@@ -18,7 +18,7 @@ import pytest
 from gateway.batching import aggregate, batcher
 from gateway.batching.aggregate import Summary
 from gateway.batching.batcher import Batcher, Summaries
-from gateway.core import disk
+from gateway.core import clock, disk
 from gateway.core.streams import CutRule
 from gateway.spool import names
 from gateway.spool.ballast import BALLAST
@@ -131,7 +131,7 @@ async def test_everything_is_sealed_by_hours(start: Open, bench: Bench) -> None:
     line = start()
     for number in range(3):
         bench.report(b"%d" % number)
-    bench.clock.now_ns += names.HOUR_NS
+    bench.clock.now_ns += clock.HOUR_NS
     bench.report(b"3")
     await line.everything()
     assert line.archives() == [b"0\n1\n2\n", b"3\n"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import UTC, datetime
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.clock import Timestamps
+from gateway.core.clock import HOUR_NS, NANOSECONDS, Timestamps, hour_of, instant_of, iso
+from testkit.texts import instants
 
 
 @given(st.lists(st.integers(0, 100), min_size=1))
@@ -52,3 +55,26 @@ def test_threads_get_no_instant_twice() -> None:
         thread.join()
     assert len({instant for mine in got for instant in mine}) == 8 * 2000
     assert all(mine == sorted(mine) for mine in got)
+
+
+@given(instants)
+def test_an_instant_is_in_its_hour(instant: int) -> None:
+    """An hour begins at the instant its digits say and lasts 3,600 seconds."""
+    begin = instant_of(hour_of(instant))
+    assert begin <= instant < begin + HOUR_NS
+
+
+@pytest.mark.parametrize("digits", ["2026112124", "2026130100", "0000000000", "9999999999"])
+def test_digits_that_are_no_hour_are_no_error(digits: str) -> None:
+    """A batch that a person renamed to an hour which does not exist counts as very old."""
+    assert instant_of(digits) == 0
+
+
+def test_iso_has_nanoseconds() -> None:
+    """An instant is written with all its digits, in UTC."""
+    assert iso(1_795_269_540_000_000_007) == "2026-11-21T13:59:00.000000007Z"
+
+
+def test_hours_are_of_utc() -> None:
+    """The hour of a name is the hour of UTC."""
+    assert hour_of(int(datetime(2026, 11, 21, 13, 59, 59, tzinfo=UTC).timestamp()) * NANOSECONDS) == "2026112113"

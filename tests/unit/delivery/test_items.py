@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from gateway.batching.aggregate import Summary
-from gateway.core import disk
+from gateway.core import clock, disk
+from gateway.delivery import object_keys
 from gateway.delivery.items import ReceivedFile, SealedBatch, Unreadable, open_parcel
 from gateway.spool import names
+from gateway.spool.names import KeyNumber
 from gateway.spool.sidecar import Sidecar, read_sidecar
 from testkit.spool import HOUR, SPECIMEN, START_NS, USAGE, Bench, open_bench
 
@@ -72,7 +74,7 @@ def test_a_known_summary_is_not_found_out_again(bench: Bench) -> None:
 def test_a_batch_is_renumbered_on_disk(bench: Bench) -> None:
     """Another number is in the sealed file's name before anything is sent under it, so that a restart finds it."""
     parcel = open_parcel(bench.spool, USAGE, bench.seal(b"1"), None)
-    parcel.renumber(3)
+    parcel.renumber(KeyNumber(3))
     assert parcel.number == 3
     assert [path.name for path in bench.spool.uploading(USAGE).iterdir()] == [parcel.path.name]
     assert names.parse_sealed(parcel.path.name) is not None
@@ -84,7 +86,7 @@ def test_number_zero_is_the_key_with_the_id(bench: Bench) -> None:
     """For a store that would replace, the key has the batch's id in the place of the number."""
     parcel = open_parcel(bench.spool, USAGE, bench.seal(b"1"), None)
     assert isinstance(parcel, SealedBatch)
-    parcel.renumber(0)
+    parcel.renumber(KeyNumber(0))
     assert parcel.object().key.endswith(f"{HOUR}.host-1.{parcel.batch.unique}.jsonl.gz")
 
 
@@ -107,7 +109,7 @@ def test_a_file_says_what_it_is(bench: Bench) -> None:
     assert made.metadata["user"] == "u/1"
     assert made.metadata["uri"] == "file:///a/%E6%97%A5.png"
     assert made.metadata["encoded"] == "uri"
-    assert made.metadata["received"] == names.iso(START_NS)
+    assert made.metadata["received"] == clock.iso(START_NS)
     assert made.is_held_as({"id": read_sidecar(body).id})
 
 
@@ -124,7 +126,7 @@ def test_what_does_not_fit_stands_whole_beside_it(tmp_path: Path, user: str, uri
     assert companion is not None
     assert isinstance(companion.source, bytes)
     assert companion.key == f"{made.key}.meta.json"
-    assert len(companion.key) <= names.MAX_KEY_BYTES
+    assert len(companion.key) <= object_keys.MAX_KEY_BYTES
     assert companion.size == len(companion.source)
     found = json.loads(companion.source)
     assert (found["user"], found["uri"], found["received"]) == (user, uri, "2026-11-21T13:59:00.000000000Z")
@@ -192,7 +194,7 @@ def test_a_file_under_another_number_has_another_key(tmp_path: Path) -> None:
     parcel = received(tmp_path, uri="日" * 4000)
     keys = set()
     for number in (1, 2, 3, 0):
-        parcel.renumber(number)
+        parcel.renumber(KeyNumber(number))
         companion = parcel.companion()
         assert companion is not None
         keys |= {parcel.object().key, companion.key}

@@ -24,6 +24,7 @@ from gateway.delivery.lane import Lane
 from gateway.spool import names
 from gateway.spool.ballast import BALLAST
 from gateway.spool.key_numbers import KeyNumbers
+from gateway.spool.names import KeyNumber
 from gateway.spool.sidecar import read_sidecar
 from gateway.stores import Object, Outcome
 from gateway.stores.local import LocalStore
@@ -257,7 +258,7 @@ async def test_a_taken_key_is_left_for_the_next_number(start: Start, bench: Benc
 
 async def test_a_restart_goes_on_with_its_number(start: Start, bench: Bench) -> None:
     """A batch that was tried under a number is tried under the same number by the next process."""
-    bench.spool.renumber(bench.seal(b"1"), 7)
+    bench.spool.renumber(bench.seal(b"1"), KeyNumber(7))
     store = ScriptedStore(PRESENT)
     await drained(bench, start(store, run=False))
     assert store.keys == [f"{HOUR}.{HOST}.7.jsonl.gz"]
@@ -742,7 +743,7 @@ async def test_keys_that_can_collide_are_not_used_where_puts_replace(start: Star
 
 async def test_a_key_of_an_earlier_attempt_is_looked_at_first(start: Start, bench: Bench) -> None:
     """A batch that is at its numbered key already is not stored a second time under its id."""
-    bench.spool.renumber(bench.seal(b"1"), 2)
+    bench.spool.renumber(bench.seal(b"1"), KeyNumber(2))
     store = ScriptedStore(honours=False, holds=True)
     await drained(bench, start(store, run=False))
     assert store.puts == []

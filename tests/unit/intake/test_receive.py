@@ -22,7 +22,7 @@ from backports import zstd
 from gateway.admission.capacity import Bounds, Guard
 from gateway.admission.descriptors import OpenFiles
 from gateway.admission.write_fault import WriteFault
-from gateway.core import disk
+from gateway.core import clock, disk, media_type
 from gateway.core.errors import (
     BadRequest,
     BodyTimeout,
@@ -222,11 +222,11 @@ async def test_a_report_says_when_it_came(make_door: Callable[..., Door]) -> Non
     door = make_door(envelope=True)
     reports = [b'{"n":%d}' % number for number in range(100)]
     for report in reports:
-        door.bench.clock.now_ns -= names.NANOSECONDS
+        door.bench.clock.now_ns -= clock.NANOSECONDS
         await door.reports(report, length=len(report))
     lines = [json.loads(line) for line in door.kept()]
     assert [line["received_at"] for line in lines] == [
-        names.iso(START_NS - (line["report"]["n"] + 1) * names.NANOSECONDS) for line in lines
+        clock.iso(START_NS - (line["report"]["n"] + 1) * clock.NANOSECONDS) for line in lines
     ]
     assert sorted(line["report"]["n"] for line in lines) == list(range(100))
     assert {line["user"] for line in lines} == {"alice"}
@@ -336,7 +336,7 @@ async def test_the_file_of_a_form_is_received(sent: SentForm, door: Door) -> Non
     sidecar = read_sidecar(path)
     assert path.read_bytes() == sent.file
     assert (sidecar.uri, sidecar.filename, sidecar.fields) == (sent.filename, sent.filename, sent.fields)
-    assert sidecar.type == names.content_type(sent.file_type, sent.file)
+    assert sidecar.type == media_type.content_type(sent.file_type, sent.file)
     assert os.listdir(door.bench.spool.tmp) == []
 
 

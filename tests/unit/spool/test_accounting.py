@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.spool import names
+from gateway.core import clock
 from gateway.stores.local import LocalStore
 from testkit.spool import HOUR, SPECIMEN, START_NS, USAGE, Bench, batch_and_deliver, claim, open_bench, seal_claimed, tree
 
@@ -29,9 +29,9 @@ def test_the_oldest_instant_is_that_of_the_oldest_thing(bench: Bench) -> None:
     bench.report(b"2")
     assert bench.spool.accounting.oldest_instant(USAGE) == START_NS + 2
     claimed = claim(bench)
-    assert bench.spool.accounting.oldest_instant(USAGE) == names.instant_of(HOUR)
+    assert bench.spool.accounting.oldest_instant(USAGE) == clock.instant_of(HOUR)
     seal_claimed(bench, claimed)
-    assert bench.spool.accounting.oldest_instant(USAGE) == names.instant_of(HOUR)
+    assert bench.spool.accounting.oldest_instant(USAGE) == clock.instant_of(HOUR)
     assert bench.spool.accounting.oldest_instant(SPECIMEN) is None
 
 

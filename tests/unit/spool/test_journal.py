@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core import disk
+from gateway.core import clock, disk
 from gateway.core.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Stopping, Unanswerable
 from gateway.spool import journal, names, owner
 from gateway.spool.directories import FORMAT_VERSION
@@ -23,7 +23,7 @@ from gateway.spool.journal import Journal, SegmentLimits
 from testkit.spool import HOUR, NEXT_HOUR, USAGE, WAIT_S, Bench, Trace, open_bench, soon, until
 
 HUGE = 1 << 30
-MINUTE_NS = 60 * names.NANOSECONDS
+MINUTE_NS = 60 * clock.NANOSECONDS
 
 
 class Desk:
@@ -295,8 +295,8 @@ async def test_the_hour_turns(start: Start, bench: Bench) -> None:
     bench.clock.now_ns += MINUTE_NS
     await desk.commit(b"14h")
     (old, old_data), (new, new_data) = desk.files().items()
-    assert (names.hour_of(int(old.partition(".")[0])), old_data) == (HOUR, b"13h\n13h too\n")
-    assert (names.hour_of(int(new.partition(".")[0])), new_data) == (NEXT_HOUR, b"14h\n")
+    assert (clock.hour_of(int(old.partition(".")[0])), old_data) == (HOUR, b"13h\n13h too\n")
+    assert (clock.hour_of(int(new.partition(".")[0])), new_data) == (NEXT_HOUR, b"14h\n")
     assert (old.endswith(".7.jsonl"), new.endswith(".7.jsonl.open")) == (True, True)
 
 
@@ -309,7 +309,7 @@ async def test_the_hour_turns_within_a_round(start: Start, bench: Bench, monkeyp
     for number in range(6):
         sent.append(desk.send(b"%d" % number))
         if number % 2:
-            bench.clock.now_ns += names.HOUR_NS
+            bench.clock.now_ns += clock.HOUR_NS
     slow.go()
     assert await all_of(sent) == [None] * 7
     assert list(desk.files().values()) == [b"first\n0\n1\n", b"2\n3\n", b"4\n5\n"]
@@ -893,7 +893,7 @@ async def test_lines_that_waited_behind_a_failure_are_refused(start: Start, monk
         Fault(patch, "write_all")
         Fault(patch, "truncate")
         behind = [desk.send(b"behind")]
-        desk.bench.clock.now_ns += names.HOUR_NS
+        desk.bench.clock.now_ns += clock.HOUR_NS
         behind.append(desk.send(b"of the next hour"))
         slow.go()
         ends = await all_of([first, *behind])
@@ -959,7 +959,7 @@ async def test_a_defect_answers_nobody_twice(start: Start, bench: Bench, monkeyp
     desk.send(b"first")
     await slow.begun()
     desk.journal.append(bench.spool.timestamps.next(), b"acknowledged\n", answers.append)
-    bench.clock.now_ns += names.HOUR_NS
+    bench.clock.now_ns += clock.HOUR_NS
     hit = desk.send(b"of the next hour, where the writer fails")
     real, calls = disk.write_all, [0]
 
@@ -991,8 +991,8 @@ async def test_a_defect_between_hours_answers_each_report_once(bench: Bench, mon
 
     monkeypatch.setattr(journal, "_round", failing)
     answers: dict[int, list[object]] = {number: [] for number in range(3)}
-    begin = names.instant_of(HOUR)
-    for number, received in enumerate((begin + 1, begin + names.HOUR_NS + 1, begin + 2)):
+    begin = clock.instant_of(HOUR)
+    for number, received in enumerate((begin + 1, begin + clock.HOUR_NS + 1, begin + 2)):
         journal.append(received, b"%d\n" % number, answers[number].append)
     await until(lambda: all(answers.values()))
     await journal.close()

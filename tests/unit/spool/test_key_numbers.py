@@ -13,6 +13,7 @@ import pytest
 from gateway.core import disk
 from gateway.spool import key_numbers, names
 from gateway.spool.key_numbers import NUMBERS, KeyNumbers
+from gateway.spool.names import KeyNumber
 from gateway.stores.local import LocalStore
 from testkit.spool import (
     ERROR,
@@ -98,7 +99,7 @@ def test_what_was_delivered_and_removed_keeps_its_number(tmp_path: Path, lives: 
 def test_a_waiting_file_holds_its_number(tmp_path: Path) -> None:
     """What waits for the store is not in the file yet, and its name says which number it has, packed or not."""
     with open_bench(tmp_path) as bench:
-        bench.spool.renumber(bench.seal(b"1"), 7)
+        bench.spool.renumber(bench.seal(b"1"), KeyNumber(7))
         path = bench.report(b"2")
         bench.spool.seal_unpacked(USAGE, path, bench.spool.batch_of(path, HOST))
     with open_bench(tmp_path) as bench:
@@ -167,7 +168,7 @@ def test_a_torn_line_counts_for_nothing(bench: Bench, torn: bytes) -> None:
     path.write_bytes(b"usage/ %s.%s 3\n" % (HOUR.encode(), HOST.encode()) + torn)
     numbers = numbers_of(bench)
     assert numbers.next(USAGE, BATCH) == 4
-    numbers.keep(USAGE, BATCH, 4)
+    numbers.keep(USAGE, BATCH, KeyNumber(4))
     assert numbers_of(bench).next(USAGE, BATCH) == 5
 
 
@@ -176,7 +177,7 @@ def test_a_lost_file_is_written_anew(bench: Bench) -> None:
     numbers = bench.spool.numbers
     for number in range(1, 4):
         assert numbers.next(USAGE, BATCH) == number
-        numbers.keep(USAGE, BATCH, number)
+        numbers.keep(USAGE, BATCH, KeyNumber(number))
         (bench.spool.root / NUMBERS).unlink()
     numbers.keep(USAGE, BATCH, numbers.next(USAGE, BATCH))
     assert numbers_of(bench).next(USAGE, BATCH) == 5
@@ -226,7 +227,7 @@ def test_streams_that_share_a_place_share_its_numbers(bench: Bench) -> None:
     same = replace(ERROR, bucket=USAGE.bucket, prefix=USAGE.prefix)
     other = replace(USAGE, prefix="日 /")
     assert [numbers.next(stream, BATCH) for stream in (USAGE, same, USAGE, other)] == [1, 2, 3, 1]
-    numbers.keep(other, BATCH, 1)
+    numbers.keep(other, BATCH, KeyNumber(1))
     assert numbers_of(bench).next(other, BATCH) == 2
 
 
@@ -235,7 +236,7 @@ def test_a_batch_that_goes_under_its_id_leaves_its_number_used(bench: Bench) -> 
     sealed = bench.seal(b"1")
     note = sealed.with_name(f"{sealed.name}.upload")
     note.write_bytes(b"{}")
-    under_id = bench.spool.renumber(sealed, 0)
+    under_id = bench.spool.renumber(sealed, KeyNumber(0))
     assert not note.exists()
     assert under_id.with_name(f"{under_id.name}.upload").read_bytes() == b"{}"
     assert numbers_of(bench).next(USAGE, BATCH) == 2
@@ -252,7 +253,7 @@ def test_a_file_that_cannot_be_read_holds_up_nothing(bench: Bench, monkeypatch: 
         monkeypatch.setattr(disk, "read_chunks", _failing(errno.EIO))
     numbers = numbers_of(bench)
     assert numbers.next(USAGE, BATCH) == 1
-    numbers.keep(USAGE, BATCH, 1)
+    numbers.keep(USAGE, BATCH, KeyNumber(1))
     assert next(line["event"] for line in bench.told() if "key numbers" in line["event"]) == "key numbers not kept"
 
 

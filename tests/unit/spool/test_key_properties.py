@@ -10,11 +10,13 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.access.identify import user_of
-from gateway.core import disk
+from gateway.core import disk, media_type
 from gateway.core.clock import Timestamps
 from gateway.core.errors import BadRequest
+from gateway.delivery import object_keys
 from gateway.delivery.items import ReceivedFile
 from gateway.spool import names
+from gateway.spool.names import KeyNumber
 from gateway.spool.sidecar import Sidecar
 from gateway.stores.local import LocalStore
 from gateway.web.request import uri_of
@@ -35,14 +37,14 @@ def sidecar(user: bytes, uri: bytes, claimed: bytes, first_bytes: bytes, identit
     except BadRequest:
         # Nothing was named.
         asked = "x"
-    kind = names.content_type(claimed.decode("utf-8", "surrogateescape"), first_bytes)
+    kind = media_type.content_type(claimed.decode("utf-8", "surrogateescape"), first_bytes)
     return Sidecar(identity, user_of([token], []), asked, kind, START_NS, 3, "cd" * 32)
 
 
 def keys(note: Sidecar, number: int) -> list[str]:
     """Give the key of the file under a number, and that of what stands beside it."""
     parcel = ReceivedFile(replace(SPECIMEN, prefix="p/"), Path(names.spool_name(START_NS, START_NS, 7, names.BODY, "a")), note)
-    parcel.renumber(number)
+    parcel.renumber(KeyNumber(number))
     companion = parcel.companion()
     return [parcel.object().key, *([companion.key] if companion else [])]
 
@@ -55,7 +57,7 @@ def keys(note: Sidecar, number: int) -> list[str]:
 def test_any_bytes_give_a_key_that_a_store_takes(user: bytes, uri: bytes, claimed: bytes, first: bytes, number: int) -> None:
     """A key is UTF-8 of at most 1,024 bytes, and none of its parts is empty or leads to another directory."""
     for key in keys(sidecar(user, uri, claimed, first), number):
-        assert len(key.encode()) <= names.MAX_KEY_BYTES
+        assert len(key.encode()) <= object_keys.MAX_KEY_BYTES
         assert key.isprintable()
         parts = key.split("/")
         assert not {"", ".", ".."} & set(parts)
@@ -96,7 +98,9 @@ def test_two_files_of_one_key_are_both_kept(user: bytes, uri: bytes, claimed: by
             batch_and_deliver(bench.spool, LocalStore(folder / "objects"))
         stored = {str(path.relative_to(folder / "objects" / SPECIMEN.bucket)) for path in _files(folder / "objects")}
     expected = {
-        names.file_key("", user=note.user, uri=note.uri, media_type=note.type, received_ns=START_NS, order=order, again=again)
+        object_keys.file_key(
+            "", user=note.user, uri=note.uri, media_type=note.type, received_ns=START_NS, order=order, again=again
+        )
         for note, again in zip(notes, ("", "2"), strict=True)
     }
     assert stored == expected

@@ -22,10 +22,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from gateway.core import clock
 from gateway.core.errors import GatewayError, Unanswerable
 from gateway.core.streams import Stream
+from gateway.core.text import readable
 from gateway.delivery.items import open_parcel
-from gateway.spool import names
 from testkit.model.fate import Fate, Loss
 from testkit.model.ledger import Answer, Ledger, everything, instants
 from testkit.model.process import Process
@@ -124,13 +125,13 @@ class GatewayModel(RuleBasedStateMachine):
         user: str = "u",
         uri: str = "",
     ) -> None:
-        hour = names.hour_of(self.clock.now_ns)
+        hour = clock.hour_of(self.clock.now_ns)
         for content in contents:
             self.ledger.sent(content, hour)
         length = len(body) if known else None
         try:
             sent = Body(body, gone=end == "gone")
-            await self.process.receive(stream, sent, length=length, user=names.readable(user), uri=uri, kind=kind)
+            await self.process.receive(stream, sent, length=length, user=readable(user), uri=uri, kind=kind)
         except Unanswerable:
             return
         except (GatewayError, OSError):

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from gateway.batching import aggregate
-from gateway.core import disk
+from gateway.core import clock, disk
 from gateway.core.clock import Timestamps
 from gateway.core.errors import Transient, Unanswerable
 from gateway.spool import directories, names
+from gateway.spool.names import KeyNumber
 from gateway.spool.sidecar import Sidecar
 from gateway.stores.local import LocalStore
 from testkit.spool import (
@@ -43,7 +44,7 @@ from testkit.spool import (
     tree,
 )
 
-MINUTE_NS = 60 * names.NANOSECONDS
+MINUTE_NS = 60 * clock.NANOSECONDS
 MANY = 1 << 30
 
 
@@ -521,7 +522,7 @@ def test_what_is_being_delivered_is_not_found_again(bench: Bench) -> None:
     """What is under way, under whatever number, is left out of the next look."""
     sealed = [bench.seal(b"1"), bench.seal(b"2")]
     bodies = [bench.file(b"1"), bench.file(b"2")]
-    renumbered = bench.spool.renumber(sealed[0], 5)
+    renumbered = bench.spool.renumber(sealed[0], KeyNumber(5))
     assert bench.spool.deliverable(USAGE, {names.identity_of(sealed[0].name)}) == [sealed[1]]
     assert set(bench.spool.deliverable(USAGE, set())) == {renumbered, sealed[1]}
     assert bench.spool.deliverable(SPECIMEN, {bodies[0].name}) == [bodies[1]]
@@ -541,7 +542,7 @@ def test_a_number_is_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
     """A new number is in the name and the directory synced before anybody tries it."""
     sealed = bench.seal(b"1")
     trace = Trace(monkeypatch, bench.spool.root)
-    bench.spool.renumber(sealed, 2)
+    bench.spool.renumber(sealed, KeyNumber(2))
     assert [step.split()[0] for step in trace.steps] == ["place", "sync_directory"]
 
 
@@ -589,7 +590,7 @@ def fill(folder: Path) -> None:
 
 def go_on(folder: Path, start: int) -> None:
     """Start the gateway once more, and take everything to the store."""
-    with open_bench(folder, clock=Clock(START_NS + start * names.HOUR_NS), level="error") as bench:
+    with open_bench(folder, clock=Clock(START_NS + start * clock.HOUR_NS), level="error") as bench:
         batch_and_deliver(bench.spool, LocalStore(folder / "objects"))
 
 
@@ -629,7 +630,7 @@ def test_a_failure_at_any_call_keeps_the_counts_true(in_memory: Path) -> None:
     while failed:
         folder = in_memory / f"{number}"
         shutil.copytree(in_memory / "filled", folder)
-        with open_bench(folder, clock=Clock(START_NS + names.HOUR_NS), level="error") as bench:
+        with open_bench(folder, clock=Clock(START_NS + clock.HOUR_NS), level="error") as bench:
             crashing = Crashing(number, error=lambda: OSError(errno.EIO, "Input/output error"), for_ever=False)
             with pytest.MonkeyPatch.context() as patch:
                 crashing.install(patch)

@@ -21,7 +21,7 @@ from gateway.aws.stall import unless_silent
 from gateway.config.schema import S3, Aws, Config
 from gateway.core import disk
 from gateway.core.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
-from gateway.spool import names
+from gateway.delivery import object_keys
 from gateway.stores import Object, Outcome, Store
 from gateway.stores.local import LocalStore
 from gateway.stores.s3.client import _session, has_credentials, s3_store
@@ -316,7 +316,9 @@ async def test_any_key_can_be_stored(keeper: Keeper) -> None:
     for user in ("alice", "../..", "日本" * 500):
         for at, uri in enumerate(("../../etc/passwd", "長い" * 2000, "a b+c&d=e?f#g%2F.png", "u" * 4000, "", "/")):
             received = 1_795_269_540 * 10**9 + at
-            key = names.file_key("p/", user=user, uri=uri, media_type="image/png", received_ns=received, order=received, again="")
+            key = object_keys.file_key(
+                "p/", user=user, uri=uri, media_type="image/png", received_ns=received, order=received, again=""
+            )
             target = object_of(keeper, uri.encode(), key=key)
             assert await keeper.store.put(target) is Outcome.STORED
             assert keeper.read(key)[0] == uri.encode()

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.core.streams import Stream
 from gateway.spool.accounting import Counted
-from gateway.spool.names import Batch
+from gateway.spool.names import Batch, KeyNumber
 from gateway.spool.recovery import Found, recover_process
 from gateway.spool.sidecar import Sidecar
 from testkit.spool import HOUR, START_NS, USAGE, Bench, Clock, Crashing, Trace, open_bench, plant, tree
@@ -184,7 +184,7 @@ def test_what_is_moved_meanwhile_is_not_counted_twice(tmp_path: Path, moment: st
                 if moment == "claim":
                     bench.spool.claim(USAGE, 1 << 30, "host-1")
                 else:
-                    bench.spool.renumber(sealed, 2)
+                    bench.spool.renumber(sealed, KeyNumber(2))
             return found
 
         patch.setattr(bench.spool.accounting, "_count", count_and_move)

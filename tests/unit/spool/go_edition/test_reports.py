@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.text import decode
 from gateway.spool import names
 from gateway.spool.go_edition import reports
 from gateway.spool.go_edition.names import Adopted
@@ -87,7 +88,7 @@ def test_a_user_is_only_a_label(tmp_path: Path, user: str) -> None:
     spooled = names.parse_spool_name(name)
     assert spooled is not None
     assert (spooled.order, spooled.pid, spooled.kind) == (GO_NS + 1, 1, names.WHOLE_REPORT)
-    assert names.decode(spooled.label) == user
+    assert decode(spooled.label) == user
 
 
 @pytest.mark.parametrize(
