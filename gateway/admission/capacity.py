@@ -1,10 +1,11 @@
-"""The door: whether there is room, decided before a body is read."""
+"""Whether there is room, decided before a body is read, and reserved until the body is done with."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from gateway.admission.disk_room import DiskRoom
 from gateway.admission.memory import Memory, Share
@@ -40,60 +41,86 @@ class Bounds:
     streamed_bytes: int
 
 
-class Ticket:
-    """What one admitted body takes, given back when it is done.
+class Reservation:
+    """Room that is kept for one body, from its head until it is released; released twice it is released once.
+
+    Args:
+        capacity: that it is a part of; checked already.
+        memory_bytes: bytes of memory.
+        promised_bytes: bytes of the disk.
+    """
+
+    __slots__ = ("_capacity", "_memory_bytes", "_promised_bytes")
+
+    def __init__(self, capacity: Capacity, memory_bytes: int, promised_bytes: int) -> None:
+        self._capacity = capacity
+        self._memory_bytes = memory_bytes
+        self._promised_bytes = promised_bytes
+        capacity.memory.bytes += memory_bytes
+        capacity.room.promised_bytes += promised_bytes
+
+    def release(self) -> None:
+        """The body is synced, or kept out of the spool."""
+        self._capacity.memory.bytes -= self._memory_bytes
+        self._capacity.room.promised_bytes -= self._promised_bytes
+        self._memory_bytes = self._promised_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class BodyReservation(Reservation):
+    """Of a body that is read in pieces.
 
     Counted is what is in memory and what is written, and a little of the room that it will need: a client that only says how
     much it will send, and then sends a byte a second, must not keep others out.
+
+    Args:
+        capacity: see `Reservation`.
+        length: that was announced.
 
     Attributes:
         memory: its share of the memory.
     """
 
-    __slots__ = ("_guard", "_left", "memory")
+    __slots__ = ("_left", "memory")
 
-    def __init__(self, guard: Guard, length: int) -> None:
-        self._guard = guard
+    def __init__(self, capacity: Capacity, length: int) -> None:
+        super().__init__(capacity, 0, min(length, PROMISED_BYTES))
         # Of the length that was announced so much has not been given to a draft.
         self._left = length
-        self.memory = Share(guard.memory)
+        self.memory = Share(capacity.memory)
 
-    @property
-    def promised(self) -> int:
-        """Bytes of the disk that are kept for it."""
-        return min(self._left, PROMISED_BYTES)
-
-    def took(self, size: int) -> None:
+    def received(self, size: int) -> None:
         """So many bytes of the body have come: Overloaded if others leave no memory for them."""
         self.memory.take(size)
 
     def handed_on(self, size: int) -> None:
         """So many of the bytes that were announced are given to a draft, which charges what it writes of them."""
-        before = self.promised
         self._left = max(0, self._left - size)
-        self._guard.room.promised_bytes -= before - self.promised
+        promised = min(self._left, self._promised_bytes)
+        self._capacity.room.promised_bytes -= self._promised_bytes - promised
+        self._promised_bytes = promised
 
     def charge(self, size: int) -> None:
         """So much is about to be written, see `DiskRoom.charge`; from any thread."""
-        self._guard.room.charge(size, self.promised)
+        self._capacity.room.charge(size, self._promised_bytes)
 
     def landed(self, size: int) -> None:
         """It is written, or could not be; from any thread."""
-        self._guard.room.landed(size)
+        self._capacity.room.landed(size)
 
-    def __enter__(self) -> Ticket:
-        self._guard.room.promised_bytes += self.promised
-        self._guard.bodies += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._guard.memory.end(self.memory)
-        self._guard.room.promised_bytes -= self.promised
-        self._guard.bodies -= 1
+    def release(self) -> None:
+        """See `Reservation.release`."""
+        self._capacity.memory.end(self.memory)
+        super().release()
 
 
-class Guard:
-    """Decides on each request from its head alone.
+class Capacity:
+    """Reserves room for each request from its head alone.
 
     Args:
         spool: whose room is asked.
@@ -116,10 +143,9 @@ class Guard:
         self.room = DiskRoom(spool, bounds.quota, bounds.reserve, look=look, monotonic=monotonic)
         self.memory = Memory(bounds.pending_bytes, monotonic)
         self.stopping = False
-        self.bodies = 0
 
-    def admit(self, stream: Stream, length: int | None) -> Ticket:
-        """Let a body in.
+    def reserve(self, stream: Stream, length: int | None) -> BodyReservation:
+        """Reserve room for a body that is to be read.
 
         Args:
             stream: where it wants to go.
@@ -133,32 +159,18 @@ class Guard:
             memory = length if length <= self._bounds.held_bytes else min(length, memory)
         is_in_memory = stream.form.has_segments and length is not None and length <= self._bounds.held_bytes
         self._check(stream, length or 0, memory, 0 if is_in_memory else BODY_FILES)
-        return Ticket(self, length or 0)
+        return BodyReservation(self, length or 0)
 
-    def hold(self, stream: Stream, length: int) -> None:
-        """Let a small body in that has come whole, and count it until `let_go`; raises as `admit` does."""
+    def reserve_whole(self, stream: Stream, length: int) -> Reservation:
+        """Reserve room for a small body that has come whole; raises as `reserve` does."""
         self._check(stream, length, length, 0)
-        self.memory.bytes += length
-        self.room.promised_bytes += length
-        self.bodies += 1
+        return Reservation(self, length, length)
 
-    def let_go(self, length: int) -> None:
-        """A body that was held is synced, or kept out of the spool."""
-        self.memory.bytes -= length
-        self.room.promised_bytes -= length
-        self.bodies -= 1
-
-    def hold_more(self, size: int) -> None:
-        """A body that was let in grows by so much, until `let_go_more`: Overloaded or SpoolFull if there is no room for it."""
+    def reserve_more(self, size: int) -> Reservation:
+        """Reserve room for what is added to a body that has its own: Overloaded or SpoolFull if there is none."""
         self.memory.check(size)
         self.room.check(size)
-        self.memory.bytes += size
-        self.room.promised_bytes += size
-
-    def let_go_more(self, size: int) -> None:
-        """What was added to a body is synced with it, or kept out of the spool."""
-        self.memory.bytes -= size
-        self.room.promised_bytes -= size
+        return Reservation(self, size, size)
 
     def _check(self, stream: Stream, length: int, memory: int, files: int) -> None:
         if self.stopping:
@@ -174,7 +186,7 @@ class Guard:
         self.room.check(length, files)
 
     def refusal(self) -> list[str]:
-        """Why a small request would be refused now; empty when it would be let in."""
+        """Why a small request would be refused now; empty when there is room."""
         reasons = []
         if self.stopping:
             reasons.append("stopping")

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import aiohttp
 from aiohttp.web import RequestPayloadError
 
-from gateway.admission.capacity import Ticket, too_large
+from gateway.admission.capacity import BodyReservation, too_large
 from gateway.core.errors import BadRequest, BodyTimeout, ClientGone, Overloaded
 from gateway.core.streams import Stream
 from gateway.intake.buffers import Buffers
@@ -53,7 +53,7 @@ class Incoming:
         undo: undoes the Content-Encoding; None where there is none.
         length: the Content-Length, None if it is not known.
         body: the bytes as they come.
-        ticket: what it may take.
+        reservation: the room that is kept for it.
         large: what reads the same bytes past the parser, where that can be; then `body` is left alone.
         boundary: of the form that the body is; None where it is none.
         received_bytes: of the body so far, as sent.
@@ -66,7 +66,7 @@ class Incoming:
     undo: Decoder | None
     length: int | None
     body: aiohttp.StreamReader
-    ticket: Ticket
+    reservation: BodyReservation
     large: LargeBody | None = None
     boundary: bytes | None = None
     received_bytes: int = 0
@@ -84,7 +84,7 @@ def at_hand(incoming: Incoming) -> bytes | None:
         return None
     data = body.read_nowait(-1)
     incoming.received_bytes = len(data)
-    incoming.ticket.took(len(data))
+    incoming.reservation.received(len(data))
     return data
 
 
@@ -118,7 +118,7 @@ class BodyReader:
     def __init__(self, incoming: Incoming, pace: Pace) -> None:
         self._incoming = incoming
         self._pace = pace
-        self._share = incoming.ticket.memory
+        self._share = incoming.reservation.memory
         self._share.watch(pace.speed)
         # The timeout under which the client is waited for, and what the memory has asked for since the last piece: what is
         # held early, the end of the body.

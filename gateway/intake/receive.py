@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from gateway.admission.capacity import Guard
+from gateway.admission.capacity import Capacity, Reservation
 from gateway.admission.descriptors import OpenFiles
 from gateway.admission.write_fault import WriteFault
 from gateway.core.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Unanswerable
@@ -61,7 +61,7 @@ class Intake:
     Args:
         spool: where files are committed.
         journals: for each report stream the writer of its segments.
-        guard: has let the bodies in.
+        capacity: where room is reserved for what is added to bodies.
         segment_report_limit: bytes up to which a report goes into a segment.
         envelope: whether reports are put into one.
         times: how long a body may take.
@@ -74,7 +74,7 @@ class Intake:
         self,
         spool: Spool,
         journals: Mapping[str, Journal],
-        guard: Guard,
+        capacity: Capacity,
         *,
         segment_report_limit: int,
         envelope: bool,
@@ -86,7 +86,7 @@ class Intake:
     ) -> None:
         self._spool = spool
         self._journals = journals
-        self._guard = guard
+        self._capacity = capacity
         self._segment_report_limit = segment_report_limit
         self._envelope = envelope
         self._times = times
@@ -131,7 +131,7 @@ class Intake:
             claimed = incoming.content_type if form is None else form.content_type
             return NdjsonFolder() if is_ndjson(claimed) else DocumentFolder()
 
-        draft = ReportDraft(self._spool, _decoder(incoming), new_folder, limit, incoming.ticket, form)
+        draft = ReportDraft(self._spool, _decoder(incoming), new_folder, limit, incoming.reservation, form)
 
         def finish(rest: Chunks) -> bytes | int:
             return draft.finish(rest, incoming.stream, incoming.user, envelope=self._envelope)
@@ -171,30 +171,27 @@ class Intake:
     def _append(self, stream: Stream, user: str, size: int, lines: list[bytes], done: Done) -> None:
         # One instant decides the segment, the hour of the key and `received_at`.
         received = self._spool.timestamps.now()
+        more: Reservation | None = None
         if self._envelope:
             prefix, suffix = parts = envelope_parts(user, received)
             check_enveloped(size, len(lines), parts, stream.max_body_bytes)
             added = len(lines) * sum(map(len, parts))
-            self._guard.hold_more(added)
-            done = partial(self._let_go_more, added, done)
+            more = self._capacity.reserve_more(added)
+            done = partial(_release, more, done)
             lines = [prefix + line[:-1] + suffix + b"\n" for line in lines]
         try:
             self._journals[stream.name].append(received, lines[0] if len(lines) == 1 else b"".join(lines), done)
         except BaseException:
-            if self._envelope:
-                self._guard.let_go_more(added)
+            if more is not None:
+                more.release()
             raise
-
-    def _let_go_more(self, added: int, done: Done, error: GatewayError | None) -> None:
-        self._guard.let_go_more(added)
-        done(error)
 
     # --- files ----------------------------------------------------------------------------------------------------
 
     async def receive_file(self, incoming: Incoming) -> int:
         """Commit the body as a file, and return 1; a GatewayError says why not."""
         form = form_of(incoming.stream, incoming.boundary)
-        draft = FileDraft(self._spool, incoming.undo if form is None else _decoder(incoming), incoming.ticket, form)
+        draft = FileDraft(self._spool, incoming.undo if form is None else _decoder(incoming), incoming.reservation, form)
         reader = self._reader(incoming)
 
         def finish(rest: Chunks) -> None:
@@ -229,7 +226,7 @@ class Intake:
     ) -> T:
         try:
             rest = await self._feed(incoming, reader, draft, next_piece)
-            incoming.ticket.handed_on(incoming.received_bytes)
+            incoming.reservation.handed_on(incoming.received_bytes)
             result = await _finished(self._in_thread(lambda: finish(rest)))
         except BaseException as error:
             if isinstance(error, DISK_ERRORS) and isinstance(error.__cause__, OSError):
@@ -261,7 +258,7 @@ class Intake:
                         await _finished(writing)
                 else:
                     self._begin_draft(incoming, reader)
-                incoming.ticket.handed_on(sum(map(len, piece.chunks)))
+                incoming.reservation.handed_on(sum(map(len, piece.chunks)))
                 writing = self._in_thread(partial(_feed_piece, draft, piece))
                 writing.add_done_callback(partial(_written, piece))
         finally:
@@ -277,7 +274,7 @@ class Intake:
         self._files.open_body()
         reader.has_file = True
         if incoming.undo is not None:
-            incoming.ticket.memory.take(incoming.undo.memory_bytes)
+            incoming.reservation.memory.take(incoming.undo.memory_bytes)
 
     @contextlib.contextmanager
     def _buffers(self, incoming: Incoming) -> Iterator[Buffers]:
@@ -285,18 +282,23 @@ class Intake:
         is_wide = self._wide_bodies < WIDE_BODIES and (incoming.length or 0) >= WIDE_BODY_BYTES
         if is_wide:
             try:
-                self._guard.memory.check(2 * WIDE_PIECE_BYTES)
+                self._capacity.memory.check(2 * WIDE_PIECE_BYTES)
             except Overloaded:
                 is_wide = False
         self._wide_bodies += is_wide
         try:
-            yield Buffers(WIDE_PIECE_BYTES if is_wide else PIECE_BYTES, incoming.ticket.memory)
+            yield Buffers(WIDE_PIECE_BYTES if is_wide else PIECE_BYTES, incoming.reservation.memory)
         finally:
             self._wide_bodies -= is_wide
 
     def _in_thread(self, step: Callable[[], T]) -> asyncio.Future[T]:
         """Have a thread begin with a step of a draft: at once, and not when the loop next turns."""
         return asyncio.get_running_loop().run_in_executor(self._executor, step)
+
+
+def _release(more: Reservation, done: Done, error: GatewayError | None) -> None:
+    more.release()
+    done(error)
 
 
 async def _finished(running: asyncio.Future[T]) -> T:

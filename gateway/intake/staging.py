@@ -51,7 +51,7 @@ class Draft(Protocol):
 
 
 class Room(Protocol):
-    """Room on the disk, asked for before each write; see `Ticket`."""
+    """Room on the disk, asked for before each write; see `BodyReservation`."""
 
     def charge(self, size: int) -> None:
         """So much is about to be written: SpoolFull if there is no room for it."""

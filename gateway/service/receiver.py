@@ -1,4 +1,4 @@
-"""The receiving half of the gateway: listener, web, guard, intake and journals, over one spool."""
+"""The receiving half of the gateway: listener, web, admission, intake and journals, over one spool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from gateway.admission import descriptors
-from gateway.admission.capacity import Bounds, Guard
+from gateway.admission.capacity import Bounds, Capacity
 from gateway.admission.descriptors import OpenFiles
 from gateway.admission.write_fault import WriteFault
 from gateway.config.schema import Config
@@ -117,7 +117,7 @@ class HttpReceiver:
             for stream in spool.streams
             if stream.form.has_segments
         }
-        self._guard = Guard(
+        self._capacity = Capacity(
             spool,
             Bounds(
                 quota=config.spool.quota,
@@ -134,7 +134,7 @@ class HttpReceiver:
         intake = Intake(
             spool,
             self._journals,
-            self._guard,
+            self._capacity,
             segment_report_limit=config.spool.segment_report_limit,
             envelope=config.aggregation.envelope,
             times=BodyTimes(config.limits.body_timeout, config.limits.body_min_rate),
@@ -144,7 +144,7 @@ class HttpReceiver:
         )
         self._web = Web(
             spool.streams,
-            self._guard,
+            self._capacity,
             intake,
             Probes(self._refusals, degraded, metrics.render),
             log=log,
@@ -188,7 +188,7 @@ class HttpReceiver:
 
     def _refusals(self) -> list[str]:
         """Why a body would be refused now, for `/ready`."""
-        reasons = self._guard.refusal()
+        reasons = self._capacity.refusal()
         for name, journal in self._journals.items():
             if journal.is_full:
                 reasons.append(f"{name}: too many reports wait to be written")
@@ -204,7 +204,7 @@ class HttpReceiver:
         self._acceptor.close()
         if self._is_inherited:
             await self._serve_accepted()
-        self._guard.stopping = True
+        self._capacity.stopping = True
         try:
             # Before connections are closed: aiohttp reads nothing from a closing one.
             async with asyncio.timeout(timeout_s):

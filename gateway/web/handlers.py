@@ -11,7 +11,7 @@ from functools import partial
 from aiohttp import web
 
 from gateway.access.identify import user_of
-from gateway.admission.capacity import Guard
+from gateway.admission.capacity import Capacity
 from gateway.core.errors import GatewayError, Unanswerable
 from gateway.core.paths import HEALTH, METRICS, PROBES, READY
 from gateway.core.streams import Stream
@@ -66,7 +66,7 @@ class Web:
 
     Args:
         streams: each has a path of its name.
-        guard: decides before the body is read.
+        capacity: reserves room before a body is read.
         intake: takes the body.
         probes: see `Probes`.
         fast_lane_bytes: the largest body that takes the fast lane; 0 closes it.
@@ -76,7 +76,7 @@ class Web:
     def __init__(
         self,
         streams: tuple[Stream, ...],
-        guard: Guard,
+        capacity: Capacity,
         intake: Intake,
         probes: Probes,
         *,
@@ -85,7 +85,7 @@ class Web:
         fast_lane_bytes: int = 0,
         delay_s: float = 0.0,
     ) -> None:
-        self._guard = guard
+        self._capacity = capacity
         self._intake = intake
         self._probes = probes
         self._log = log
@@ -109,7 +109,7 @@ class Web:
         if fast_lane_bytes and not delay_s:
             self._lane = FastLane(
                 streams,
-                guard,
+                capacity,
                 intake,
                 self._tell_fast,
                 self._tell_unanswered,
@@ -167,7 +167,7 @@ class Web:
             response.headers["X-Request-ID"] = exchange.request_id
             response.headers["Server"] = SERVER
             is_over = _end_if_over(request)
-            if response.status in CLOSING_STATUSES or self._guard.stopping or is_over:
+            if response.status in CLOSING_STATUSES or self._capacity.stopping or is_over:
                 response.force_close()
             self._tell(exchange, response, time.perf_counter() - begun)
             return response
@@ -242,7 +242,7 @@ class Web:
             length = request.content_length
             encoding = headers.get("Content-Encoding", "")
             undo = decoder(encoding, admitted.max_body_bytes) if encoding else None
-            with self._guard.admit(admitted, length) as ticket:
+            with self._capacity.reserve(admitted, length) as reservation:
                 if "Expect" in headers and expects_continue(headers):
                     invite_body(request)
                 incoming = Incoming(
@@ -253,7 +253,7 @@ class Web:
                     undo=undo,
                     length=length,
                     body=request.content,
-                    ticket=ticket,
+                    reservation=reservation,
                     large=large_body(request) if is_named and undo is None and boundary is None else None,
                     boundary=boundary,
                 )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from gateway.admission.capacity import Bounds, Guard
+from gateway.admission.capacity import Bounds, Capacity
 from gateway.admission.descriptors import OpenFiles
 from gateway.admission.write_fault import WriteFault
 from gateway.batching.batcher import Batcher, Summaries
@@ -98,12 +98,12 @@ class Process:
                 wake = self.batchers[stream.name].wake
             self._bench.listeners[stream.name] = wake
         bounds = Bounds(0, 0, 1 << 30, SEGMENT_REPORT_LIMIT, STREAMED_BODY_BYTES)
-        self._guard = Guard(spool, bounds, {name: journal.current_fault for name, journal in self.journals.items()})
+        self._capacity = Capacity(spool, bounds, {name: journal.current_fault for name, journal in self.journals.items()})
         self._write_fault = WriteFault(spool, AtOnce(), self._bench.log, pause_s=3600.0)
         self._intake = Intake(
             spool,
             self.journals,
-            self._guard,
+            self._capacity,
             segment_report_limit=SEGMENT_REPORT_LIMIT,
             envelope=envelope,
             times=BodyTimes(3600.0),
@@ -116,8 +116,8 @@ class Process:
 
     async def receive(self, stream: Stream, body: object, *, length: int | None, user: str, uri: str, kind: str) -> None:
         """Take one body in, as the handler of a request does."""
-        with self._guard.admit(stream, length) as ticket:
-            incoming = Incoming(stream, user, uri, kind, None, length, cast("Any", body), ticket)
+        with self._capacity.reserve(stream, length) as reservation:
+            incoming = Incoming(stream, user, uri, kind, None, length, cast("Any", body), reservation)
             if stream.form.has_sidecar:
                 await self._intake.receive_file(incoming)
             else:

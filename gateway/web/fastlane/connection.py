@@ -5,7 +5,7 @@ head is read by a strict grammar, the body goes to the journal, and all that one
 At the first doubt the bytes, and all that follow on this connection, are aiohttp's: its parser cannot be asked what it has
 begun.
 
-Nothing is decided here. Who may enter, what a report is and what a commit is are asked of `Guard` and `Intake`, and whatever
+Nothing is decided here. Who may enter, what a report is and what a commit is are asked of `Capacity` and `Intake`, and whatever
 would be answered with an error is left to the ordinary lane, which finds the same error.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp.helpers import rfc822_formatted_time
 
-from gateway.admission.capacity import Guard, Ticket
+from gateway.admission.capacity import BodyReservation, Capacity, Reservation
 from gateway.core.errors import GatewayError, Unanswerable
 from gateway.core.streams import Stream
 from gateway.intake.receive import Intake
@@ -40,7 +40,7 @@ class FastLane:
 
     Args:
         streams: the table.
-        guard: decides who may enter.
+        capacity: reserves room.
         intake: commits.
         tell: logs and counts what was answered.
         tell_unanswered: logs a report, by its request's id, that nobody may be answered about.
@@ -51,7 +51,7 @@ class FastLane:
     def __init__(
         self,
         streams: tuple[Stream, ...],
-        guard: Guard,
+        capacity: Capacity,
         intake: Intake,
         tell: Callable[[Sequence[Answered]], None],
         tell_unanswered: Callable[[str, Unanswerable], None],
@@ -60,7 +60,7 @@ class FastLane:
         on_begin: Callable[[], None],
         on_end: Callable[[], None],
     ) -> None:
-        self.guard = guard
+        self.capacity = capacity
         self.intake = intake
         self.tell = tell
         self.tell_unanswered = tell_unanswered
@@ -105,8 +105,8 @@ class FastConnection(Connection):
         self._head: PlainHead | None = None
         self._begun = 0.0
         self._pieces: list[bytes] = []
-        # What it takes while its body has not come whole, and the end of that wait.
-        self._ticket: Ticket | None = None
+        # The room that is kept for it, which while its body has not come whole is of a body that is read; the end of that wait.
+        self._reservation: Reservation | None = None
         self._hold: asyncio.TimerHandle | None = None
         # What came while a report was being synced, in the pieces in which it came.
         self._behind: list[bytes] = []
@@ -116,6 +116,11 @@ class FastConnection(Connection):
         """See `Connection.is_fresh`."""
         return self._begun == 0.0 and super().is_fresh
 
+    @property
+    def _waits(self) -> bool:
+        """Whether a head waits for the rest of its body."""
+        return isinstance(self._reservation, BodyReservation)
+
     # --- bytes ----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
@@ -124,8 +129,8 @@ class FastConnection(Connection):
             super().data_received(data)
         elif self._head is None and not self._behind:
             self._begin(self._lane, data)
-        elif self._ticket is not None:
-            self._go_on(self._ticket, data)
+        elif isinstance(self._reservation, BodyReservation):
+            self._go_on(self._reservation, data)
         else:
             self._behind.append(data)
             if sum(map(len, self._behind)) > self._read_bufsize and self.transport is not None:
@@ -148,17 +153,21 @@ class FastConnection(Connection):
     def _wait(self, lane: FastLane, head: PlainHead, data: bytes) -> None:
         """A body that has not come whole is waited for."""
         try:
-            ticket = lane.guard.admit(head.stream, head.length)
-            ticket.took(len(data) - head.size)
+            reservation = lane.capacity.reserve(head.stream, head.length)
         except GatewayError:
             self._leave([data])
             return
-        self._head, self._pieces, self._ticket = head, [data], ticket
-        ticket.__enter__()
+        try:
+            reservation.received(len(data) - head.size)
+        except GatewayError:
+            reservation.release()
+            self._leave([data])
+            return
+        self._head, self._pieces, self._reservation = head, [data], reservation
         lane.on_begin()
         self._hold = self._loop.call_later(HOLD_S, self._abandon)
 
-    def _go_on(self, ticket: Ticket, data: bytes) -> None:
+    def _go_on(self, reservation: BodyReservation, data: bytes) -> None:
         """More of the body that a head waits for."""
         self._pieces.append(data)
         head, lane = self._head, self._lane
@@ -166,7 +175,7 @@ class FastConnection(Connection):
         assert lane is not None
         missing = head.size + head.length - sum(map(len, self._pieces))
         try:
-            ticket.took(len(data))
+            reservation.received(len(data))
         except GatewayError:
             missing = -1
         if missing < 0:
@@ -178,7 +187,7 @@ class FastConnection(Connection):
 
     def _commit(self, lane: FastLane, head: PlainHead, pieces: list[bytes], body: bytes) -> None:
         try:
-            lane.guard.hold(head.stream, head.length)
+            self._reservation = lane.capacity.reserve_whole(head.stream, head.length)
         except GatewayError:
             self._leave(pieces)
             return
@@ -219,7 +228,7 @@ class FastConnection(Connection):
         self._end()
         if self.transport is not None:
             start = b"HTTP/1.1 204 No Content\r\nX-Request-ID: " + request_id.encode("ascii") + end
-            if lane.guard.stopping or self.is_last:
+            if lane.capacity.stopping or self.is_last:
                 self.transport.write(start + b"Connection: close\r\n\r\n")
                 self.force_close()
             else:
@@ -253,11 +262,9 @@ class FastConnection(Connection):
         assert head is not None
         assert lane is not None
         self._head, self._pieces = None, []
-        if self._ticket is None:
-            lane.guard.let_go(head.length)
-        else:
-            self._ticket.__exit__()
-            self._ticket = None
+        if self._reservation is not None:
+            self._reservation.release()
+            self._reservation = None
         if self._hold is not None:
             self._hold.cancel()
             self._hold = None
@@ -279,7 +286,7 @@ class FastConnection(Connection):
 
     def _is_answering(self) -> bool:
         if self._head is not None:
-            return self._ticket is None
+            return not self._waits
         return super()._is_answering() or bool(self._behind)
 
     @property
@@ -294,7 +301,7 @@ class FastConnection(Connection):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone; a report that is being synced stays, as one whose answer was lost."""
-        if self._ticket is not None:
+        if self._waits:
             self._end()
         super().connection_lost(exc)
 

@@ -19,7 +19,7 @@ import pytest
 from aiohttp.web import RequestPayloadError
 from backports import zstd
 
-from gateway.admission.capacity import Bounds, Guard
+from gateway.admission.capacity import Bounds, Capacity
 from gateway.admission.descriptors import OpenFiles
 from gateway.admission.write_fault import WriteFault
 from gateway.core import clock, disk, media_type
@@ -82,17 +82,23 @@ class Door:
 
     bench: Bench
     journal: Journal
-    guard: Guard
+    capacity: Capacity
     intake: Intake
     executor: ThreadPoolExecutor
     fault: WriteFault
 
     def incoming(self, body: Body, stream: Stream = USAGE, **fields: Any) -> Incoming:
         """An admitted body."""
-        ticket = self.guard.admit(stream, fields.get("length"))
-        ticket.__enter__()
+        reservation = self.capacity.reserve(stream, fields.get("length"))
         plain = Incoming(
-            stream=stream, user="alice", uri="a/b.png", content_type="", undo=None, length=None, body=body, ticket=ticket
+            stream=stream,
+            user="alice",
+            uri="a/b.png",
+            content_type="",
+            undo=None,
+            length=None,
+            body=body,
+            reservation=reservation,
         )
         return replace(plain, **fields)
 
@@ -102,7 +108,7 @@ class Door:
         try:
             return await self.intake.receive_reports(incoming)
         finally:
-            incoming.ticket.__exit__()
+            incoming.reservation.release()
 
     def kept(self) -> list[bytes]:
         """Every committed line of reports."""
@@ -145,18 +151,18 @@ async def make_door(tmp_path: Path) -> AsyncIterator[Callable[..., Door]]:
             times = BodyTimes(settings.pop("body_timeout_s", WAIT_S), settings.pop("body_min_rate", 0))
             fault = WriteFault(bench.spool, executor, bench.log, pause_s=0.001)
             faults.append(fault)
-            guard = Guard(bench.spool, bounds, {})
+            capacity = Capacity(bench.spool, bounds, {})
             made = Intake(
                 bench.spool,
                 {"usage": journal},
-                guard,
+                capacity,
                 times=times,
                 executor=executor,
                 write_fault=fault,
                 files=OpenFiles(1024, 0),
                 **(plain | settings),
             )
-            return Door(bench, journal, guard, made, executor, fault)
+            return Door(bench, journal, capacity, made, executor, fault)
 
         yield make
         for fault in faults:
@@ -487,7 +493,7 @@ async def test_envelopes_of_small_reports_are_charged(bound: str, make_door: Cal
         await door.reports(body, **fields)
     assert door.nothing_left()
     assert await door.reports(b"1\n" * 20, **(fields | {"length": 40})) == 20
-    assert door.guard.room.promised_bytes == 0
+    assert door.capacity.room.promised_bytes == 0
 
 
 # --- memory and time -----------------------------------------------------------------------------------------------
@@ -507,11 +513,11 @@ async def test_what_is_held_of_slow_bodies_is_written_when_memory_is_short(kind:
         body.feed_data(b'"' + half)
         incoming = door.incoming(body, stream, length=length)
         receiving.append(asyncio.create_task(receive(incoming)))
-    await turns_until(lambda: door.guard.memory.bytes > 800_000)
+    await turns_until(lambda: door.capacity.memory.bytes > 800_000)
     large = b'"%b"' % (b"y" * 250_000)
     with pytest.raises(Overloaded):
         await door.reports(large, length=len(large))
-    await turns_until(lambda: door.guard.memory.bytes == 0)
+    await turns_until(lambda: door.capacity.memory.bytes == 0)
     assert len(os.listdir(door.bench.spool.tmp)) == 4
     assert await door.reports(large, length=len(large)) == 1
     for body in bodies:
@@ -528,24 +534,24 @@ async def test_the_slowest_decoder_ends_when_memory_is_short(make_door: Callable
     """Windows of decoders cannot be written: of clients that send a byte now and then one ends, with what to do about it."""
     now_s = [0.0]
     door = make_door(memory=20 << 20, monotonic=lambda: now_s[0])
-    guard = door.guard
-    guard.memory._monotonic = lambda: now_s[0]
+    capacity = door.capacity
+    capacity.memory._monotonic = lambda: now_s[0]
     incomings = []
     for _ in range(2):
         body = Body()
         body.feed_data(zstd.compress(os.urandom(300_000)))
         incomings.append(door.incoming(body, SPECIMEN, undo=decoder("zstd", SPECIMEN.max_body_bytes)))
     slow = [asyncio.create_task(door.intake.receive_file(incoming)) for incoming in incomings]
-    await turns_until(lambda: guard.memory.bytes == 16 << 20)
+    await turns_until(lambda: capacity.memory.bytes == 16 << 20)
     now_s[0] += 200 * MEASURED_S
     with pytest.raises(Overloaded):
-        guard.memory.check(8 << 20)
+        capacity.memory.check(8 << 20)
     done, waiting = await asyncio.wait(slow, timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
     (ended,) = done
     with pytest.raises(Overloaded, match="more slowly"):
         ended.result()
-    incomings[slow.index(ended)].ticket.__exit__()
-    guard.memory.check(8 << 20)
+    incomings[slow.index(ended)].reservation.release()
+    capacity.memory.check(8 << 20)
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)

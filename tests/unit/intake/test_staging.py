@@ -20,7 +20,7 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admission.capacity import Bounds, Guard, Ticket
+from gateway.admission.capacity import BodyReservation, Bounds, Capacity
 from gateway.core import disk
 from gateway.core.disk import FileSystem
 from gateway.core.errors import BadRequest, GatewayError, SpoolBroken, SpoolFull, TooLarge
@@ -44,10 +44,10 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield made
 
 
-def ticket(bench: Bench, *, quota: int = 0, reserve: int = 0, free: int = 1 << 40) -> Ticket:
+def reservation(bench: Bench, *, quota: int = 0, reserve: int = 0, free: int = 1 << 40) -> BodyReservation:
     """What an admitted body of unknown length may take."""
     bounds = Bounds(quota=quota, reserve=reserve, pending_bytes=1 << 30, held_bytes=MEMORY, streamed_bytes=1000)
-    return Guard(bench.spool, bounds, {}, look=lambda: FileSystem(free)).admit(SPECIMEN, None)
+    return Capacity(bench.spool, bounds, {}, look=lambda: FileSystem(free)).reserve(SPECIMEN, None)
 
 
 def report_draft(
@@ -55,12 +55,12 @@ def report_draft(
 ) -> ReportDraft:
     """A draft for a document, or for many lines."""
     new_folder = NdjsonFolder if many else DocumentFolder
-    return ReportDraft(bench.spool, decoder(encoding, USAGE.max_body_bytes), new_folder, memory, room or ticket(bench))
+    return ReportDraft(bench.spool, decoder(encoding, USAGE.max_body_bytes), new_folder, memory, room or reservation(bench))
 
 
 def file_draft(bench: Bench, encoding: str = "", room: Room | None = None) -> FileDraft:
     """A draft for a specimen."""
-    return FileDraft(bench.spool, decoder(encoding, SPECIMEN.max_body_bytes), room or ticket(bench))
+    return FileDraft(bench.spool, decoder(encoding, SPECIMEN.max_body_bytes), room or reservation(bench))
 
 
 def finish_file(draft: FileDraft, rest: Sequence[bytes], *, claimed_type: str = "") -> None:
@@ -240,7 +240,7 @@ MIB = 1 << 20
 @pytest.mark.parametrize("bound", ["quota", "reserve"])
 def test_room_is_asked_for_by_what_is_written(bound: str, kept: str, encoding: str, bench: Bench) -> None:
     """A few bytes that decode to more than there is room for are refused within the one piece that they are."""
-    room = ticket(bench, quota=2 * MIB) if bound == "quota" else ticket(bench, reserve=1000, free=2 * MIB + 1000)
+    room = reservation(bench, quota=2 * MIB) if bound == "quota" else reservation(bench, reserve=1000, free=2 * MIB + 1000)
     data = b'"%b"\n' % (b"x" * (MIB - 3)) if kept == "lines" else b" " * MIB
     sent = encoded(data * 20, encoding)
     assert len(sent) < MIB // 4
@@ -265,7 +265,7 @@ def encoded(data: bytes, encoding: str) -> bytes:
 
 def test_an_uncoded_body_is_charged_alike(bench: Bench) -> None:
     """What is sent as it is written is refused at the same byte."""
-    draft = file_draft(bench, room=ticket(bench, quota=1000))
+    draft = file_draft(bench, room=reservation(bench, quota=1000))
     draft.feed([b"x" * 999])
     with pytest.raises(SpoolFull):
         draft.feed([b"x" * 2])
@@ -274,7 +274,7 @@ def test_an_uncoded_body_is_charged_alike(bench: Bench) -> None:
 def test_envelopes_ask_for_room_as_they_are_written(bench: Bench) -> None:
     """Where the lines fit and their envelopes do not, the body is refused, and nothing of it stays."""
     body = b"1\n" * 1000
-    draft = report_draft(bench, many=True, memory=0, room=ticket(bench, quota=20_000))
+    draft = report_draft(bench, many=True, memory=0, room=reservation(bench, quota=20_000))
     with pytest.raises(SpoolFull):
         draft.finish([body], USAGE, "u", envelope=True)
     draft.discard()
@@ -300,7 +300,7 @@ def test_long_envelopes_of_tiny_lines_take_little_memory(bench: Bench) -> None:
 
 def test_a_sidecar_asks_for_room(bench: Bench) -> None:
     """An empty file with a long name is refused where its sidecar has no room."""
-    draft = file_draft(bench, room=ticket(bench, quota=1000))
+    draft = file_draft(bench, room=reservation(bench, quota=1000))
     with pytest.raises(SpoolFull):
         draft.finish([], SPECIMEN, identity="1" * 32, user="u", uri="x" * 4000, claimed_type="")
     draft.discard()
@@ -400,7 +400,7 @@ def test_a_corrupt_body_is_refused(sent: bytes, bench: Bench) -> None:
 
 def test_a_body_that_decodes_to_too_much_is_refused(bench: Bench) -> None:
     """A body over its limit once decoded is refused, and nothing of it stays."""
-    draft = ReportDraft(bench.spool, decoder("gzip", 1000), DocumentFolder, MEMORY, ticket(bench))
+    draft = ReportDraft(bench.spool, decoder("gzip", 1000), DocumentFolder, MEMORY, reservation(bench))
     with pytest.raises(TooLarge):
         draft.feed([gzip.compress(b" " * 1001)])
     draft.discard()
