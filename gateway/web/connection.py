@@ -60,16 +60,48 @@ class Connection(RequestHandler):
         if self._task_handler is not None:
             self._task_handler.add_done_callback(lambda _: self.force_close())
 
+    # --- what aiohttp keeps to itself, by names of ours: no other file uses its private ones -------------------------
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of the connection."""
+        return self._loop
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether no further request is taken."""
+        return self._force_close or self._close
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the client does not read what it is answered."""
+        return self._paused
+
+    @property
+    def read_ahead_bytes(self) -> int:
+        """How much is read before it is asked for."""
+        return self._read_bufsize
+
+    def is_idle_from(self, loop_time: float) -> None:
+        """The time of an idle connection begins anew."""
+        self._next_keepalive_close_time = loop_time + self._keepalive_timeout
+
+    def is_busy(self) -> bool:
+        """Whether it is at something that aiohttp does not know of, and so is not idle."""
+        return False
+
+    # --- its beginning and its end ------------------------------------------------------------------------------------
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone."""
         self._forget_unread()
         super().connection_lost(exc)
 
     def _process_keepalive(self) -> None:
-        """Not idle while this process stood still: a request may have come, and is read first."""
+        """Not idle while it is busy, or while this process stood still: a request may have come, and is read first."""
         now = self._loop.time()
-        if now - self._next_keepalive_close_time > STOOD_STILL_S:
-            self._next_keepalive_close_time = now + self._keepalive_timeout
+        if self.is_busy() or now - self._next_keepalive_close_time > STOOD_STILL_S:
+            self.is_idle_from(now)
         super()._process_keepalive()
 
     @property

@@ -133,15 +133,15 @@ class FastConnection(Connection):
             self._go_on(self._reservation, data)
         else:
             self._behind.append(data)
-            if sum(map(len, self._behind)) > self._read_bufsize and self.transport is not None:
+            if sum(map(len, self._behind)) > self.read_ahead_bytes and self.transport is not None:
                 self.transport.pause_reading()
 
     def _begin(self, lane: FastLane, data: bytes) -> None:
-        if self._force_close or self._close:
+        if self.is_ending:
             return
         head = lane.head_of(data)
         # Who does not read its answers is aiohttp's too, which waits until they can be written.
-        if head is None or len(data) > head.size + head.length or self._paused:
+        if head is None or len(data) > head.size + head.length or self.is_unread:
             self._leave([data])
             return
         self._begun = time.perf_counter()
@@ -165,7 +165,7 @@ class FastConnection(Connection):
             return
         self._head, self._pieces, self._reservation = head, [data], reservation
         lane.on_begin()
-        self._hold = self._loop.call_later(HOLD_S, self._abandon)
+        self._hold = self.loop.call_later(HOLD_S, self._abandon)
 
     def _go_on(self, reservation: BodyReservation, data: bytes) -> None:
         """More of the body that a head waits for."""
@@ -233,10 +233,10 @@ class FastConnection(Connection):
                 self.force_close()
             else:
                 self.transport.write(start + b"\r\n")
-                self._next_keepalive_close_time = loop_time + self._keepalive_timeout
+                self.is_idle_from(loop_time)
                 if self._behind:
                     # In a turn of its own: others of this round wait for their answers.
-                    self._loop.call_soon(self._take_behind)
+                    self.loop.call_soon(self._take_behind)
         return head, request_id, now - self._begun, self.remote
 
     def _take_behind(self) -> None:
@@ -305,8 +305,6 @@ class FastConnection(Connection):
             self._end()
         super().connection_lost(exc)
 
-    def _process_keepalive(self) -> None:
-        """Not idle while a report is in the fast lane, though aiohttp knows of none."""
-        if self._head is not None:
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        super()._process_keepalive()
+    def is_busy(self) -> bool:
+        """While a report is in the fast lane; see `Connection.is_busy`."""
+        return self._head is not None
