@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.batching import aggregate
 from gateway.core import disk
+from gateway.core.bounded import Bounded
 from gateway.core.errors import is_full
 from gateway.core.streams import Stream
 from gateway.core.text import readable
@@ -32,13 +32,11 @@ class Summaries:
     """What is known of sealed archives without reading them, for the newest of them."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, aggregate.Summary] = OrderedDict()
+        self._kept: Bounded[str, aggregate.Summary] = Bounded(KEPT_SUMMARIES)
 
     def keep(self, batch: str, summary: aggregate.Summary) -> None:
-        """Remember one, and forget the oldest beyond the bound."""
+        """Remember one; the oldest are forgotten beyond the bound."""
         self._kept[batch] = summary
-        while len(self._kept) > KEPT_SUMMARIES:
-            self._kept.popitem(last=False)
 
     def get(self, batch: str) -> aggregate.Summary | None:
         """The summary of a batch sealed by this process, if it is still kept."""

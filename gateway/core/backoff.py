@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt."""
+"""How long to wait before the next attempt, or the next look."""
 
 from __future__ import annotations
 
@@ -32,3 +32,24 @@ class RetryPolicy:
         longest = self.least_s * 2.0 ** min(failures - 1, _MAX_DOUBLINGS)
         ceiling = min(longest, self.refused_s if isinstance(error, Refused) else self.most_s)
         return ceiling * (0.5 + random() / 2)
+
+
+class Doubling:
+    """Pauses in seconds, each twice the one before, from `least_s` to `most_s`."""
+
+    def __init__(self, least_s: float, most_s: float) -> None:
+        self._least_s, self._most_s = least_s, most_s
+        self.pause_s = least_s
+
+    def next(self) -> float:
+        """The pause that is due; the one after it is longer."""
+        pause_s, self.pause_s = self.pause_s, min(2 * self.pause_s, self._most_s)
+        return pause_s
+
+    def reset(self) -> None:
+        """Begin with the shortest again."""
+        self.pause_s = self._least_s
+
+    def stretch(self) -> None:
+        """Go on with the longest."""
+        self.pause_s = self._most_s

@@ -29,6 +29,7 @@ from gateway.aws.proxies import proxy_of
 from gateway.config.render import describe
 from gateway.config.schema import Config
 from gateway.config.streams import streams_of
+from gateway.core.backoff import Doubling
 from gateway.core.build_info import current
 from gateway.core.clock import Timestamps
 from gateway.core.errors import ConfigError, StartError
@@ -226,10 +227,9 @@ class Service:
 
     def _count_again(self) -> None:
         """Look for a moment in which nothing changes, less and less often: each look reads all names of the spool."""
-        pause_s = COUNT_PAUSE_S
+        pauses = Doubling(COUNT_PAUSE_S, COUNT_PAUSE_MAX_S)
         while not self._stop.is_set() and not self._recount():
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, COUNT_PAUSE_MAX_S)
+            time.sleep(pauses.next())
 
     def _recount(self) -> bool:
         try:

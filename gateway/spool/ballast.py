@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.core import disk
+from gateway.core.backoff import Doubling
 from gateway.core.errors import is_full
 from gateway.telemetry.log import Log
 from gateway.telemetry.repeated_failure import Repeated
@@ -138,11 +139,11 @@ class Ballast:
 
     async def keep(self) -> None:
         """Lay it down again whenever it was given up and there is room; runs until it is cancelled."""
-        pause_s = LAY_PAUSE_S
+        pauses = Doubling(LAY_PAUSE_S, LAY_PAUSE_MAX_S)
         while True:
-            await asyncio.sleep(pause_s)
-            is_there = await asyncio.to_thread(self._look_after)
-            pause_s = LAY_PAUSE_S if is_there else min(2 * pause_s, LAY_PAUSE_MAX_S)
+            await asyncio.sleep(pauses.next())
+            if await asyncio.to_thread(self._look_after):
+                pauses.reset()
 
     def _look_after(self) -> bool:
         """Whether it is there, or was laid down now."""

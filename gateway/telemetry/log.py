@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from gateway.core.bounded import Bounded
 from gateway.telemetry.log_values import MAX_TEXT_CHARACTERS, json_value, shortened, text_value
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -19,6 +20,8 @@ FORMATS: Final = ("text", "json")
 
 _ACCESS_DELAY_S = 0.1
 _BATCH_LINES = 4096
+# Of those a part of their lines is ready.
+KEPT_SENDERS = 4096
 _SOON, _NOW = 1, 2
 _OUTCOMES = (("info", "request done"), ("info", "request failed"), ("warning", "request failed"), ("debug", "request done"))
 _DONE, _PROBED = 0, 3
@@ -63,7 +66,7 @@ class Log:
         self._threshold = LEVELS[level]
         self._json = format == "json"
         self._heads = [self._head(*outcome) for outcome in _OUTCOMES]
-        self._known: dict[Who, str] = {}
+        self._known: Bounded[Who, str] = Bounded(KEPT_SENDERS)
         # Of answers that say nothing but their status.
         self._answers: dict[int, str] = {}
         self._fd = _open_or_null(fd)
@@ -148,8 +151,6 @@ class Log:
         if len(path) + len(user or "") > MAX_TEXT_CHARACTERS:
             # Short in the line; not in the memory of what is known.
             return self._who(method, shortened(path), shortened(user), ip)
-        if len(self._known) >= 4096:
-            self._known.clear()
         pairs = self._known[who] = self._who(*who)
         return pairs
 

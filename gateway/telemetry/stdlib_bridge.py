@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 
+from gateway.core.bounded import Bounded
 from gateway.telemetry.log import Log
 
 # What is said of every request, while a service is away say, would drown the rest.
@@ -25,7 +26,7 @@ class LibraryMessages(logging.Handler):
         self._log = log
         self._clock = clock
         # By logger and text: when it was told, and how often it was said since.
-        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+        self._told: Bounded[tuple[str, str], tuple[float, int]] = Bounded(KEPT_MESSAGES)
 
     def install(self) -> None:
         """Take the place of the root logger's handlers; Python's own warnings come this way too."""
@@ -59,6 +60,4 @@ class LibraryMessages(logging.Handler):
         told_at, unsaid = self._told.pop(key, (-math.inf, 0))
         is_due = now - told_at >= INTERVAL_S
         self._told[key] = (now, 0) if is_due else (told_at, unsaid + 1)
-        while len(self._told) > KEPT_MESSAGES:
-            del self._told[next(iter(self._told))]
         return unsaid + 1 if is_due else 0

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from functools import partial
 
 from gateway.config.schema import Config
+from gateway.core.backoff import Doubling
 from gateway.core.errors import StartError
 from gateway.core.shared_counters import Board
 from gateway.core.streams import Stream
@@ -190,27 +191,26 @@ class Supervisor:
 
     async def _keep(self, worker: WorkerProcess) -> None:
         """Replace the process whenever it dies, until the gateway stops."""
-        pause_s = PAUSE_MIN_S
+        pauses = Doubling(PAUSE_MIN_S, PAUSE_MAX_S)
         while True:
             begun = time.monotonic()
             code = await worker.ended()
             if self._stopping.is_set() and code == 0:
                 return
             if time.monotonic() - begun > SOUND_S:
-                pause_s = PAUSE_MIN_S
+                pauses.reset()
             self._metrics.worker_deaths.labels().inc()
             self._log.error("worker died", worker=worker.column, pid=worker.pid, exit_code=code)
             await self._look_after(worker)
             is_there = False
             while not is_there:
-                if pause_s > PATIENT_S:
+                if pauses.pause_s > PATIENT_S:
                     worker.close_sockets()
-                if await self._is_stopping_within(pause_s):
+                if await self._is_stopping_within(pauses.next()):
                     return
-                pause_s = min(2 * pause_s, PAUSE_MAX_S)
                 is_there = await self._replace(worker)
                 if not is_there:
-                    pause_s = PAUSE_MAX_S
+                    pauses.stretch()
 
     async def _replace(self, worker: WorkerProcess) -> bool:
         """Start another process in the place of one that is gone; whether there is one now, be it about to end."""
@@ -264,11 +264,10 @@ class Supervisor:
         """Look for a moment in which nothing changes, less and less often: each look reads all names of the spool."""
         while True:
             await self._is_miscounted.wait()
-            pause_s = RECOUNT_PAUSE_S
+            pauses = Doubling(RECOUNT_PAUSE_S, RECOUNT_PAUSE_MAX_S)
             while self._is_miscounted.is_set():
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(pauses.next())
                 await self.recount()
-                pause_s = min(2 * pause_s, RECOUNT_PAUSE_MAX_S)
 
     async def _is_stopping_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gateway.access.identify import user_of
+from gateway.core.bounded import Bounded
 from gateway.core.errors import GatewayError
 from gateway.core.streams import Stream
 from gateway.formats.json_lines import is_ndjson
@@ -103,7 +104,7 @@ class Heads:
     def __init__(self, streams: Mapping[str, Stream], max_length: int) -> None:
         self._streams = streams
         self._max_length = max_length
-        self._known: dict[bytes, PlainHead] = {}
+        self._known: Bounded[bytes, PlainHead] = Bounded(KEPT_HEADS)
 
     def head_of(self, data: bytes) -> PlainHead | None:
         """The plain head that the data begins with, None if there is none or it is not complete."""
@@ -116,7 +117,5 @@ class Heads:
     def _learn(self, head: bytes) -> PlainHead | None:
         read = parse_head(head, self._streams, self._max_length)
         if read is not None:
-            if len(self._known) >= KEPT_HEADS:
-                self._known.clear()
             self._known[head] = read
         return read

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.backoff import RetryPolicy
+from gateway.core.backoff import Doubling, RetryPolicy
 from gateway.core.errors import ObjectRefused, Refused, StoreError, Transient
 
 POLICY = RetryPolicy(1.0, 60.0, 300.0)
@@ -35,3 +35,13 @@ def test_half_of_a_wait_is_jitter(failures: int, random: float) -> None:
 def test_jitter_spreads() -> None:
     """Two gateways that failed together come back apart."""
     assert POLICY.wait_s(5, AWAY, lambda: 0.1) != POLICY.wait_s(5, AWAY, lambda: 0.9)
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    """Each pause is twice the one before it, until the longest; they begin anew, or go on with the longest, when asked to."""
+    pauses = Doubling(1.0, 5.0)
+    assert [pauses.next() for _ in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
+    pauses.reset()
+    assert pauses.pause_s == pauses.next() == 1.0
+    pauses.stretch()
+    assert [pauses.next(), pauses.next()] == [5.0, 5.0]
