@@ -16,7 +16,7 @@ from benchmarks.cores import Cores, every_core, pinned, server_core
 from benchmarks.figures import Result, Series, in_turn, table
 from benchmarks.lines import write_segments
 from benchmarks.settings import MIB, Settings, Wrong
-from gateway.config.schema import Aggregation
+from gateway.config.schema import AggregationKeys
 
 ROUNDS = 3
 QUICK_BYTES = 256 * MIB
@@ -56,7 +56,7 @@ def run(settings: Settings) -> Result:
 def _aggregate(directory: Path, sources: Sequence[Path], cores: Cores) -> Made:
     archive = directory / "made.jsonl.gz"
     archive.unlink(missing_ok=True)
-    level = str(Aggregation().gzip_level)
+    level = str(AggregationKeys().gzip_level)
     command = [sys.executable, "-m", "benchmarks.aggregating", str(archive), level, *map(str, sources)]
     told = json.loads(subprocess.run(pinned(command, cores), check=True, capture_output=True, timeout=TIMEOUT_S).stdout)
     _verify(archive, sources, told["lines"])
@@ -108,7 +108,7 @@ def _result(size: int, made: dict[str, list[Made]]) -> Result:
     result.at_least("aggregation, all cores / one core", WANTED_GROWTH, rates[ALL].over(rates[ONE]))
     result.at_most("aggregation, MiB above idle", WANTED_MIB, Series(tuple(each.above_mib or 0.0 for each in made[ALL])))
     result.notes.append(
-        f"The gateway packs with level {Aggregation().gzip_level} of isal, hashes, counts and syncs. "
+        f"The gateway packs with level {AggregationKeys().gzip_level} of isal, hashes, counts and syncs. "
         "Each archive was unpacked with gzip and holds exactly the lines of its sources."
     )
     return result

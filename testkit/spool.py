@@ -22,9 +22,9 @@ from gateway.config.streams import streams_of
 from gateway.core import clock, disk
 from gateway.core.clock import Timestamps
 from gateway.core.paths import routes_of
-from gateway.core.shared_counters import Board
+from gateway.core.shared_counters import SharedCounters
 from gateway.core.streams import Stream
-from gateway.delivery.items import open_parcel
+from gateway.delivery.items import open_item
 from gateway.spool.directories import OWN_FILES, Claimed
 from gateway.spool.recovery import Found, recover
 from gateway.spool.sidecar import Sidecar
@@ -47,9 +47,9 @@ STREAMS = streams_of(Config())
 USAGE, ERROR, SPECIMEN = STREAMS
 
 
-def new_metrics(board: Board | None = None) -> Metrics:
+def new_metrics(counters: SharedCounters | None = None) -> Metrics:
     """The metrics of a gateway with the built-in streams."""
-    return Metrics([stream.name for stream in STREAMS], routes_of(STREAMS), board)
+    return Metrics([stream.name for stream in STREAMS], routes_of(STREAMS), counters)
 
 
 class Clock:
@@ -232,11 +232,11 @@ def _finish_claimed(spool: Spool, stream: Stream) -> None:
 
 
 def _deliver(spool: Spool, stream: Stream, path: Path, store: LocalStore) -> None:
-    parcel = open_parcel(spool, stream, path, None)
+    item = open_item(spool, stream, path, None)
     # What `put` has done in a thread; hundreds of crashes are tried, and each would start an event loop.
-    while store._put(parcel.object()) is Outcome.TAKEN:
-        parcel.renumber(parcel.next_number())
-    spool.retire(stream, parcel.path)
+    while store._put(item.object()) is Outcome.TAKEN:
+        item.renumber(item.next_number())
+    spool.retire(stream, item.path)
 
 
 # --- faults ------------------------------------------------------------------------------------------------------

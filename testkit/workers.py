@@ -15,10 +15,10 @@ from typing import Any
 import orjson
 import uvloop
 
-from gateway.config.schema import Config, Server, Shutdown
+from gateway.config.schema import Config, ServerKeys, ShutdownKeys
 from gateway.config.streams import streams_of
 from gateway.core.clock import Timestamps
-from gateway.core.shared_counters import Board
+from gateway.core.shared_counters import SharedCounters
 from gateway.service.sockets import Listeners, listening_sockets
 from gateway.service.workers.supervisor import Supervisor
 from gateway.spool.recovery import recover
@@ -102,14 +102,16 @@ class Bench:
 @asynccontextmanager
 async def running(folder: Path, *, count: int = 2) -> AsyncIterator[Bench]:
     """Start workers, and have them gone at the end."""
-    config = replace(Config(), cache_dir=folder / "spool", server=Server(workers=count), shutdown=Shutdown(request_timeout=1))
+    config = replace(
+        Config(), cache_dir=folder / "spool", server=ServerKeys(workers=count), shutdown=ShutdownKeys(request_timeout=1)
+    )
     log_path = folder / "log"
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    log, board = Log("info", "json", descriptor, is_shared=True), Board(count + 1)
+    log, counters = Log("info", "json", descriptor, is_shared=True), SharedCounters(count + 1)
     degraded: list[str] = []
     defects: list[str] = []
-    metrics = new_metrics(board)
-    spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=metrics, board=board)
+    metrics = new_metrics(counters)
+    spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=metrics, counters=counters)
     spool.acquire()
     spool.lay_out()
     assert spool.ballast.lay()
@@ -117,7 +119,7 @@ async def running(folder: Path, *, count: int = 2) -> AsyncIterator[Bench]:
     workers = Supervisor(
         config,
         spool,
-        board,
+        counters,
         log=log,
         metrics=metrics,
         degraded=lambda: degraded,

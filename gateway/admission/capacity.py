@@ -139,7 +139,7 @@ class Capacity:
     ) -> None:
         self._bounds = bounds
         self._faults = faults
-        self._holding = spool.holding
+        self._ownership = spool.ownership
         self.room = DiskRoom(spool, bounds.quota, bounds.reserve, look=look, monotonic=monotonic)
         self.memory = Memory(bounds.pending_bytes, monotonic)
         self.stopping = False
@@ -175,8 +175,8 @@ class Capacity:
     def _check(self, stream: Stream, length: int, memory: int, files: int) -> None:
         if self.stopping:
             raise Stopping("the gateway is stopping; send it to another, or again in a moment")
-        if self._holding.fault is not None:
-            raise SpoolBroken(self._holding.fault)
+        if self._ownership.fault is not None:
+            raise SpoolBroken(self._ownership.fault)
         fault_of = self._faults.get(stream.name)
         if fault_of is not None and (fault := fault_of()) is not None:
             raise again(fault)
@@ -190,8 +190,8 @@ class Capacity:
         reasons = []
         if self.stopping:
             reasons.append("stopping")
-        if self._holding.fault is not None:
-            reasons.append(self._holding.fault)
+        if self._ownership.fault is not None:
+            reasons.append(self._ownership.fault)
         for name, fault in self._faults.items():
             error = fault()
             if error is not None:

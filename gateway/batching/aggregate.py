@@ -41,7 +41,7 @@ class Summary:
     sha256: str
 
 
-class Unreadable(ValueError):
+class UnreadableArchive(ValueError):
     """The archive is not whole."""
 
 
@@ -115,7 +115,7 @@ def _chunks(sources: Iterable[Path]) -> Iterator[bytes]:
 
 
 def summarize(archive: Path) -> Summary:
-    """Read an archive again, and find out what `aggregate` said of it; `Unreadable` if it is torn or corrupt."""
+    """Read an archive again, and find out what `aggregate` said of it; `UnreadableArchive` if it is torn or corrupt."""
     decompressor = isal_zlib.decompressobj(GZIP_WINDOW_BITS)
     with _threads(1) as hasher:
         counted = _Counted(hasher)
@@ -127,9 +127,9 @@ def summarize(archive: Path) -> Summary:
                     data = decompressor.unconsumed_tail
             counted.add(decompressor.flush())
         except ISAL_ERROR as error:
-            raise Unreadable(f"not a whole gzip file: {error}") from error
+            raise UnreadableArchive(f"not a whole gzip file: {error}") from error
         if not decompressor.eof or decompressor.unused_data:
-            raise Unreadable("not a whole gzip file")
+            raise UnreadableArchive("not a whole gzip file")
         return counted.summary()
 
 

@@ -14,7 +14,7 @@ from gateway.core.errors import ConfigError, StartError, StoreError
 from gateway.core.streams import Stream
 from gateway.service.sockets import open_listeners
 from gateway.spool import cache_dir
-from gateway.spool.directories import Layout
+from gateway.spool.directories import Directories
 from gateway.spool.left_streams import check_forms
 from gateway.stores.s3.client import has_credentials, s3_store
 from gateway.stores.s3.store import S3Store
@@ -62,7 +62,7 @@ async def check(config: Config, *, local: bool) -> Findings:
 
 
 def _check_cache_dir(config: Config, found: Findings) -> None:
-    layout = Layout(config.cache_dir, streams_of(config))
+    layout = Directories(config.cache_dir, streams_of(config))
     try:
         cache_dir.try_out(config.cache_dir, keep=False)
         layout.check_format()

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from gateway.config import streams
-from gateway.config.merge import Draft, hint
+from gateway.config.merge import Sources, hint
 from gateway.config.schema import ENVIRONMENT, KEYS, Config, environment_name
 from gateway.config.tree import shown_name
 from gateway.core.errors import ConfigError, NoPlaceToListen
@@ -45,7 +45,7 @@ def load(
         NoPlaceToListen: there is none, whatever else is wrong.
         ConfigError: with all faults of all sources.
     """
-    draft = Draft()
+    draft = Sources()
     draft.put_defaults(defaults)
     if path is not None:
         draft.put_file(path, required=required_file)
@@ -68,13 +68,13 @@ def load(
 # --- the environment ---------------------------------------------------------------------------------------------
 
 
-def _take_environment(draft: Draft, environ: Mapping[str, str]) -> None:
+def _take_environment(sources: Sources, environ: Mapping[str, str]) -> None:
     known = {environment_name(path): path for path in KEYS}
     for name in sorted(environ):
         if name in known:
-            draft.put_text(known[name], environ[name], name)
+            sources.put_text(known[name], environ[name], name)
         elif name.startswith(ENVIRONMENT) and not _is_service_link(name, environ[name]):
-            draft.faults.append(f"{shown_name(name)}: is not a known variable{hint(name, known)}.")
+            sources.faults.append(f"{shown_name(name)}: is not a known variable{hint(name, known)}.")
 
 
 def _is_service_link(name: str, value: str) -> bool:

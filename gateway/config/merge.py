@@ -13,7 +13,7 @@ from gateway.config.schema import ENVIRONMENT, KEYS, SECTIONS, Config, Key
 from gateway.config.tree import Fault, read_tree, shown_name
 
 
-class Draft:
+class Sources:
     """What the sources have said so far.
 
     Attributes:

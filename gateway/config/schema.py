@@ -49,7 +49,7 @@ ENVIRONMENT: Final = "LIGHTFILE6_"
 
 
 @dataclass(frozen=True, slots=True)
-class Listen:
+class ListenKeys:
     """Where requests come in; the port is given with -p or PORT. Sockets that systemd passes are used instead."""
 
     host: tuple[str, ...] = key((), addresses(), "Addresses to listen on, IPv4 and IPv6; empty: all of both.")
@@ -60,14 +60,14 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerKeys:
     """The processes of one gateway. Several workers receive, each within `limits.pending_bytes`; one process delivers."""
 
     workers: int | str = key(1, whole_or_auto(1, 64), "Processes that receive; auto: one for each core.")
 
 
 @dataclass(frozen=True, slots=True)
-class Aws:
+class AwsKeys:
     """The account. Without keys here the standard AWS chain finds them (environment, profile, role)."""
 
     region: str = key("ap-northeast-1", text("a region", r"[A-Za-z0-9-]{1,63}"), "Region of the buckets.")
@@ -78,7 +78,7 @@ class Aws:
 
 
 @dataclass(frozen=True, slots=True)
-class S3:
+class S3Keys:
     """Where the objects go; the three buckets are required unless --local is given."""
 
     usage_bucket: str = key("", bucket(), "Bucket for usage reports.")
@@ -122,7 +122,7 @@ RESERVED_NAMES = ("adopting", "other", "quarantine", "tmp")
 
 
 @dataclass(frozen=True, slots=True)
-class Aggregation:
+class AggregationKeys:
     """How reports are gathered into objects."""
 
     usage_interval: Seconds = key(10 * MINUTE, duration(1.0, HOUR), "How long usage reports are gathered.")
@@ -138,7 +138,7 @@ class Aggregation:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LimitsKeys:
     """How much is taken from clients."""
 
     report_bytes: Bytes = key(64 * MIB, size(1, 5 * GIB), "Largest body of reports, once decompressed.")
@@ -152,7 +152,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Spool:
+class SpoolKeys:
     """How received data waits on the disk."""
 
     segment_report_limit: Bytes = key(256 * KIB, size(0, GIB), "Up to this size reports share a file, a segment; 0 for never.")
@@ -163,7 +163,7 @@ class Spool:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliveryKeys:
     """How objects are sent."""
 
     parallel_uploads: int = key(4, whole(1, 64), "Uploads at the same time.")
@@ -173,7 +173,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Shutdown:
+class ShutdownKeys:
     """How long stopping may take."""
 
     request_timeout: Seconds = key(30.0, duration(), "Time for the requests in flight.")
@@ -181,7 +181,7 @@ class Shutdown:
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LogKeys:
     """What is said on standard error."""
 
     level: str = key("info", choice("debug", "info", "warning", "error"), "Least weight of what is written.")
@@ -194,16 +194,16 @@ class Config:
 
     cache_dir: Path = key(Path("/var/lib/lightfile6-insights-gateway"), file_path(), "Directory of the spool, for one gateway.")
     response_delay_ms: int = key(0, whole(0, 600_000), "Test aid: milliseconds to wait before each answer.")
-    listen: Listen = Listen()
-    server: Server = Server()
-    aws: Aws = Aws()
-    s3: S3 = S3()
-    aggregation: Aggregation = Aggregation()
-    limits: Limits = Limits()
-    spool: Spool = Spool()
-    delivery: Delivery = Delivery()
-    shutdown: Shutdown = Shutdown()
-    log: Log = Log()
+    listen: ListenKeys = ListenKeys()
+    server: ServerKeys = ServerKeys()
+    aws: AwsKeys = AwsKeys()
+    s3: S3Keys = S3Keys()
+    aggregation: AggregationKeys = AggregationKeys()
+    limits: LimitsKeys = LimitsKeys()
+    spool: SpoolKeys = SpoolKeys()
+    delivery: DeliveryKeys = DeliveryKeys()
+    shutdown: ShutdownKeys = ShutdownKeys()
+    log: LogKeys = LogKeys()
     streams: tuple[StreamKeys, ...] = key(
         (), records(StreamKeys, name(reserved=RESERVED_NAMES)), "The three streams in more detail, and further ones."
     )

@@ -9,7 +9,7 @@ from gateway.core.streams import Stream
 HEALTH = "/health"
 READY = "/ready"
 METRICS = "/metrics"
-# Asked every few seconds by machines. In an order, since every process has to lay out its board as the others do.
+# Asked every few seconds by machines. In an order, since every process lays out its counters as the others do.
 PROBES = (HEALTH, READY, METRICS)
 
 

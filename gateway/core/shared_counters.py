@@ -12,14 +12,14 @@ import zlib
 from dataclasses import dataclass
 
 _CELL_BYTES = 8
-# Of a board for a handful of streams.
+# Of counters for a handful of streams.
 CELLS = 1024
 # What every gateway counts, and what it counts of each stream.
 _OWN_CELLS, _STREAM_CELLS = 512, 128
 
 
 def cells_for(streams: int) -> int:
-    """How many cells a board for so many streams needs."""
+    """How many cells so many streams need."""
     return max(CELLS, _OWN_CELLS + streams * _STREAM_CELLS)
 
 
@@ -52,7 +52,7 @@ class Floats:
         return sum([column[at] for column in self.columns])
 
 
-class Board:
+class SharedCounters:
     """Columns of cells in memory that can be shared with other processes; every cell begins as 0.
 
     Its descriptor is None where there is but one column.
@@ -60,7 +60,7 @@ class Board:
     Args:
         columns: how many processes there may be.
         column: which one is this process's.
-        descriptor: of another process's board, None for a new one.
+        descriptor: of another process's counters, None for a new one.
         cells: of a column; the same in all processes.
     """
 
@@ -69,14 +69,14 @@ class Board:
         self._cells = cells
         self._column_bytes = cells * _CELL_BYTES
         if descriptor is None and columns > 1:
-            self.descriptor = os.memfd_create("board", os.MFD_CLOEXEC)
+            self.descriptor = os.memfd_create("counters", os.MFD_CLOEXEC)
             os.ftruncate(self.descriptor, columns * self._column_bytes)
         # Without a descriptor it is memory of this process alone.
         self._memory = memoryview(mmap.mmap(-1 if self.descriptor is None else self.descriptor, columns * self._column_bytes))
         self._columns = columns
         self._column = column
         self._taken = 0
-        # Of the names that were taken, in their order: who shares a board must have taken the same.
+        # Of the names that were taken, in their order: processes that share them have taken the same.
         self.layout = 0
 
     def integers(self, name: str, count: int) -> Integers:
@@ -92,7 +92,7 @@ class Board:
     def _take(self, name: str, count: int) -> list[memoryview]:
         start, self._taken = self._taken, self._taken + count
         if self._taken > self._cells:
-            raise ValueError(f"this board has room for {self._cells} cells")
+            raise ValueError(f"there is room for {self._cells} cells")
         self.layout = zlib.crc32(f"{name} {count};".encode(), self.layout)
         offsets = [column * self._column_bytes + start * _CELL_BYTES for column in range(self._columns)]
         return [self._memory[offset : offset + count * _CELL_BYTES] for offset in offsets]

@@ -23,7 +23,7 @@ GZIP = "application/gzip"
 MAX_METADATA_TEXT_BYTES = 1500
 
 
-class Parcel(Protocol):
+class Item(Protocol):
     """One thing to be delivered, under a key that has a number.
 
     Attributes:
@@ -71,7 +71,7 @@ class SealedBatch:
         self.items = summary.lines
 
     def object(self, number: KeyNumber | None = None) -> Object:
-        """See `Parcel.object`."""
+        """See `Item.object`."""
         return Object(
             bucket=self._stream.bucket,
             key=object_keys.batch_key(self._stream.prefix, self.batch, self.number if number is None else number),
@@ -92,11 +92,11 @@ class SealedBatch:
         return None
 
     def next_number(self) -> KeyNumber:
-        """See `Parcel.next_number`: no other batch has been given it."""
+        """See `Item.next_number`: no other batch has been given it."""
         return self._spool.numbers.next(self._stream, self.batch)
 
     def renumber(self, number: KeyNumber) -> None:
-        """See `Parcel.renumber`: the sealed file is renamed before the attempt."""
+        """See `Item.renumber`: the sealed file is renamed before the attempt."""
         self.path = self._spool.renumber(self.path, number)
         if self._packed is not None:
             self._packed.path = self.path
@@ -123,7 +123,7 @@ class ReceivedFile:
         self.number = FIRST
 
     def object(self, number: KeyNumber | None = None) -> Object:
-        """See `Parcel.object`."""
+        """See `Item.object`."""
         metadata, _ = self._metadata()
         return Object(
             bucket=self._stream.bucket,
@@ -153,11 +153,11 @@ class ReceivedFile:
         )
 
     def next_number(self) -> KeyNumber:
-        """See `Parcel.next_number`."""
+        """See `Item.next_number`."""
         return KeyNumber(self.number + 1)
 
     def renumber(self, number: KeyNumber) -> None:
-        """See `Parcel.renumber`."""
+        """See `Item.renumber`."""
         self.number = number
 
     def _key(self, number: KeyNumber) -> str:
@@ -189,13 +189,13 @@ class ReceivedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable(Exception):
+class UnreadableItem(Exception):
     """What waits cannot be read, and only a person can say what to do with it."""
 
     reason: str
 
 
-def open_parcel(spool: Spool, stream: Stream, path: Path, summary: aggregate.Summary | None) -> Parcel:
+def open_item(spool: Spool, stream: Stream, path: Path, summary: aggregate.Summary | None) -> Item:
     """Read what is to be delivered; blocks.
 
     Args:
@@ -205,7 +205,7 @@ def open_parcel(spool: Spool, stream: Stream, path: Path, summary: aggregate.Sum
         summary: of the archive, if it is still known; None has it read, which proves it whole after a restart.
 
     Raises:
-        Unreadable: the archive or the sidecar cannot be read.
+        UnreadableItem: the archive or the sidecar cannot be read.
         FileNotFoundError: it is gone: retired meanwhile.
     """
     if stream.form.has_segments:
@@ -214,13 +214,13 @@ def open_parcel(spool: Spool, stream: Stream, path: Path, summary: aggregate.Sum
             return SealedBatch(spool, stream, path, packed.summary, packed)
         try:
             return SealedBatch(spool, stream, path, summary or aggregate.summarize(path))
-        except aggregate.Unreadable as error:
-            raise Unreadable(str(error)) from error
+        except aggregate.UnreadableArchive as error:
+            raise UnreadableItem(str(error)) from error
     size = path.stat().st_size
     try:
         sidecar = read_sidecar(path)
     except (ValueError, FileNotFoundError) as error:
-        raise Unreadable(f"its sidecar cannot be read: {error}") from error
+        raise UnreadableItem(f"its sidecar cannot be read: {error}") from error
     if sidecar.size != size:
-        raise Unreadable(f"it has {size} bytes and its sidecar says {sidecar.size}")
+        raise UnreadableItem(f"it has {size} bytes and its sidecar says {sidecar.size}")
     return ReceivedFile(stream, path, sidecar)

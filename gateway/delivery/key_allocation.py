@@ -1,4 +1,4 @@
-"""Puts a parcel under the first key that is free."""
+"""Puts an item under the first key that is free."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 
 from gateway.core.errors import ObjectRefused, Refused
 from gateway.core.streams import Stream
-from gateway.delivery.items import Parcel
+from gateway.delivery.items import Item
 from gateway.spool.names import BY_ID, KeyNumber
 from gateway.stores import Outcome, Store
 
@@ -15,8 +15,8 @@ from gateway.stores import Outcome, Store
 MAX_LOOKS = 1000
 
 
-class Numbering:
-    """Puts the parcels of one stream.
+class KeyAllocation:
+    """Puts the items of one stream.
 
     Args:
         store: where they go.
@@ -27,40 +27,40 @@ class Numbering:
         self._store = store
         self._stream = stream
 
-    async def put(self, parcel: Parcel) -> Outcome:
-        """Put under the first number that is free, or that this parcel has already; StoreError if the store does not take it."""
+    async def put(self, item: Item) -> Outcome:
+        """Put under the first number that is free, or that this item has already; StoreError if the store does not take it."""
         if not await self._store.honours_condition(self._stream.bucket, self._stream.prefix):
-            return await self._put_under_id(parcel)
-        while (outcome := await self._put_once(parcel)) is Outcome.TAKEN:
-            await asyncio.to_thread(parcel.renumber, await self._next_number(parcel))
+            return await self._put_under_id(item)
+        while (outcome := await self._put_once(item)) is Outcome.TAKEN:
+            await asyncio.to_thread(item.renumber, await self._next_number(item))
         return outcome
 
-    async def _next_number(self, parcel: Parcel) -> KeyNumber:
+    async def _next_number(self, item: Item) -> KeyNumber:
         """The number to be tried after one that is taken."""
         for _ in range(MAX_LOOKS):
-            number = await asyncio.to_thread(parcel.next_number)
+            number = await asyncio.to_thread(item.next_number)
             # What is known to be taken is passed over, without sending the whole archive for each. Where an earlier attempt
             # whose answer was lost may have stored it under any higher number, only a put can tell.
-            if not parcel.keeps_number or await self._store.is_free(parcel.object(number)):
+            if not item.keeps_number or await self._store.is_free(item.object(number)):
                 break
         return number
 
-    async def _put_under_id(self, parcel: Parcel) -> Outcome:
+    async def _put_under_id(self, item: Item) -> Outcome:
         """For a store that would replace: a key that nothing else can have, and that a repeated put may overwrite."""
-        if parcel.number != BY_ID:
+        if item.number != BY_ID:
             # The store may have honoured the condition when an earlier attempt was made, and its answer been lost.
             # Who may not look cannot know; the store would have to change its ways between two attempts to matter.
             with contextlib.suppress(Refused):
-                if await self._store.holds(parcel.object()):
+                if await self._store.holds(item.object()):
                     return Outcome.PRESENT
-            await asyncio.to_thread(parcel.renumber, BY_ID)
-        outcome = await self._put_once(parcel)
+            await asyncio.to_thread(item.renumber, BY_ID)
+        outcome = await self._put_once(item)
         if outcome is Outcome.TAKEN:
-            raise ObjectRefused(f"{parcel.object().key} has its own id and holds something else")
+            raise ObjectRefused(f"{item.object().key} has its own id and holds something else")
         return outcome
 
-    async def _put_once(self, parcel: Parcel) -> Outcome:
-        companion = parcel.companion()
+    async def _put_once(self, item: Item) -> Outcome:
+        companion = item.companion()
         if companion is not None and await self._store.put(companion) is Outcome.TAKEN:
             return Outcome.TAKEN
-        return await self._store.put(parcel.object())
+        return await self._store.put(item.object())

@@ -20,8 +20,8 @@ from gateway.batching.batcher import Summaries
 from gateway.core.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
 from gateway.core.streams import Stream
 from gateway.core.text import readable
-from gateway.delivery.items import Parcel, Unreadable, open_parcel
-from gateway.delivery.key_allocation import Numbering
+from gateway.delivery.items import Item, UnreadableItem, open_item
+from gateway.delivery.key_allocation import KeyAllocation
 from gateway.delivery.throttling import Throttling
 from gateway.spool import names
 from gateway.spool.spool import Spool
@@ -96,7 +96,7 @@ class Lane:
         self._held: dict[str, _Held] = {}
         # By code: which things were refused with it since the last one that was taken, at most `ALIKE_REFUSALS` of them.
         self._alike: dict[str, set[str]] = {}
-        self._numbering = Numbering(store, stream)
+        self._numbering = KeyAllocation(store, stream)
         self._throttling = Throttling(monotonic)
         self._look_again = True
         self._greeted = False
@@ -239,46 +239,46 @@ class Lane:
 
     async def _attempt(self, path: Path, identity: str) -> None:
         begun = self._monotonic()
-        parcel: Parcel | None = None
+        item: Item | None = None
         try:
-            self._spool.holding.check()
-            parcel = await self._open(path, identity)
-            if parcel is None:
+            self._spool.ownership.check()
+            item = await self._open(path, identity)
+            if item is None:
                 return
-            outcome = await self._numbering.put(parcel)
-            delivered = parcel.object()
-            await asyncio.to_thread(self._spool.retire, self._stream, parcel.path)
+            outcome = await self._numbering.put(item)
+            delivered = item.object()
+            await asyncio.to_thread(self._spool.retire, self._stream, item.path)
             self._succeeded(identity)
             self._alike.clear()
-            self._tell(delivered, parcel.items, self._monotonic() - begun, outcome)
+            self._tell(delivered, item.items, self._monotonic() - begun, outcome)
         except FileNotFoundError:
             # Retired, or renumbered, after it was listed: it is listed again if it is still there.
             self._held.pop(identity, None)
             self._look_again = True
         except ObjectRefused as error:
             if self._is_refused_alike(identity, error):
-                self._later(parcel.path if parcel else path, identity, _of_the_stream(error), begun)
+                self._later(item.path if item else path, identity, _of_the_stream(error), begun)
             else:
-                self._hold(parcel.path if parcel else path, identity, error)
+                self._hold(item.path if item else path, identity, error)
         except (StoreError, OSError) as error:
             if isinstance(error, OSError) and await asyncio.to_thread(self._spool.ballast.give_up, error):
                 # At once: the room that it has now may be gone after a pause.
                 self._held.pop(identity, None)
-                self._queue.appendleft(parcel.path if parcel else path)
+                self._queue.appendleft(item.path if item else path)
             else:
-                self._later(parcel.path if parcel else path, identity, error, begun)
+                self._later(item.path if item else path, identity, error, begun)
         except Exception as error:  # noqa: BLE001 (a defect of ours must hold up neither the thing nor its stream for ever)
             self._defect.met(error)
-            self._later(parcel.path if parcel else path, identity, Transient(repr(error)), begun)
+            self._later(item.path if item else path, identity, Transient(repr(error)), begun)
         finally:
             del self._running[identity]
             self._wake.set()
 
-    async def _open(self, path: Path, identity: str) -> Parcel | None:
+    async def _open(self, path: Path, identity: str) -> Item | None:
         """Read what is to be delivered; None if it cannot be read and was set aside."""
         try:
-            return await asyncio.to_thread(open_parcel, self._spool, self._stream, path, self._summaries.get(identity))
-        except Unreadable as error:
+            return await asyncio.to_thread(open_item, self._spool, self._stream, path, self._summaries.get(identity))
+        except UnreadableItem as error:
             await asyncio.to_thread(self._spool.set_aside, self._stream, path, error.reason)
             self._held.pop(identity, None)
             return None

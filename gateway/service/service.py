@@ -34,7 +34,7 @@ from gateway.core.build_info import current
 from gateway.core.clock import Timestamps
 from gateway.core.errors import ConfigError, StartError
 from gateway.core.paths import routes_of
-from gateway.core.shared_counters import Board, cells_for
+from gateway.core.shared_counters import SharedCounters, cells_for
 from gateway.core.streams import Stream
 from gateway.service.clock_watch import ClockWatch
 from gateway.service.inherited import Hangup, hangup
@@ -100,15 +100,15 @@ class Service:
         self._is_miscounted = False
         self._workers = count_of(config.server.workers)
         self._streams = streams_of(config)
-        self._board = Board(1 if self._workers == 1 else self._workers + 1, cells=cells_for(len(self._streams)))
-        self._metrics = Metrics([stream.name for stream in self._streams], routes_of(self._streams), self._board)
+        self._counters = SharedCounters(1 if self._workers == 1 else self._workers + 1, cells=cells_for(len(self._streams)))
+        self._metrics = Metrics([stream.name for stream in self._streams], routes_of(self._streams), self._counters)
         self._spool = Spool(
             config.cache_dir,
             self._streams,
             timestamps=Timestamps(),
             log=log,
             metrics=self._metrics,
-            board=self._board,
+            counters=self._counters,
             on_commit=self._committed,
         )
         # Now: a certificate, or a proxy, that cannot be used is a fault of the configuration.
@@ -178,12 +178,12 @@ class Service:
                 if adopted.kept:
                     self._log.warning("FORMAT restored", kept=adopted.kept)
                 self._log.info("spool adopted", **asdict(adopted))
-            self._spool.holding.must_hold()
+            self._spool.ownership.must_hold()
             check_forms(self._spool)
             self._spool.ballast.take(self._spool.lay_out)
-            self._spool.holding.know(self._spool.directories())
+            self._spool.ownership.know(self._spool.directories())
             found = self._spool.ballast.take(lambda: recover(self._spool))
-            self._spool.holding.must_hold()
+            self._spool.ownership.must_hold()
             self._spool.ballast.lay()
         except OSError as error:
             raise StartError(
@@ -191,7 +191,7 @@ class Service:
             ) from error
         self._log.info("recovery done", **asdict(found), duration_s=time.monotonic() - begun)
         self._report_streams()
-        self._spool.holding.watch(self._log, self._found_again)
+        self._spool.ownership.watch(self._log, self._found_again)
         reserve = self._config.spool.reserve
         if (fault := room_fault(self._spool.root, reserve, is_empty=not self._waiting_files())) is not None:
             # What waits has to be delivered all the same.
@@ -262,7 +262,7 @@ class Service:
             self._supervisor = Supervisor(
                 config,
                 self._spool,
-                self._board,
+                self._counters,
                 log=self._log,
                 metrics=self._metrics,
                 degraded=trouble,
@@ -353,7 +353,7 @@ class Service:
                 await self._receiver.close()
                 # After a defect nobody is to wait for a store: a new process delivers what is on the disk, and receives. And
                 # what is no longer this gateway's directory has nothing that it may send.
-                if not self._defect and await asyncio.to_thread(self._spool.holding.look) is None:
+                if not self._defect and await asyncio.to_thread(self._spool.ownership.look) is None:
                     await self._sender.drain()
         except TimeoutError:
             self._timed_out = True

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.config.schema import Listen
+from gateway.config.schema import ListenKeys
 from gateway.core.errors import StartError
 from gateway.service.unix_socket import SocketFile, listen_at
 
@@ -63,8 +63,8 @@ class Listeners:
             each.close()
 
 
-def open_listeners(listen: Listen, port: int | None, count: int, inherited: Sequence[socket.socket] = ()) -> Listeners:
-    """Listen everywhere that was asked for.
+def open_listeners(listen: ListenKeys, port: int | None, count: int, inherited: Sequence[socket.socket] = ()) -> Listeners:
+    """ListenKeys everywhere that was asked for.
 
     Args:
         listen: the configuration.
@@ -90,7 +90,7 @@ def open_listeners(listen: Listen, port: int | None, count: int, inherited: Sequ
 
 
 def listening_sockets(hosts: Sequence[str], port: int, count: int) -> list[list[socket.socket]]:
-    """Listen at every address of the hosts, with a socket of its own for each of `count` processes.
+    """ListenKeys at every address of the hosts, with a socket of its own for each of `count` processes.
 
     The kernel spreads connections evenly over the sockets of one address. They belong to the one who asked here: those of a
     process that died go to the next, with the connections that wait in them.
@@ -114,7 +114,7 @@ def listening_sockets(hosts: Sequence[str], port: int, count: int) -> list[list[
 
 
 def listen_again(addresses: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.socket]:
-    """Listen where other processes of this gateway do; OSError if that cannot be.
+    """ListenKeys where other processes of this gateway do; OSError if that cannot be.
 
     Args:
         addresses: for each socket its family and what `getsockname` gave.

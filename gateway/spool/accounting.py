@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gateway.core import clock, disk
-from gateway.core.shared_counters import Board
+from gateway.core.shared_counters import SharedCounters
 from gateway.core.streams import Stream
 from gateway.formats import byte_count
 from gateway.spool import names
-from gateway.spool.directories import CLAIMABLE, Layout, of_kinds
+from gateway.spool.directories import CLAIMABLE, Directories, of_kinds
 from gateway.spool.left_streams import left_streams
 from gateway.spool.tally import Tally
 from gateway.telemetry.metrics import Waiting
@@ -30,25 +30,25 @@ class Accounting:
 
     Args:
         layout: where things are.
-        board: where the counts stand.
+        counters: where the counts stand.
     """
 
-    def __init__(self, layout: Layout, board: Board) -> None:
+    def __init__(self, layout: Directories, counters: SharedCounters) -> None:
         self._layout = layout
         # What was committed and is not delivered yet.
-        self.waiting = {stream.name: Tally(board, f"waiting {stream.name}") for stream in layout.streams}
+        self.waiting = {stream.name: Tally(counters, f"waiting {stream.name}") for stream in layout.streams}
         # Of these, what a claim would find.
-        self.claimable = {stream.name: Tally(board, f"claimable {stream.name}") for stream in layout.streams}
+        self.claimable = {stream.name: Tally(counters, f"claimable {stream.name}") for stream in layout.streams}
         # Segments that are being written, which are not among the others until they are cut.
-        self.open = {stream.name: Tally(board, f"open {stream.name}") for stream in layout.streams}
+        self.open = {stream.name: Tally(counters, f"open {stream.name}") for stream in layout.streams}
         # Of streams that are not configured any more; nothing changes it while the gateway runs.
-        self.left = Tally(board, "left")
+        self.left = Tally(counters, "left")
         # Bytes under `tmp/` of bodies that are being received.
-        self.staged = Tally(board, "staged")
+        self.staged = Tally(counters, "staged")
         # Of the bytes of such bodies, since the start: how many a process was about to write, and how many are written.
-        self.written = board.integers("written", 2)
+        self.written = counters.integers("written", 2)
         # How many changes of what waits were begun, and how many are done and counted.
-        self._changes = board.integers("changes", 2)
+        self._changes = counters.integers("changes", 2)
         self._changes_lock = threading.Lock()
         self._correcting = threading.Lock()
 
@@ -172,7 +172,7 @@ class Accounting:
     # --- counting anew ----------------------------------------------------------------------------------------------
 
     def forget_process(self, column: int) -> bool:
-        """A process that shared the board has died, and what it left in the spool was put in order.
+        """A process that shared the counters has died, and what it left in the spool was put in order.
 
         Returns:
             Whether it died between a change and its count, so that all has to be counted anew.

@@ -15,7 +15,7 @@ from gateway.core.streams import FORMS, Stream
 from gateway.spool import cache_dir, names
 from gateway.spool.ballast import BALLAST
 from gateway.spool.key_numbers import NUMBERS
-from gateway.spool.owner import LOCK, RECORD, Holding
+from gateway.spool.owner import LOCK, RECORD, Ownership
 
 # 2: the names of received data hold the time beside their order, and a sealed batch may be one file that is not packed.
 # 3: `NUMBERS` says which keys were used whose objects a reader may have removed.
@@ -52,7 +52,7 @@ def is_claimable(name: str) -> bool:
     return parsed is not None and parsed.kind in CLAIMABLE
 
 
-class Layout:
+class Directories:
     """Where everything stands; `spool/spool.py` says what the names mean.
 
     Args:
@@ -65,7 +65,7 @@ class Layout:
         self.streams = streams
         self.tmp = root / "tmp"
         self.quarantine_directory = root / "quarantine"
-        self.holding = Holding(root)
+        self.ownership = Ownership(root)
         self._lock: disk.Lock | None = None
 
     def directory(self, stream: Stream) -> Path:
@@ -103,12 +103,12 @@ class Layout:
         """Take the spool for this process; StartError if it cannot be had, is newer than this version or not writable."""
         cache_dir.try_out(self.root, keep=True)
         try:
-            self._lock = disk.Lock(self.root / LOCK, self.holding.owner)
+            self._lock = disk.Lock(self.root / LOCK, self.ownership.owner)
             cache_dir.clear(self.root)
         except OSError as error:
             raise StartError(f"cache_dir {self.root} cannot be used ({error.strerror or error}): mend the disk") from error
         try:
-            self.holding.take(self._lock)
+            self.ownership.take(self._lock)
             self.check_format()
         except StartError:
             self.release()
@@ -209,7 +209,7 @@ class Layout:
         """Give the spool up to another process."""
         try:
             # The record first: a program that gets the lock must not wait for the end of one that has ended.
-            self.holding.give_up()
+            self.ownership.give_up()
         finally:
             if self._lock is not None:
                 self._lock.release()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 
-from gateway.core.shared_counters import Board
+from gateway.core.shared_counters import SharedCounters
 
 
-class Unsettled:
+class InDoubt:
     """Names of one stream.
 
     Each process writes down the order of its first such name, and nobody takes what it has given since.
     """
 
-    def __init__(self, board: Board, name: str) -> None:
+    def __init__(self, counters: SharedCounters, name: str) -> None:
         # 0 where there is none.
-        self._first = board.integers(name, 1)
+        self._first = counters.integers(name, 1)
         self._orders: set[int] = set()
         self._lock = threading.Lock()
 

@@ -350,7 +350,7 @@ class Journal:
             # Else somebody has cut the file, or the name leads to another one: what is in it is nobody's promise.
             if not disk.is_at(segment.path, segment.descriptor, segment.written):
                 raise _gone_adrift(segment)
-            self._spool.holding.check_if_old()
+            self._spool.ownership.check_if_old()
         except OSError as error:
             self._fail(entries, error)
             return
@@ -371,7 +371,7 @@ class Journal:
             name = names.spool_name(self._spool.timestamps.next(), received, self._spool.pid, names.OPEN_SEGMENT)
             path = self._spool.directory(self._stream) / name
             descriptor = disk.create(path)
-            if not self._spool.holding.is_there(path.parent):
+            if not self._spool.ownership.is_there(path.parent):
                 # In a directory that has taken the place of ours nobody would find it.
                 disk.close(descriptor)
                 disk.remove(path)
@@ -444,7 +444,7 @@ class Journal:
         if segment is None:
             return
         # Before any path is touched: it may lead to what another gateway has by now.
-        self._spool.holding.must_hold()
+        self._spool.ownership.must_hold()
         if segment.is_adrift or not disk.is_at(segment.path, segment.descriptor):
             segment.is_adrift = True
             self._recover_adrift(segment)
@@ -480,7 +480,7 @@ class Journal:
         """
         before = segment.synced
         self._cut_off_last_round(segment)
-        self._spool.holding.must_hold()
+        self._spool.ownership.must_hold()
         if disk.is_at(segment.path, segment.descriptor, segment.synced):
             # What stood in the way is gone.
             segment.is_adrift = False

@@ -12,7 +12,7 @@ from gateway.core import clock, disk
 from gateway.core.errors import StartError
 from gateway.core.streams import FILES, LINES, Form, Stream
 from gateway.spool import names
-from gateway.spool.directories import Layout
+from gateway.spool.directories import Directories
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 # Directories of the gateway's own.
@@ -40,7 +40,7 @@ class LeftStream:
         return f"{self.files} {waits}, and the stream is not configured: put streams.{self.name} back to have that delivered"
 
 
-def left_streams(layout: Layout) -> list[LeftStream]:
+def left_streams(layout: Directories) -> list[LeftStream]:
     """Find the streams with something that waits and no place in the configuration; empty directories are none."""
     now = time.time_ns()
     found = []
@@ -53,7 +53,7 @@ def left_streams(layout: Layout) -> list[LeftStream]:
     return found
 
 
-def left_batches(layout: Layout) -> Iterator[tuple[names.Batch, names.KeyNumber]]:
+def left_batches(layout: Directories) -> Iterator[tuple[names.Batch, names.KeyNumber]]:
     """The sealed batches of such streams, each with the number of its key."""
     for name in _unknown(layout):
         for sealed in disk.names(layout.root / name / "uploading"):
@@ -61,7 +61,7 @@ def left_batches(layout: Layout) -> Iterator[tuple[names.Batch, names.KeyNumber]
                 yield parsed
 
 
-def check_forms(layout: Layout) -> None:
+def check_forms(layout: Directories) -> None:
     """Refuse a stream whose directory holds what another form of stream has received; nothing on the disk is changed.
 
     Raises:
@@ -78,7 +78,7 @@ def check_forms(layout: Layout) -> None:
             )
 
 
-def form_held(layout: Layout, stream: Stream) -> Form | None:
+def form_held(layout: Directories, stream: Stream) -> Form | None:
     """The form of what waits in the directory of a stream; None where nothing does, or there is something of both forms."""
     directory = layout.directory(stream)
     is_of_lines = any(_in_folders(directory))
@@ -94,7 +94,7 @@ def form_held(layout: Layout, stream: Stream) -> Form | None:
     return LINES if is_of_lines else FILES
 
 
-def _unknown(layout: Layout) -> list[str]:
+def _unknown(layout: Directories) -> list[str]:
     known = {stream.name for stream in layout.streams} | _OWN
     return [
         name

@@ -85,7 +85,7 @@ class _Fault:
     detail: str
 
 
-class Holding:
+class Ownership:
     """The hold of one gateway on a `cache_dir`.
 
     Args:

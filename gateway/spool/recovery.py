@@ -76,7 +76,7 @@ def recover_process(spool: Spool, pid: int) -> Found:
         OSError: the disk does not let it; nothing was lost, and it has to be tried again.
     """
     # Another gateway's process may have the same number, in a directory that is not this one's any more.
-    spool.holding.must_hold()
+    spool.ownership.must_hold()
     found = Found()
     _erase_drafts(spool, found, f".{pid}")
     for stream in spool.streams:

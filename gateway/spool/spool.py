@@ -11,13 +11,13 @@ from pathlib import Path
 from gateway.core import clock, disk
 from gateway.core.clock import Timestamps
 from gateway.core.errors import Unanswerable
-from gateway.core.shared_counters import Board
+from gateway.core.shared_counters import SharedCounters
 from gateway.core.streams import KeyScheme, Stream
 from gateway.spool import directories, names
 from gateway.spool.accounting import Accounting
 from gateway.spool.ballast import Ballast
-from gateway.spool.directories import CLAIMABLE, Claimed, Layout, is_claimable, oldest
-from gateway.spool.in_doubt import Unsettled
+from gateway.spool.directories import CLAIMABLE, Claimed, Directories, is_claimable, oldest
+from gateway.spool.in_doubt import InDoubt
 from gateway.spool.key_numbers import KeyNumbers
 from gateway.spool.left_streams import left_batches
 from gateway.spool.quarantine import Quarantine
@@ -32,7 +32,7 @@ NOT_OURS = "not a name that this program gives"
 HIDDEN_BY_KERNEL = (".nfs", ".fuse_hidden")
 
 
-class Spool(Layout):
+class Spool(Directories):
     """Received data on disk under one `cache_dir`.
 
     Methods that change the disk block, raise OSError, and may be called from any thread; one stream's claim, seal and
@@ -43,7 +43,7 @@ class Spool(Layout):
         streams: whose data.
         timestamps: make names.
         log, metrics: where what is set aside is reported.
-        board: shared with the other processes of this gateway, if there are any.
+        counters: shared with the other processes of this gateway, if there are any.
         on_commit: called, from any thread, after each commit that wants to be delivered at once.
     """
 
@@ -55,27 +55,27 @@ class Spool(Layout):
         timestamps: Timestamps,
         log: Log,
         metrics: Metrics,
-        board: Board | None = None,
+        counters: SharedCounters | None = None,
         on_commit: Callable[[Stream], object] = lambda _: None,
     ) -> None:
         super().__init__(root, streams)
-        board = board or Board()
+        counters = counters or SharedCounters()
         self.timestamps = timestamps
-        self._pids = board.integers("pid", 1)
+        self._pids = counters.integers("pid", 1)
         self.pid = os.getpid()
-        self.accounting = Accounting(self, board)
+        self.accounting = Accounting(self, counters)
         self.quarantine = Quarantine(self.quarantine_directory, timestamps, log, metrics)
         sealed_in = {stream: self.uploading(stream) for stream in streams}
         self.numbers = KeyNumbers(root, sealed_in, self.new_tmp, log, lambda: left_batches(self))
-        self.ballast = Ballast(root, lambda: self.holding.must_hold(), self.new_tmp, log)
-        self._unsettled = {stream.name: Unsettled(board, f"unsettled {stream.name}") for stream in streams}
+        self.ballast = Ballast(root, lambda: self.ownership.must_hold(), self.new_tmp, log)
+        self._in_doubt = {stream.name: InDoubt(counters, f"in_doubt {stream.name}") for stream in streams}
         self._on_commit = on_commit
         # Batches that are one file, moved and not synced yet, and the directories that they come from.
         self._moved: dict[str, Path] = {}
 
     @property
     def pid(self) -> int:
-        """The number in the names that this process gives, which the others find on the board."""
+        """The number in the names that this process gives, which the others find among the counters."""
         return self._pids.mine[0]
 
     @pid.setter
@@ -141,9 +141,9 @@ class Spool(Layout):
         It also stays, for all that is known, where nobody can be answered, and then goes the way of the others.
         """
         stays = False
-        unsettled = self._unsettled[stream.name]
+        in_doubt = self._in_doubt[stream.name]
         with self.accounting.change():
-            unsettled.begin(order)
+            in_doubt.begin(order)
             try:
                 yield
                 stays = True
@@ -151,7 +151,7 @@ class Spool(Layout):
                 stays = error.stays
                 raise
             finally:
-                unsettled.end(order)
+                in_doubt.end(order)
                 if stays:
                     when_it_stays()
                 else:
@@ -179,13 +179,13 @@ class Spool(Layout):
     def _must_stand(self, target: Path, placed: os.stat_result) -> None:
         """Nobody may be promised a file that somebody else has taken, or that is in another directory than all the others."""
         try:
-            stands = self.holding.is_there(target.parent) and disk.is_same(target.lstat(), placed)
+            stands = self.ownership.is_there(target.parent) and disk.is_same(target.lstat(), placed)
         except OSError:
             stands = False
         if not stands:
-            self.holding.look()
+            self.ownership.look()
             raise Unanswerable(
-                f"{target} is not where it was put: {self.holding.fault or 'somebody else has taken it'}", stays=False
+                f"{target} is not where it was put: {self.ownership.fault or 'somebody else has taken it'}", stays=False
             )
 
     def cut_name_of(self, stream: Stream, path: Path, descriptor: int) -> Path | None:
@@ -219,7 +219,7 @@ class Spool(Layout):
         Both directories are synced before anyone reads the batch: else a power cut could bring a file back to where it
         is claimed again after its lines were delivered. A crash between two renames leaves a smaller batch.
         """
-        self.holding.check()
+        self.ownership.check()
         hour, picked = self._pick(stream, max_bytes)
         if not picked:
             return None
@@ -252,30 +252,30 @@ class Spool(Layout):
 
     def settle(self, claimed: Claimed) -> None:
         """Make the moves of a claim durable, also of one that an earlier process or a failed call has begun."""
-        self.holding.check()
+        self.ownership.check()
         disk.sync_directory(claimed.directory)
         disk.sync_directory(self.directory(claimed.stream))
 
-    def _is_unsettled(self, stream: Stream) -> Callable[[names.SpoolName], bool]:
+    def _is_in_doubt(self, stream: Stream) -> Callable[[names.SpoolName], bool]:
         """Whether a name may still have to be taken back.
 
         To be asked of a name after it was read: a commit that begins meanwhile says so before it gives its name.
         """
-        unsettled = self._unsettled[stream.name]
+        in_doubt = self._in_doubt[stream.name]
 
-        def is_unsettled(spooled: names.SpoolName) -> bool:
+        def is_in_doubt(spooled: names.SpoolName) -> bool:
             return any(
-                column[0] == spooled.pid and unsettled.holds(spooled.order, at) for at, column in enumerate(self._pids.columns)
+                column[0] == spooled.pid and in_doubt.holds(spooled.order, at) for at, column in enumerate(self._pids.columns)
             )
 
-        return is_unsettled
+        return is_in_doubt
 
     def _pick(self, stream: Stream, max_bytes: int) -> tuple[str, list[tuple[Path, int, int]]]:
         """The hour of the oldest file, and the files of that hour with their sizes and records."""
         picked: list[tuple[Path, int, int]] = []
         first_hour = ""
         room, records_left = max_bytes, stream.cut.max_records if stream.cut else 0
-        for name in oldest(self.directory(stream), CLAIMABLE, self._is_unsettled(stream)):
+        for name in oldest(self.directory(stream), CLAIMABLE, self._is_in_doubt(stream)):
             spooled = names.parse_spool_name(name)
             assert spooled is not None  # others are not picked
             hour = clock.hour_of(spooled.received_ns)
@@ -300,7 +300,7 @@ class Spool(Layout):
 
         A crash between the two leaves both; the archive is whole, so the sources are removed at the next start.
         """
-        self.holding.check()
+        self.ownership.check()
         if (sealed := self.sealed_as(claimed.stream, claimed.batch)) is not None:
             raise FileExistsError(f"{claimed.batch} is sealed already, as {sealed.name}")
         size = archive.stat().st_size
@@ -363,7 +363,7 @@ class Spool(Layout):
 
     def oldest_claimable(self, stream: Stream) -> Path | None:
         """The file that a claim would begin with, if there is one."""
-        picked = oldest(self.directory(stream), CLAIMABLE, self._is_unsettled(stream))
+        picked = oldest(self.directory(stream), CLAIMABLE, self._is_in_doubt(stream))
         return next((path for name in picked if disk.is_file(path := self.directory(stream) / name)), None)
 
     def remove_sources(self, claimed: Claimed, sources: Sequence[Path] | None = None) -> None:
@@ -395,10 +395,10 @@ class Spool(Layout):
             stream: whose files.
             except_for: the identities (`names.identity_of`) of files that are being delivered or held already.
         """
-        self.holding.check()
+        self.ownership.check()
         if not stream.form.has_segments:
-            is_unsettled = self._is_unsettled(stream)
-            found = oldest(self.directory(stream), (names.BODY,), lambda it: str(it) in except_for or is_unsettled(it))
+            is_in_doubt = self._is_in_doubt(stream)
+            found = oldest(self.directory(stream), (names.BODY,), lambda it: str(it) in except_for or is_in_doubt(it))
             return [path for name in found if disk.is_file(path := self.directory(stream) / name)]
         sealed = (
             name
@@ -421,7 +421,7 @@ class Spool(Layout):
             sealed: the file.
             number: a new one of `numbers`, or `BY_ID`.
         """
-        self.holding.check()
+        self.ownership.check()
         parsed = names.parse_sealed(sealed.name)
         assert parsed is not None  # only sealed files are given here
         target = sealed.with_name(parsed[0].sealed(number, packed=names.is_packed(sealed.name)))
@@ -439,7 +439,7 @@ class Spool(Layout):
 
     def retire(self, stream: Stream, path: Path) -> None:
         """Remove what the store has confirmed. A crash before it is durable has it delivered again, to the same key."""
-        self.holding.check()
+        self.ownership.check()
         self._keep_number(stream, path)
         self._remove(stream, path)
         disk.sync_directory(path.parent)
@@ -475,7 +475,7 @@ class Spool(Layout):
             self.quarantine.take(stream.name, sidecar, f"belongs to {path.name}")
 
     def forget_process(self, column: int) -> bool:
-        """See `Accounting.forget_process`; none of its names is unsettled any more, either."""
-        for unsettled in self._unsettled.values():
-            unsettled.forget(column)
+        """See `Accounting.forget_process`; none of its names is in doubt any more, either."""
+        for in_doubt in self._in_doubt.values():
+            in_doubt.forget(column)
         return self.accounting.forget_process(column)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 
-from gateway.core.shared_counters import Board
+from gateway.core.shared_counters import SharedCounters
 
 
 class Tally:
     """How much of something is in the spool, over all processes; kept in step with every transition."""
 
-    def __init__(self, board: Board, name: str) -> None:
+    def __init__(self, counters: SharedCounters, name: str) -> None:
         self.lock = threading.Lock()
-        self._cells = board.integers(name, 3)
+        self._cells = counters.integers(name, 3)
 
     @property
     def files(self) -> int:

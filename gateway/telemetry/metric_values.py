@@ -1,4 +1,4 @@
-"""Metrics whose values stand on a board: each process of the gateway counts for itself, and any of them tells the sums.
+"""Metrics whose values are shared counters: each process of the gateway counts for itself, and any of them tells the sums.
 
 They cost next to nothing to add to. The library's own take a lock for each number, which for a small report is more than
 the check of its JSON takes.
@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from gateway.core.shared_counters import Board, Floats
+from gateway.core.shared_counters import Floats, SharedCounters
 
 # For each label the values it may have; where there is one called `other`, it stands for all that are not listed.
 Labels = Mapping[str, Sequence[str]]
@@ -90,7 +90,7 @@ class Counts(_Family[Count]):
 
     Args:
         registry: where it is registered.
-        board: where its values stand.
+        counters: where its values stand.
         kind: of the family it is told as.
         name, text: as in the page of metrics.
         labels: see `Labels`.
@@ -99,7 +99,7 @@ class Counts(_Family[Count]):
     def __init__(
         self,
         registry: CollectorRegistry,
-        board: Board,
+        counters: SharedCounters,
         kind: type[CounterMetricFamily | GaugeMetricFamily],
         name: str,
         text: str,
@@ -107,7 +107,7 @@ class Counts(_Family[Count]):
     ) -> None:
         self._kind = kind
         self._told = name, text
-        super().__init__(registry, labels, (Count(board.floats(name, 1)) for _ in itertools.count()))
+        super().__init__(registry, labels, (Count(counters.floats(name, 1)) for _ in itertools.count()))
 
     def describe(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
         """The family, without its values."""
@@ -125,15 +125,21 @@ class Durations(_Family[Duration]):
     """A histogram of seconds.
 
     Args:
-        registry, board, name, text, labels: see `Counts`.
+        registry, counters, name, text, labels: see `Counts`.
         buckets_s: the upper bounds, in seconds.
     """
 
     def __init__(
-        self, registry: CollectorRegistry, board: Board, name: str, text: str, labels: Labels, buckets_s: tuple[float, ...]
+        self,
+        registry: CollectorRegistry,
+        counters: SharedCounters,
+        name: str,
+        text: str,
+        labels: Labels,
+        buckets_s: tuple[float, ...],
     ) -> None:
         self._told = name, text
-        cells = (board.floats(name, len(buckets_s) + 2) for _ in itertools.count())
+        cells = (counters.floats(name, len(buckets_s) + 2) for _ in itertools.count())
         super().__init__(registry, labels, (Duration(each, buckets_s) for each in cells))
 
     def describe(self) -> Iterable[HistogramMetricFamily]:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from gateway.core.shared_counters import Board, cells_for
+from gateway.core.shared_counters import SharedCounters, cells_for
 from gateway.telemetry.metric_values import OTHER, Counts, Durations, Labels
 
 PREFIX = "lightfile6_"
@@ -30,20 +30,20 @@ class Metrics:
     Args:
         streams: their names.
         routes: the paths that are answered.
-        board: where the values stand; each process counts for itself, and all of them expose the sums.
+        counters: where the values stand; each process counts for itself, and all of them expose the sums.
     """
 
-    def __init__(self, streams: Sequence[str], routes: Sequence[str], board: Board | None = None) -> None:
+    def __init__(self, streams: Sequence[str], routes: Sequence[str], counters: SharedCounters | None = None) -> None:
         self.registry = registry = CollectorRegistry()
-        board = board or Board(cells=cells_for(len(streams)))
+        counters = counters or SharedCounters(cells=cells_for(len(streams)))
         routes = (*routes, OTHER)
         per_stream: Labels = {"stream": streams}
 
         def counter(name: str, text: str, labels: Labels) -> Counts:
-            return Counts(registry, board, CounterMetricFamily, PREFIX + name, text, labels)
+            return Counts(registry, counters, CounterMetricFamily, PREFIX + name, text, labels)
 
         def histogram(name: str, text: str, buckets_s: tuple[float, ...], labels: Labels) -> Durations:
-            return Durations(registry, board, PREFIX + name, text, labels, buckets_s)
+            return Durations(registry, counters, PREFIX + name, text, labels, buckets_s)
 
         self.received = counter("received", "Reports, or files, acknowledged.", per_stream)
         self.received_bytes = counter("received_bytes", "Bytes of body acknowledged, as sent.", per_stream)
@@ -57,15 +57,15 @@ class Metrics:
             "delivery_failures", "Failed attempts to deliver, by kind of failure.", {**per_stream, "kind": KINDS_OF_FAILURE}
         )
         text = "1 while the store refuses the stream: credentials, bucket or policy."
-        self.refusing = Counts(registry, board, GaugeMetricFamily, PREFIX + "store_refusing", text, per_stream)
+        self.refusing = Counts(registry, counters, GaugeMetricFamily, PREFIX + "store_refusing", text, per_stream)
         self.quarantined = counter(
             "quarantined", "Things set aside because they could not be read.", {"stream": (*streams, ADOPTING)}
         )
         self.open_connections = Counts(
-            registry, board, GaugeMetricFamily, PREFIX + "open_connections", "Connections that are open.", {}
+            registry, counters, GaugeMetricFamily, PREFIX + "open_connections", "Connections that are open.", {}
         )
         text = "Connections that the limit of open files allows, files of bodies that are received among them."
-        self.max_connections = Counts(registry, board, GaugeMetricFamily, PREFIX + "max_connections", text, {})
+        self.max_connections = Counts(registry, counters, GaugeMetricFamily, PREFIX + "max_connections", text, {})
         self.worker_deaths = counter("worker_deaths", "Worker processes that ended by themselves.", {})
         self.request_duration = histogram(
             "request_duration_seconds", "Seconds from the head of a request to its answer.", REQUEST_BUCKETS_S, {"route": routes}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ssl
 
-from gateway.config.schema import Listen
+from gateway.config.schema import ListenKeys
 from gateway.core.errors import ConfigError
 
 # Forward secrecy and authenticated encryption alone: no CBC. Those of TLS 1.3 are all so, and not named here.
 _TLS_1_2_CIPHERS = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
-def server_context(listen: Listen) -> ssl.SSLContext | None:
+def server_context(listen: ListenKeys) -> ssl.SSLContext | None:
     """The TLS side of the listener, None where it speaks plain HTTP; ConfigError if the files cannot be used."""
     if listen.tls_certificate is None or listen.tls_key is None:
         return None
@@ -29,7 +29,7 @@ def server_context(listen: Listen) -> ssl.SSLContext | None:
     return context
 
 
-def renew(context: ssl.SSLContext, listen: Listen) -> None:
+def renew(context: ssl.SSLContext, listen: ListenKeys) -> None:
     """Have new connections get the certificate that the files hold now.
 
     Connections that are there go on. The files are read into a context of their own, which each handshake then switches to:

@@ -24,7 +24,7 @@ PATH_CHANGES = {
     *("rename", "unlink", "rmdir", "mkdir", "symlink_to", "hardlink_to", "link_to", "touch", "write_bytes", "write_text"),
 }
 # The log writes to a descriptor that was given to it, the handler of early signals to STDERR, the HTTP client to the store; the
-# board is memory.
+# counters are memory.
 WRITERS = {
     "core.disk": OS_CHANGES | PATH_CHANGES | {"replace"},
     "telemetry.log": {"write"},

@@ -14,7 +14,7 @@ from gateway.config.streams import streams_of
 from gateway.core.clock import Timestamps
 from gateway.core.errors import ConfigError
 from gateway.core.paths import routes_of
-from gateway.core.shared_counters import Board, cells_for
+from gateway.core.shared_counters import SharedCounters, cells_for
 from gateway.core.streams import Stream
 from gateway.service.receiver import DEFECT_PATIENCE_S, HttpReceiver
 from gateway.service.sockets import Listeners
@@ -34,7 +34,7 @@ from gateway.service.workers.protocol import (
     send,
     to_worker,
 )
-from gateway.spool.owner import Holding
+from gateway.spool.owner import Ownership
 from gateway.spool.spool import Spool
 from gateway.telemetry.background import from_any_thread
 from gateway.telemetry.log import Log
@@ -98,8 +98,8 @@ class Worker:
         LibraryMessages(self._log).install()
         setup, config = self._setup, self._setup.config
         streams = streams_of(config)
-        board = Board(setup.columns, column=setup.column, descriptor=setup.board, cells=cells_for(len(streams)))
-        metrics = Metrics([stream.name for stream in streams], routes_of(streams), board)
+        counters = SharedCounters(setup.columns, column=setup.column, descriptor=setup.counters, cells=cells_for(len(streams)))
+        metrics = Metrics([stream.name for stream in streams], routes_of(streams), counters)
         timestamps = Timestamps()
         timestamps.start_above(setup.above)
         spool = Spool(
@@ -108,14 +108,14 @@ class Worker:
             timestamps=timestamps,
             log=self._log,
             metrics=metrics,
-            board=board,
+            counters=counters,
             on_commit=self._committed,
         )
-        if board.layout != setup.layout:
-            raise RuntimeError("the processes do not agree on their board")
-        spool.holding = Holding(config.cache_dir, setup.owner)
-        spool.holding.know(spool.directories(), setup.directories or None)
-        spool.holding.watch(self._log)
+        if counters.layout != setup.layout:
+            raise RuntimeError("the processes do not agree on their counters")
+        spool.ownership = Ownership(config.cache_dir, setup.owner)
+        spool.ownership.know(spool.directories(), setup.directories or None)
+        spool.ownership.watch(self._log)
         spool.ballast.expect(setup.ballast)
         self._loop = asyncio.get_running_loop()
         reader, self._writer = await open_channel(channel)

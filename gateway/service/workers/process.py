@@ -23,7 +23,7 @@ class WorkerProcess:
     """One worker: a place that one process after the other takes.
 
     Args:
-        column: of the board, this worker's.
+        column: of the counters, this worker's.
         sockets: that only this worker accepts from.
         shared: that every worker accepts from.
     """
@@ -46,7 +46,7 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                descriptors = (theirs.fileno(), lock, setup.board, *setup.sockets)
+                descriptors = (theirs.fileno(), lock, setup.counters, *setup.sockets)
                 process = await asyncio.create_subprocess_exec(
                     *_command(), str(theirs.fileno()), stdin=DEVNULL, pass_fds=descriptors, env=_environment()
                 )

@@ -78,11 +78,11 @@ class Setup:
 
     Attributes:
         config: what is to be done.
-        columns: of the board.
-        column: of the board, this worker's.
-        layout: of the board, which it has to find as well.
+        columns: of the counters.
+        column: of the counters, this worker's.
+        layout: of the counters, which it has to find as well.
         above: every instant that it gives is later than this one.
-        board, sockets: descriptors that it has inherited.
+        counters, sockets: descriptors that it has inherited.
         is_inherited: whether the sockets stay open when the gateway ends.
         owner: in the record of the `cache_dir`, see `spool/owner.py`.
         directories: which those of the `cache_dir` have to be.
@@ -94,7 +94,7 @@ class Setup:
     column: int
     layout: int
     above: int
-    board: int
+    counters: int
     sockets: tuple[int, ...]
     is_inherited: bool = False
     owner: str = ""

@@ -1,8 +1,8 @@
 """Worker processes that receive, as the process sees them that delivers.
 
-Each worker has a socket of its own to listen at, writes segments of its own and tells this process of each commit. They
-share the spool's lock, which is held until the last of them has gone, and a board of numbers. One that dies is looked after
-and replaced; one whose channel to this process ends goes at once, wherever it is.
+Each worker has a socket of its own to listen at, writes segments of its own, and reports each commit to this process. All of
+them share the lock of the spool, which is held until the last of them has gone, and counters. One that dies is recovered and
+replaced; one whose channel to this process ends goes at once, wherever it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import partial
 from gateway.config.schema import Config
 from gateway.core.backoff import Doubling
 from gateway.core.errors import StartError
-from gateway.core.shared_counters import Board
+from gateway.core.shared_counters import SharedCounters
 from gateway.core.streams import Stream
 from gateway.service.sockets import Listeners
 from gateway.service.workers.process import WorkerProcess, program
@@ -54,7 +54,7 @@ class Supervisor:
     Args:
         config: what is to be done.
         spool: where it is kept; recovered and locked.
-        board: that the spool and the metrics count on.
+        counters: that the spool and the metrics count on.
         log, metrics: where it is reported.
         degraded: what is wrong beyond receiving, for `/ready`.
         on_defect: called when nobody is left who receives.
@@ -64,7 +64,7 @@ class Supervisor:
         self,
         config: Config,
         spool: Spool,
-        board: Board,
+        counters: SharedCounters,
         *,
         log: Log,
         metrics: Metrics,
@@ -74,7 +74,7 @@ class Supervisor:
         self._on_defect = on_defect
         self._config = config
         self._spool = spool
-        self._board = board
+        self._counters = counters
         self._log = log
         self._metrics = metrics
         self._degraded = degraded
@@ -167,13 +167,13 @@ class Supervisor:
             config=self._config,
             columns=len(self._workers) + 1,
             column=worker.column,
-            layout=self._board.layout,
+            layout=self._counters.layout,
             above=self._spool.timestamps.next(),
-            board=self._board.descriptor or 0,
+            counters=self._counters.descriptor or 0,
             sockets=worker.descriptors,
             is_inherited=self._listeners.is_inherited,
-            owner=self._spool.holding.owner,
-            directories=tuple(self._spool.holding.identities()),
+            owner=self._spool.ownership.owner,
+            directories=tuple(self._spool.ownership.identities()),
             ballast=self._spool.ballast.size,
         )
         await worker.start(setup, self._spool.lock_descriptor, self._unrecovered)

@@ -233,7 +233,7 @@ def test_nobody_enters_a_directory_that_was_lost(bench: Bench, monkeypatch: pyte
     """Neither reports nor files, and readiness says why, until it is found again."""
     capacity = Door(bench).capacity
     with monkeypatch.context() as patch:
-        patch.setattr(bench.spool.holding, "fault", "it was moved")
+        patch.setattr(bench.spool.ownership, "fault", "it was moved")
         for stream in (USAGE, SPECIMEN):
             with pytest.raises(SpoolBroken, match="it was moved"):
                 capacity.reserve(stream, 1).release()

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from gateway.aws.proxies import is_in_network, proxy_of
-from gateway.config.schema import Aws, Config
+from gateway.config.schema import AwsKeys, Config
 from gateway.core.errors import ConfigError
 
 
 def config(endpoint: str = "") -> Config:
     """A configuration with this endpoint."""
-    return replace(Config(), aws=replace(Aws(), region="eu-west-1", endpoint=endpoint))
+    return replace(Config(), aws=replace(AwsKeys(), region="eu-west-1", endpoint=endpoint))
 
 
 @pytest.fixture(autouse=True)

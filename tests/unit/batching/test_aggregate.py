@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from isal import isal_zlib
 
 from gateway.batching import aggregate
-from gateway.batching.aggregate import Summary, Unreadable, summarize
+from gateway.batching.aggregate import Summary, UnreadableArchive, summarize
 from gateway.core import disk
 from testkit.spool import Trace
 
@@ -243,7 +243,7 @@ def test_a_spoiled_archive_is_unreadable(tmp_path: Path, sources: list[Path], nu
     aggregate.aggregate(sources, tmp_path / "a.gz", 2)
     whole = (tmp_path / "a.gz").read_bytes()
     (tmp_path / "a.gz").write_bytes(spoiled(whole)[number])
-    with pytest.raises(Unreadable, match="not a whole gzip file"):
+    with pytest.raises(UnreadableArchive, match="not a whole gzip file"):
         summarize(tmp_path / "a.gz")
 
 

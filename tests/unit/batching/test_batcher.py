@@ -151,15 +151,15 @@ async def test_what_stands_behind_an_unsettled_commit_is_waited_for(
         return claim(*arguments)
 
     monkeypatch.setattr(bench.spool, "claim", counted)
-    unsettled, instant = bench.spool._unsettled[USAGE.name], bench.spool.timestamps.next()
-    unsettled.begin(instant)
+    in_doubt, instant = bench.spool._in_doubt[USAGE.name], bench.spool.timestamps.next()
+    in_doubt.begin(instant)
     bench.reports([b"1" * 2000])
     line = start(max_batch_bytes=1000)
     line.run()
     await until(lambda: looks != [])
     await asyncio.sleep(0.2)
     assert len(looks) == 1
-    unsettled.end(instant)
+    in_doubt.end(instant)
     bench.spool.committed(USAGE)
     await soon(line.was_sealed)
 

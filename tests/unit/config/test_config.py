@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gateway.config.load import load
 from gateway.config.render import describe, example, to_yaml
-from gateway.config.schema import KEYS, SECTIONS, Aws, Config, environment_name
+from gateway.config.schema import KEYS, SECTIONS, AwsKeys, Config, environment_name
 from gateway.config.values import format_duration, format_size, parse_duration, parse_size
 from gateway.core.errors import ConfigError, NoPlaceToListen
 from testkit import CHECKOUT
@@ -525,7 +525,7 @@ def test_a_fault_never_holds_a_secret(write: Write, content: str) -> None:
 
 def test_secrets_are_printed_as_stars() -> None:
     """Neither repr nor any print of a configuration holds a secret; whether it is set can be seen."""
-    config = replace(Config(), aws=Aws(access_key_id="AKIA", secret_access_key=SECRET, session_token=SECRET))
+    config = replace(Config(), aws=AwsKeys(access_key_id="AKIA", secret_access_key=SECRET, session_token=SECRET))
     assert SECRET not in repr(config) + to_yaml(config) + str(describe(config))
     assert describe(config)["aws"]["secret_access_key"] == describe(config)["aws"]["session_token"] == "***"
     assert describe(config)["aws"]["access_key_id"] == "AKIA"

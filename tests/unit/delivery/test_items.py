@@ -13,7 +13,7 @@ import pytest
 from gateway.batching.aggregate import Summary
 from gateway.core import clock, disk
 from gateway.delivery import object_keys
-from gateway.delivery.items import ReceivedFile, SealedBatch, Unreadable, open_parcel
+from gateway.delivery.items import ReceivedFile, SealedBatch, UnreadableItem, open_item
 from gateway.spool import names
 from gateway.spool.names import KeyNumber
 from gateway.spool.sidecar import Sidecar, read_sidecar
@@ -44,8 +44,8 @@ def received(tmp_path: Path, user: str = "machine-1", uri: str = "a.png") -> Rec
 def test_a_batch_says_what_is_in_it(bench: Bench) -> None:
     """The object of a batch has the key of its hour, its size, and in its metadata id, count and hash of its lines."""
     path = bench.seal(b"1", b"2")
-    parcel = open_parcel(bench.spool, USAGE, path, None)
-    made = parcel.object()
+    item = open_item(bench.spool, USAGE, path, None)
+    made = item.object()
     batch, number = names.parse_sealed(path.name) or (None, 0)
     assert batch is not None
     assert made.key == f"{USAGE.prefix}2026/11/21/13/{HOUR}.host-1.jsonl.gz"
@@ -59,49 +59,49 @@ def test_a_batch_says_what_is_in_it(bench: Bench) -> None:
     }
     assert made.is_held_as({"batch": batch.unique})
     assert not made.is_held_as({"batch": "another"})
-    assert parcel.companion() is None
-    assert parcel.items == 2
+    assert item.companion() is None
+    assert item.items == 2
 
 
 def test_a_known_summary_is_not_found_out_again(bench: Bench) -> None:
     """A batch that this process sealed is described by what is still known of it."""
     path = bench.seal(b"1")
-    parcel = open_parcel(bench.spool, USAGE, path, Summary(77, "ee" * 32))
-    assert parcel.items == 77
-    assert parcel.object().metadata["sha256"] == "ee" * 32
+    item = open_item(bench.spool, USAGE, path, Summary(77, "ee" * 32))
+    assert item.items == 77
+    assert item.object().metadata["sha256"] == "ee" * 32
 
 
 def test_a_batch_is_renumbered_on_disk(bench: Bench) -> None:
     """Another number is in the sealed file's name before anything is sent under it, so that a restart finds it."""
-    parcel = open_parcel(bench.spool, USAGE, bench.seal(b"1"), None)
-    parcel.renumber(KeyNumber(3))
-    assert parcel.number == 3
-    assert [path.name for path in bench.spool.uploading(USAGE).iterdir()] == [parcel.path.name]
-    assert names.parse_sealed(parcel.path.name) is not None
-    assert parcel.object().key.endswith(f"{HOUR}.host-1.3.jsonl.gz")
-    assert open_parcel(bench.spool, USAGE, parcel.path, None).number == 3
+    item = open_item(bench.spool, USAGE, bench.seal(b"1"), None)
+    item.renumber(KeyNumber(3))
+    assert item.number == 3
+    assert [path.name for path in bench.spool.uploading(USAGE).iterdir()] == [item.path.name]
+    assert names.parse_sealed(item.path.name) is not None
+    assert item.object().key.endswith(f"{HOUR}.host-1.3.jsonl.gz")
+    assert open_item(bench.spool, USAGE, item.path, None).number == 3
 
 
 def test_number_zero_is_the_key_with_the_id(bench: Bench) -> None:
     """For a store that would replace, the key has the batch's id in the place of the number."""
-    parcel = open_parcel(bench.spool, USAGE, bench.seal(b"1"), None)
-    assert isinstance(parcel, SealedBatch)
-    parcel.renumber(KeyNumber(0))
-    assert parcel.object().key.endswith(f"{HOUR}.host-1.{parcel.batch.unique}.jsonl.gz")
+    item = open_item(bench.spool, USAGE, bench.seal(b"1"), None)
+    assert isinstance(item, SealedBatch)
+    item.renumber(KeyNumber(0))
+    assert item.object().key.endswith(f"{HOUR}.host-1.{item.batch.unique}.jsonl.gz")
 
 
 def test_a_torn_archive_is_unreadable(bench: Bench) -> None:
     """A sealed file that is not whole is not sent."""
     path = bench.seal(b"1")
     disk.shorten(path, path.stat().st_size - 1)
-    with pytest.raises(Unreadable):
-        open_parcel(bench.spool, USAGE, path, None)
+    with pytest.raises(UnreadableItem):
+        open_item(bench.spool, USAGE, path, None)
 
 
 def test_a_file_says_what_it_is(bench: Bench) -> None:
     """The object of a file has its type, its size and in its metadata all of its sidecar."""
     body = bench.file(b"\x89PNG", uri="file:///a/日.png", user="u/1")
-    made = open_parcel(bench.spool, SPECIMEN, body, None).object()
+    made = open_item(bench.spool, SPECIMEN, body, None).object()
     spooled = names.parse_spool_name(body.name)
     assert spooled is not None
     assert made.key == f"{SPECIMEN.prefix}u%2F1/2026/11/21/%E6%97%A5.{spooled.order}.png"
@@ -121,8 +121,8 @@ def test_a_file_that_fits_has_no_companion(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("user", "uri"), [("u", "日" * 4000), ("u" * 4000, "a.png"), ("\udcff" * 2000, "é" * 2000)])
 def test_what_does_not_fit_stands_whole_beside_it(tmp_path: Path, user: str, uri: str) -> None:
     """A text too long for metadata and key is cut there, and whole in an object beside, which is known as ours too."""
-    parcel = received(tmp_path, user=user, uri=uri)
-    made, companion = parcel.object(), parcel.companion()
+    item = received(tmp_path, user=user, uri=uri)
+    made, companion = item.object(), item.companion()
     assert companion is not None
     assert isinstance(companion.source, bytes)
     assert companion.key == f"{made.key}.meta.json"
@@ -142,9 +142,9 @@ FIELDS = (("prod", "Electron"), ("ver", "31.2 日"), ("prod", "again"))
 def test_metadata_has_what_a_form_said(tmp_path: Path) -> None:
     """The filename and the fields of a form stand in the metadata, the fields as one JSON text of pairs."""
     sidecar = replace(SIDECAR, filename="a%20日.dmp", fields=FIELDS, type="text/plain; charset=Shift_JIS")
-    parcel = ReceivedFile(SPECIMEN, body_in(tmp_path), sidecar)
-    made = parcel.object()
-    assert parcel.companion() is None
+    item = ReceivedFile(SPECIMEN, body_in(tmp_path), sidecar)
+    made = item.object()
+    assert item.companion() is None
     assert made.content_type == "text/plain; charset=Shift_JIS"
     assert made.metadata == {
         **ReceivedFile(SPECIMEN, body_in(tmp_path), SIDECAR).object().metadata,
@@ -158,12 +158,12 @@ def test_metadata_has_what_a_form_said(tmp_path: Path) -> None:
 def test_fields_that_do_not_fit_stand_beside(tmp_path: Path, length: int) -> None:
     """Fields that are too long for the metadata are left out of it, and all that is known stands in the companion."""
     fields = (("long", "日" * (length // 3)), *FIELDS)
-    parcel = ReceivedFile(
+    item = ReceivedFile(
         SPECIMEN,
         body_in(tmp_path),
         replace(SIDECAR, user="u" * 740, filename="f", fields=fields),
     )
-    made, companion = parcel.object(), parcel.companion()
+    made, companion = item.object(), item.companion()
     assert companion is not None
     assert isinstance(companion.source, bytes)
     assert made.metadata["filename"] == "f"
@@ -175,9 +175,9 @@ def test_fields_that_do_not_fit_stand_beside(tmp_path: Path, length: int) -> Non
 @pytest.mark.parametrize("uri", ["a.png", "日" * 4000])
 def test_a_plain_file_has_nothing_of_forms(tmp_path: Path, uri: str) -> None:
     """The metadata of a file that came without a form, and what stands beside it, have no fields but its own."""
-    parcel = received(tmp_path, uri=uri)
-    assert set(parcel.object().metadata) - {"encoded"} == {"id", "user", "uri", "received", "sha256"}
-    if (companion := parcel.companion()) is not None:
+    item = received(tmp_path, uri=uri)
+    assert set(item.object().metadata) - {"encoded"} == {"id", "user", "uri", "received", "sha256"}
+    if (companion := item.companion()) is not None:
         assert isinstance(companion.source, bytes)
         assert sorted(json.loads(companion.source)) == ["id", "received", "sha256", "size", "type", "uri", "user"]
 
@@ -191,23 +191,23 @@ def test_metadata_of_a_form_fits_a_store(tmp_path: Path) -> None:
 
 def test_a_file_under_another_number_has_another_key(tmp_path: Path) -> None:
     """The object and its companion move together."""
-    parcel = received(tmp_path, uri="日" * 4000)
+    item = received(tmp_path, uri="日" * 4000)
     keys = set()
     for number in (1, 2, 3, 0):
-        parcel.renumber(KeyNumber(number))
-        companion = parcel.companion()
+        item.renumber(KeyNumber(number))
+        companion = item.companion()
         assert companion is not None
-        keys |= {parcel.object().key, companion.key}
+        keys |= {item.object().key, companion.key}
     assert len(keys) == 8
-    assert SIDECAR.id in parcel.object().key
+    assert SIDECAR.id in item.object().key
 
 
 def test_a_file_without_its_sidecar_is_unreadable(bench: Bench) -> None:
     """A body that nobody can name is not sent."""
     body = bench.file(b"abc")
     body.with_suffix(".meta").unlink()
-    with pytest.raises(Unreadable, match="sidecar"):
-        open_parcel(bench.spool, SPECIMEN, body, None)
+    with pytest.raises(UnreadableItem, match="sidecar"):
+        open_item(bench.spool, SPECIMEN, body, None)
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"null", b"no json", b'{"id": 1', b"\xff", b"1" * 5000])
@@ -215,16 +215,16 @@ def test_a_spoiled_sidecar_is_unreadable(bench: Bench, text: bytes) -> None:
     """A sidecar that is not one is told apart, whatever it holds."""
     body = bench.file(b"abc")
     body.with_suffix(".meta").write_bytes(text)
-    with pytest.raises(Unreadable, match="sidecar"):
-        open_parcel(bench.spool, SPECIMEN, body, None)
+    with pytest.raises(UnreadableItem, match="sidecar"):
+        open_item(bench.spool, SPECIMEN, body, None)
 
 
 def test_a_file_of_another_size_is_unreadable(bench: Bench) -> None:
     """A body that is shorter than its sidecar says is not sent."""
     body = bench.file(b"abc")
     disk.shorten(body, 2)
-    with pytest.raises(Unreadable, match="2 bytes"):
-        open_parcel(bench.spool, SPECIMEN, body, None)
+    with pytest.raises(UnreadableItem, match="2 bytes"):
+        open_item(bench.spool, SPECIMEN, body, None)
 
 
 def test_what_was_retired_meanwhile_is_gone(bench: Bench) -> None:
@@ -234,4 +234,4 @@ def test_what_was_retired_meanwhile_is_gone(bench: Bench) -> None:
     bench.spool.retire(USAGE, sealed)
     for stream, path in ((SPECIMEN, body), (USAGE, sealed)):
         with pytest.raises(FileNotFoundError):
-            open_parcel(bench.spool, stream, path, None)
+            open_item(bench.spool, stream, path, None)

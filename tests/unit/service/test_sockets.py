@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.schema import Listen
+from gateway.config.schema import ListenKeys
 from gateway.core.errors import StartError
 from gateway.service.sockets import Listeners, listen_again, listening_sockets, open_listeners
 from testkit.servers.minio import free_port
@@ -25,7 +25,7 @@ WAIT_S = 10.0
 
 @contextmanager
 def listening(host: str, port: int, count: int) -> Iterator[list[list[socket.socket]]]:
-    """Listen within this block."""
+    """ListenKeys within this block."""
     with ExitStack() as stack:
         made = listening_sockets([host], port, count)
         for sockets in made:
@@ -161,7 +161,7 @@ def hosts(made: list[list[socket.socket]]) -> list[str]:
 
 @contextmanager
 def listening_on(*given: str, port: int = 0, count: int = 1) -> Iterator[list[list[socket.socket]]]:
-    """Listen at these hosts within this block."""
+    """ListenKeys at these hosts within this block."""
     with closing(Listeners(listening_sockets(given, port, count), [])) as listeners:
         yield listeners.own
 
@@ -268,7 +268,7 @@ def test_a_name_that_is_none(name: str) -> None:
 def test_addresses_are_told_as_urls(tmp_path: Path) -> None:
     """Each address is told as a URL, in which an IPv6 address has brackets."""
     path = tmp_path / "g.sock"
-    with closing(open_listeners(Listen(unix=path), 0, 2)) as listeners:
+    with closing(open_listeners(ListenKeys(unix=path), 0, 2)) as listeners:
         port = listeners.port()
         assert listeners.urls("https") == [f"https://[::]:{port}", f"https://0.0.0.0:{port}", f"unix:{path}"]
         assert [each.family for each in listeners.shared] == [socket.AF_UNIX]
@@ -277,7 +277,7 @@ def test_addresses_are_told_as_urls(tmp_path: Path) -> None:
 
 def test_no_port_but_a_unix_socket(tmp_path: Path) -> None:
     """Without a port nothing but the Unix socket is listened at."""
-    with closing(open_listeners(Listen(unix=tmp_path / "g.sock"), None, 1)) as listeners:
+    with closing(open_listeners(ListenKeys(unix=tmp_path / "g.sock"), None, 1)) as listeners:
         assert (listeners.own, listeners.port()) == ([[]], 0)
 
 
@@ -285,7 +285,7 @@ def test_what_is_in_vain_leaves_nothing(tmp_path: Path) -> None:
     """Where the Unix socket cannot be listened at, the port is free again."""
     port = free_port()
     with pytest.raises(StartError, match=r"listen\.unix"):
-        open_listeners(Listen(unix=tmp_path / "none" / "g.sock"), port, 2)
+        open_listeners(ListenKeys(unix=tmp_path / "none" / "g.sock"), port, 2)
     with listening_on(port=port) as made:
         assert port_of(made) == port
 
@@ -293,7 +293,7 @@ def test_what_is_in_vain_leaves_nothing(tmp_path: Path) -> None:
 def test_inherited_sockets_are_used_instead(tmp_path: Path) -> None:
     """Where sockets were passed, neither the port nor the Unix socket is listened at."""
     with socket.create_server((HOST, 0)) as held:
-        listeners = open_listeners(Listen(unix=tmp_path / "g.sock"), 0, 3, [held])
+        listeners = open_listeners(ListenKeys(unix=tmp_path / "g.sock"), 0, 3, [held])
         assert (listeners.own, listeners.shared, listeners.is_inherited) == ([[], [], []], [held], True)
         assert [listeners.of(process) for process in range(3)] == [[held]] * 3
     assert list(tmp_path.iterdir()) == []

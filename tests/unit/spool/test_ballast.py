@@ -174,7 +174,7 @@ async def test_it_is_not_laid_down_while_its_room_is_asked_for(bench: Bench, mon
 async def test_it_is_not_laid_down_elsewhere(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory that has taken the place of this one gets none."""
     monkeypatch.setattr(ballast, "LAY_PAUSE_S", 0.01)
-    bench.spool.holding.know([bench.spool.root])
+    bench.spool.ownership.know([bench.spool.root])
     bench.spool.root.rename(tmp_path / "away")
     (bench.spool.root / "tmp").mkdir(parents=True)
     keeping = asyncio.create_task(bench.spool.ballast.keep())

@@ -725,7 +725,7 @@ async def test_no_segment_is_begun_in_another_directory(start: Start) -> None:
     """One that looks alike has taken the place of ours, and nobody has looked since."""
     desk = start()
     root, away = desk.bench.spool.root, desk.bench.spool.root.with_name("away")
-    desk.bench.spool.holding.know(desk.bench.spool.directories())
+    desk.bench.spool.ownership.know(desk.bench.spool.directories())
     root.rename(away)
     (root / "usage").mkdir(parents=True)
     with pytest.raises(SpoolBroken, match="is not the directory it was started on"):
@@ -752,7 +752,7 @@ async def test_a_directory_that_is_elsewhere_is_not_written_to(start: Start, mon
     monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.02)
     desk = start()
     root, away = desk.bench.spool.root, desk.bench.spool.root.with_name("away")
-    desk.bench.spool.holding.know(desk.bench.spool.directories())
+    desk.bench.spool.ownership.know(desk.bench.spool.directories())
     await desk.commit(b"kept")
     root.rename(away)
     (root / "usage").mkdir(parents=True)
@@ -774,7 +774,7 @@ async def test_a_segment_of_another_gateway_s_directory_is_left_alone(start: Sta
     desk = start()
     await desk.commit(b"kept")
     desk.open_segment().unlink()
-    monkeypatch.setattr(desk.bench.spool.holding, "_find", lambda: owner._Fault("taken", "by another gateway"))
+    monkeypatch.setattr(desk.bench.spool.ownership, "_find", lambda: owner._Fault("taken", "by another gateway"))
     with pytest.raises(SpoolBroken):
         await desk.commit(b"failed")
     await asyncio.sleep(0.1)

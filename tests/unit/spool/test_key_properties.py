@@ -43,10 +43,10 @@ def sidecar(user: bytes, uri: bytes, claimed: bytes, first_bytes: bytes, identit
 
 def keys(note: Sidecar, number: int) -> list[str]:
     """Give the key of the file under a number, and that of what stands beside it."""
-    parcel = ReceivedFile(replace(SPECIMEN, prefix="p/"), Path(names.spool_name(START_NS, START_NS, 7, names.BODY, "a")), note)
-    parcel.renumber(KeyNumber(number))
-    companion = parcel.companion()
-    return [parcel.object().key, *([companion.key] if companion else [])]
+    item = ReceivedFile(replace(SPECIMEN, prefix="p/"), Path(names.spool_name(START_NS, START_NS, 7, names.BODY, "a")), note)
+    item.renumber(KeyNumber(number))
+    companion = item.companion()
+    return [item.object().key, *([companion.key] if companion else [])]
 
 
 @given(anything_long, anything_long, anything, anything, numbers)

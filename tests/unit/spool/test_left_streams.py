@@ -11,7 +11,7 @@ import pytest
 from gateway.core.errors import StartError
 from gateway.core.streams import FILES, LINES, Stream
 from gateway.spool import names
-from gateway.spool.directories import Layout
+from gateway.spool.directories import Directories
 from gateway.spool.left_streams import LeftStream, check_forms, left_batches, left_streams
 from gateway.spool.recovery import recover
 from testkit.spool import ERROR, SPECIMEN, START_NS, STREAMS, USAGE, Bench, claim, open_bench, tree
@@ -26,9 +26,9 @@ def fill(bench: Bench) -> None:
     bench.file(b"a specimen")
 
 
-def without(root: Path, *gone: Stream) -> Layout:
+def without(root: Path, *gone: Stream) -> Directories:
     """The layout of a gateway that does not know some streams."""
-    return Layout(root, tuple(stream for stream in STREAMS if stream not in gone))
+    return Directories(root, tuple(stream for stream in STREAMS if stream not in gone))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_what_is_left_is_found(root: Path) -> None:
     assert set(found) == {"usage", "specimen"}
     assert found["usage"].files == 3
     assert found["specimen"] == LeftStream("specimen", 1, len(b"a specimen"), found["specimen"].age_s)
-    assert left_streams(Layout(root, STREAMS)) == []
+    assert left_streams(Directories(root, STREAMS)) == []
     assert "streams.usage" in str(found["usage"])
 
 
@@ -54,7 +54,7 @@ def test_directories_of_others_are_none(root: Path) -> None:
     for name in ("lost+found", "tmp", "quarantine", "Trash", "empty"):
         (root / name).mkdir(exist_ok=True)
         (root / name / "note").write_text("x")
-    assert left_streams(Layout(root, STREAMS)) == []
+    assert left_streams(Directories(root, STREAMS)) == []
 
 
 def test_recovery_leaves_it_alone_and_counts_it(root: Path, tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_a_form_is_not_changed_under_what_waits(tmp_path: Path, put: Callable[[B
         put(bench)
         before = tree(bench.spool.root)
         with pytest.raises(StartError, match=rf"^streams.{was.name}.form: is {changed.form.name}, and 1 files wait"):
-            check_forms(Layout(bench.spool.root, (changed,)))
-        check_forms(Layout(bench.spool.root, STREAMS))
+            check_forms(Directories(bench.spool.root, (changed,)))
+        check_forms(Directories(bench.spool.root, STREAMS))
         assert tree(bench.spool.root) == before
 
 

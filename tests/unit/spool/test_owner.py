@@ -19,7 +19,7 @@ import pytest
 from gateway.core import disk
 from gateway.core.errors import StartError
 from gateway.spool import owner
-from gateway.spool.owner import RECORD, Holding, Record
+from gateway.spool.owner import RECORD, Ownership, Record
 from gateway.telemetry.log import Log
 from testkit.spool import WAIT_S
 
@@ -40,9 +40,9 @@ def there(root: Path) -> Record | None:
 
 
 @contextlib.contextmanager
-def held(root: Path, *, lock: str = ".lock") -> Iterator[Holding]:
+def held(root: Path, *, lock: str = ".lock") -> Iterator[Ownership]:
     """A directory that is held; with a lock of another name it is one that another gateway does not see."""
-    made = Holding(root)
+    made = Ownership(root)
     taken = disk.Lock(root / lock, made.owner)
     try:
         made.take(taken)
@@ -59,7 +59,7 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, "WATCH_SHARED_S", 0.5)
 
 
-def detail(mine: Holding) -> str:
+def detail(mine: Ownership) -> str:
     """What a look finds, as the log has it; clients read less."""
     mine.look()
     return mine._detail
@@ -290,12 +290,12 @@ def test_a_worker_only_looks(tmp_path: Path) -> None:
     """It knows the owner from the process that has started it, and neither writes nor removes the record."""
     with held(tmp_path) as mine:
         until_said(tmp_path, mine.owner)
-        worker = Holding(tmp_path, mine.owner)
+        worker = Ownership(tmp_path, mine.owner)
         worker.know([tmp_path])
         assert worker.look() is None
         worker.give_up()
         assert there(tmp_path) is not None
-        worker = Holding(tmp_path, mine.owner)
+        worker = Ownership(tmp_path, mine.owner)
         (tmp_path / ".lock").write_text(f"4711 {ELSEWHERE.id}\n")
         assert "pid 4711" in detail(worker)
 
@@ -340,7 +340,7 @@ def test_a_dead_owner_s_record_that_cannot_be_written_over_is_nobody_s(tmp_path:
     monkeypatch.setattr(disk.Lock, "say", lambda _: False)
     with held(tmp_path) as mine:
         assert mine.look() is None
-        worker = Holding(tmp_path, mine.owner)
+        worker = Ownership(tmp_path, mine.owner)
         assert worker.look() is None
 
 
@@ -365,11 +365,11 @@ def test_a_worker_has_to_find_the_same_directory(tmp_path: Path) -> None:
     root.mkdir()
     with held(root) as mine:
         identities = mine.identities()
-        Holding(root, mine.owner).know([root], identities)
+        Ownership(root, mine.owner).know([root], identities)
         root.rename(away)
         root.mkdir()
         with pytest.raises(OSError, match="is not the directory it was started on"):
-            Holding(root, mine.owner).know([root], identities)
+            Ownership(root, mine.owner).know([root], identities)
         root.rmdir()
         away.rename(root)
 

@@ -26,7 +26,7 @@ from gateway.core import clock
 from gateway.core.errors import GatewayError, Unanswerable
 from gateway.core.streams import Stream
 from gateway.core.text import readable
-from gateway.delivery.items import open_parcel
+from gateway.delivery.items import open_item
 from testkit.model.fate import Fate, Loss
 from testkit.model.ledger import Answer, Ledger, everything, instants
 from testkit.model.process import Process
@@ -168,9 +168,9 @@ class GatewayModel(RuleBasedStateMachine):
         """Have somebody else take the keys that what waits would get, but for those with an id, which nobody else has."""
         for stream in STREAMS:
             for path in self.process.spool.deliverable(stream, set()):
-                parcel = open_parcel(self.process.spool, stream, path, None)
-                if parcel.number:
-                    self.store.put_strange(parcel.object())
+                item = open_item(self.process.spool, stream, path, None)
+                if item.number:
+                    self.store.put_strange(item.object())
 
     # --- the world ------------------------------------------------------------------------------------------------
 

@@ -469,7 +469,7 @@ def test_nobody_is_promised_what_stands_elsewhere(bench: Bench, kind: str, monke
     """The path of the stream leads to another directory by the time that the commit is durable."""
     stream = USAGE if kind == "report" else SPECIMEN
     directory = bench.spool.directory(stream)
-    bench.spool.holding.know(bench.spool.directories())
+    bench.spool.ownership.know(bench.spool.directories())
     place = disk.place
 
     def place_and_move(source: Path, target: Path) -> None:
@@ -505,7 +505,7 @@ def test_nothing_is_sent_from_a_directory_that_was_lost(bench: Bench, monkeypatc
     bench.report(b"1")
     claimed = claim(bench)
     bench.report(b"2")
-    monkeypatch.setattr(bench.spool.holding, "fault", "taken by another gateway")
+    monkeypatch.setattr(bench.spool.ownership, "fault", "taken by another gateway")
     calls: dict[str, Callable[[], object]] = {
         "claim": lambda: bench.spool.claim(USAGE, 1 << 20, HOST),
         "settle": lambda: bench.spool.settle(claimed),

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from gateway.core.shared_counters import Board
+from gateway.core.shared_counters import SharedCounters
 from gateway.spool.tally import Tally
 
 
-def boards(count: int) -> list[Board]:
-    """A board as each of so many processes sees it."""
-    first = Board(count)
-    return [first, *(Board(count, column=column, descriptor=first.descriptor) for column in range(1, count))]
+def counters(count: int) -> list[SharedCounters]:
+    """Counters as each of so many processes sees it."""
+    first = SharedCounters(count)
+    return [first, *(SharedCounters(count, column=column, descriptor=first.descriptor) for column in range(1, count))]
 
 
 def tallies(count: int) -> list[Tally]:
     """A tally as each of so many processes sees it."""
-    return [Tally(board, "tally") for board in boards(count)]
+    return [Tally(counters, "tally") for counters in counters(count)]
 
 
 def test_what_one_adds_another_takes_off() -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from gateway.aws import session
 from gateway.aws.stall import unless_silent
-from gateway.config.schema import S3, Aws, Config
+from gateway.config.schema import AwsKeys, Config, S3Keys
 from gateway.core import disk
 from gateway.core.errors import ObjectRefused, Refused, StoreError, Throttled, Transient
 from gateway.delivery import object_keys
@@ -69,28 +69,28 @@ class Keeper:
 def settings(endpoint: str, part_size: int, access: str = "access", secret: str = "secret", **s3: Any) -> Config:
     """A configuration for a store at this endpoint."""
     return Config(
-        aws=Aws(region="us-east-1", access_key_id=access, secret_access_key=secret, endpoint=endpoint),
-        s3=S3(part_size=part_size, **s3),
+        aws=AwsKeys(region="us-east-1", access_key_id=access, secret_access_key=secret, endpoint=endpoint),
+        s3=S3Keys(part_size=part_size, **s3),
     )
 
 
 @pytest.fixture
 def fake() -> Iterator[FakeS3]:
-    """Run a small S3."""
+    """Run a small S3Keys."""
     with fake_s3() as running:
         yield running
 
 
 @pytest.fixture
 def strict() -> Iterator[StrictS3]:
-    """Run an S3 that refuses what S3 documents as refused; parts are small, so that the tests are quick."""
+    """Run an S3Keys that refuses what S3Keys documents as refused; parts are small, so that the tests are quick."""
     with strict_s3([BUCKET], least_part=FAKE_PART) as running:
         yield running
 
 
 @pytest.fixture
 def strict_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StrictS3]:
-    """Run the same with TLS, where the client sends bodies in chunks with their checksum behind them, as to S3 itself."""
+    """Run the same with TLS, where the client sends bodies in chunks with their checksum behind them, as to S3Keys itself."""
     authority = tmp_path / "authority.pem"
     authority.write_text(AUTHORITY)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
@@ -159,7 +159,7 @@ class _TriedAgain:
 
 
 def server_keeper(buckets: Buckets) -> Keeper:
-    """Give a store in a real S3 server."""
+    """Give a store in a real S3Keys server."""
     minio = buckets.minio
 
     def read(key: str) -> tuple[bytes, dict[str, str], str]:
@@ -172,7 +172,7 @@ def server_keeper(buckets: Buckets) -> Keeper:
 
 
 def fake_keeper(fake: FakeS3, **s3: Any) -> Keeper:
-    """Give a store in the small S3."""
+    """Give a store in the small S3Keys."""
 
     def read(key: str) -> tuple[bytes, dict[str, str], str]:
         kept = fake.objects[BUCKET, key]
@@ -185,7 +185,7 @@ def fake_keeper(fake: FakeS3, **s3: Any) -> Keeper:
 
 
 def strict_keeper(strict: StrictS3, **s3: Any) -> Keeper:
-    """Give a store in the strict S3."""
+    """Give a store in the strict S3Keys."""
 
     def read(key: str) -> tuple[bytes, dict[str, str], str]:
         kept = strict.objects[BUCKET, key]
@@ -302,7 +302,7 @@ async def test_of_many_one_is_stored(keeper: Keeper) -> None:
 
 
 async def test_metadata_comes_back(keeper: Keeper) -> None:
-    """Metadata up to what S3 takes comes back as it was, odd characters too."""
+    """Metadata up to what S3Keys takes comes back as it was, odd characters too."""
     marks = "".join(chr(code) for code in range(0x21, 0x7F))
     metadata = {"id": "i1", "uri": marks, "user": "a b", "encoded": "user", "filler": "x" * 1700}
     target = replace(object_of(keeper, b"data"), metadata=metadata, identity="id")
@@ -338,7 +338,7 @@ async def test_whether_a_key_is_free(keeper: Keeper) -> None:
 
 
 async def test_who_may_not_list_finds_every_key_free(fake: FakeS3, s3: Keeper) -> None:
-    """Without s3:ListBucket S3 says 403 of a missing object, so that only a put can tell; it must not be refused for that."""
+    """Without s3:ListBucket S3Keys says 403 of a missing object, so that only a put can tell; it must not be refused for that."""
     fake.fail_always("HeadObject", FORBIDDEN)
     assert await s3.store.is_free(object_of(s3, b"data"))
 
@@ -494,12 +494,12 @@ async def test_a_disk_that_fails_is_transient(tmp_path: Path, monkeypatch: pytes
     assert await keeper.store.put(object_of(keeper, b"data")) is Outcome.STORED
 
 
-# --- S3: whether the condition is honoured -----------------------------------------------------------------------
+# --- S3Keys: whether the condition is honoured -----------------------------------------------------------------------
 
 
 @pytest.fixture
 async def s3(fake: FakeS3) -> AsyncIterator[Keeper]:
-    """Give a store in the small S3."""
+    """Give a store in the small S3Keys."""
     made = fake_keeper(fake)
     yield made
     await made.store.close()
@@ -594,7 +594,7 @@ async def test_a_proof_that_fails_proves_nothing(fault: Fault, kind: type[StoreE
     assert await s3.store.honours_condition(BUCKET, "")
 
 
-# --- S3: answers -------------------------------------------------------------------------------------------------
+# --- S3Keys: answers -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -693,7 +693,7 @@ async def test_a_head_that_fails_decides_nothing(fake: FakeS3, s3: Keeper) -> No
     assert await s3.store.put(target) is Outcome.PRESENT
 
 
-# --- S3: a success that proves nothing ---------------------------------------------------------------------------
+# --- S3Keys: a success that proves nothing ---------------------------------------------------------------------------
 
 # What proxies in maintenance, static servers and captive portals say to everything.
 PRETENDED = {
@@ -900,7 +900,7 @@ async def test_keys_that_were_renewed_are_found(fake: FakeS3, tmp_path: Path, mo
     await store.close()
 
 
-# --- S3: uploads in parts ----------------------------------------------------------------------------------------
+# --- S3Keys: uploads in parts ----------------------------------------------------------------------------------------
 
 
 async def test_an_upload_is_noted_before_its_first_part(fake: FakeS3, s3: Keeper, tmp_path: Path) -> None:
@@ -928,7 +928,7 @@ async def test_an_upload_is_noted_before_its_first_part(fake: FakeS3, s3: Keeper
 
 @on_every_server
 async def test_an_upload_that_a_crash_left_is_aborted(buckets: Buckets, tmp_path: Path) -> None:
-    """What a crash left of an upload in a real S3 is aborted by the next put, which then stores the object."""
+    """What a crash left of an upload in a real S3Keys is aborted by the next put, which then stores the object."""
     keeper = server_keeper(buckets)
     source = file_of(tmp_path, data_of(MINIO_PART + 1))
     target = object_of(keeper, source)
@@ -1101,7 +1101,7 @@ async def test_an_upload_that_cannot_be_completed_is_begun_anew(fake: FakeS3, s3
 
 @on_every_server
 async def test_a_real_server_shows_what_has_arrived(buckets: Buckets, tmp_path: Path) -> None:
-    """An upload that is cut off goes on at a real S3 with the parts that it has."""
+    """An upload that is cut off goes on at a real S3Keys with the parts that it has."""
     keeper = server_keeper(buckets)
     target = object_of(keeper, file_of(tmp_path, data_of(2 * MINIO_PART + 1)))
     sent: list[int] = []
@@ -1244,7 +1244,7 @@ async def test_a_source_that_cannot_be_read_leaves_no_upload(fake: FakeS3, s3: K
 
 
 async def test_parts_are_never_too_many(fake: FakeS3, s3: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that would need more parts than S3 allows is sent in larger ones."""
+    """A file that would need more parts than S3Keys allows is sent in larger ones."""
     monkeypatch.setattr("gateway.stores.s3.uploads.MAX_PARTS", 4)
     assert await s3.store.put(object_of(s3, file_of(tmp_path, data_of(9999)))) is Outcome.STORED
     assert fake.operations().count("UploadPart") == 4
@@ -1266,13 +1266,13 @@ async def test_storage_class_and_encryption_are_asked_for(fake: FakeS3, tmp_path
         assert [request.headers.get(name, "") for name in asked] == expected, request.operation
 
 
-# --- S3: what a person has to mend -------------------------------------------------------------------------------
+# --- S3Keys: what a person has to mend -------------------------------------------------------------------------------
 
 
 @on_every_server
 @pytest.mark.parametrize("size", [10, MINIO_PART + 1])
 async def test_what_a_person_must_mend_is_refused(size: int, buckets: Buckets, tmp_path: Path) -> None:
-    """A real S3 refuses a wrong key, a wrong secret and a bucket that is not there, and the text says which."""
+    """A real S3Keys refuses a wrong key, a wrong secret and a bucket that is not there, and the text says which."""
     minio = buckets.minio
     source = file_of(tmp_path, data_of(size))
     for access, secret, bucket, text in (
@@ -1335,7 +1335,7 @@ async def test_credentials_are_found_or_not(tmp_path: Path, monkeypatch: pytest.
 
 
 def connections_to(fake: FakeS3) -> list[Any]:
-    """The connections of this process to a small S3, as its client."""
+    """The connections of this process to a small S3Keys, as its client."""
     port = int(fake.endpoint.rpartition(":")[2])
     return [each for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port == port]
 
@@ -1473,12 +1473,12 @@ async def test_slowness_is_no_silence() -> None:
         await unless_silent(sends_slowly(), lambda: position[0], lambda _: 0.4)
 
 
-# --- what S3 documents ---------------------------------------------------------------------------------------------
+# --- what S3Keys documents ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["strict", "strict_tls"])
 async def documented(request: pytest.FixtureRequest) -> AsyncIterator[tuple[StrictS3, Keeper]]:
-    """Give the strict S3, without and with TLS, and a store in it."""
+    """Give the strict S3Keys, without and with TLS, and a store in it."""
     strict = request.getfixturevalue(request.param)
     keeper = strict_keeper(strict)
     yield strict, keeper

@@ -6,22 +6,22 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from gateway.core.shared_counters import Board
+from gateway.core.shared_counters import SharedCounters
 from gateway.telemetry.metric_values import OTHER, Counts, Durations
 
 BUCKETS_S = (0.1, 1.0)
 
 
 class Process:
-    """The metrics of one process, all on one board."""
+    """The metrics of one process, all on the same counters."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, counters: SharedCounters) -> None:
         self.registry = CollectorRegistry()
         labels = {"stream": ["usage", "error"], "kind": ["good", "bad"]}
-        self.counter = Counts(self.registry, board, CounterMetricFamily, "seen", "What was seen.", labels)
-        self.bounded = Counts(self.registry, board, CounterMetricFamily, "status", "By status.", {"code": ["204", OTHER]})
-        self.gauge = Counts(self.registry, board, GaugeMetricFamily, "refusing", "Whether it refuses.", {})
-        self.durations = Durations(self.registry, board, "took_seconds", "How long.", {"stream": ["usage"]}, BUCKETS_S)
+        self.counter = Counts(self.registry, counters, CounterMetricFamily, "seen", "What was seen.", labels)
+        self.bounded = Counts(self.registry, counters, CounterMetricFamily, "status", "By status.", {"code": ["204", OTHER]})
+        self.gauge = Counts(self.registry, counters, GaugeMetricFamily, "refusing", "Whether it refuses.", {})
+        self.durations = Durations(self.registry, counters, "took_seconds", "How long.", {"stream": ["usage"]}, BUCKETS_S)
 
     def value(self, name: str, **labels: str) -> float | None:
         """The value of one series as it is told."""
@@ -31,8 +31,9 @@ class Process:
 @pytest.fixture
 def processes() -> list[Process]:
     """Give three processes of one gateway."""
-    first = Board(3)
-    return [Process(board) for board in (first, *(Board(3, column=at, descriptor=first.descriptor) for at in (1, 2)))]
+    first = SharedCounters(3)
+    others = [SharedCounters(3, column=at, descriptor=first.descriptor) for at in (1, 2)]
+    return [Process(counters) for counters in (first, *others)]
 
 
 def test_a_counter_is_a_sum(processes: list[Process]) -> None:
@@ -87,4 +88,4 @@ def test_the_page_says_what_each_metric_is(processes: list[Process]) -> None:
 def test_a_name_is_registered_once(processes: list[Process]) -> None:
     """A second family of the same name is an error at the start, not two series on the page."""
     with pytest.raises(ValueError, match="seen"):
-        Counts(processes[0].registry, Board(), CounterMetricFamily, "seen", "Again.", {})
+        Counts(processes[0].registry, SharedCounters(), CounterMetricFamily, "seen", "Again.", {})

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.aws import trust
 from gateway.aws.trust import ca_bundle
-from gateway.config.schema import Listen
+from gateway.config.schema import ListenKeys
 from gateway.core.errors import ConfigError
 from gateway.web.tls import renew, server_context
 from testkit.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE, OTHER_KEY, files
@@ -101,7 +101,7 @@ def test_a_handshake_that_stalls_is_ended(start: bytes, tmp_path: Path) -> None:
 def test_ciphers_are_modern(tmp_path: Path) -> None:
     """A handshake gets forward secrecy and authenticated encryption; one that knows CBC alone fails."""
     certificate, key = files(tmp_path)
-    context = server_context(Listen(tls_certificate=certificate, tls_key=key))
+    context = server_context(ListenKeys(tls_certificate=certificate, tls_key=key))
     assert context is not None
     offered = {cipher["name"] for cipher in context.get_ciphers()}
     assert {name for name in offered if not name.startswith("TLS_")} == {
@@ -131,7 +131,7 @@ def shaken(server: ssl.SSLContext, client: ssl.SSLContext) -> str | None:
 
 def test_old_protocols_are_not_spoken(tmp_path: Path) -> None:
     """Nothing below TLS 1.2 is spoken."""
-    context = server_context(Listen(tls_certificate=files(tmp_path)[0], tls_key=files(tmp_path)[1]))
+    context = server_context(ListenKeys(tls_certificate=files(tmp_path)[0], tls_key=files(tmp_path)[1]))
     assert context is not None
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
@@ -139,9 +139,9 @@ def test_old_protocols_are_not_spoken(tmp_path: Path) -> None:
 def test_without_a_certificate_there_is_no_tls(tmp_path: Path) -> None:
     """Without a certificate, or half of one, there is plain HTTP; that half is a fault of the configuration's."""
     certificate, key = files(tmp_path)
-    assert server_context(Listen()) is None
-    assert server_context(Listen(tls_certificate=certificate)) is None
-    assert server_context(Listen(tls_key=key)) is None
+    assert server_context(ListenKeys()) is None
+    assert server_context(ListenKeys(tls_certificate=certificate)) is None
+    assert server_context(ListenKeys(tls_key=key)) is None
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_files_that_do_not_fit_are_a_fault(certificate: str, key: str, tmp_path:
     """A certificate and a key that cannot be used together are a fault that names the setting and both files."""
     paths = files(tmp_path, certificate, key)
     with pytest.raises(ConfigError, match=r"^listen\.tls_certificate: ") as raised:
-        server_context(Listen(tls_certificate=paths[0], tls_key=paths[1]))
+        server_context(ListenKeys(tls_certificate=paths[0], tls_key=paths[1]))
     assert all(str(path) in str(raised.value) for path in paths)
 
 
@@ -168,7 +168,7 @@ def test_a_file_that_is_gone_is_a_fault(tmp_path: Path) -> None:
     """A file that went away after the configuration was read is a fault as well."""
     certificate, _ = files(tmp_path)
     with pytest.raises(ConfigError, match=os.strerror(errno.ENOENT)):
-        server_context(Listen(tls_certificate=certificate, tls_key=tmp_path / "gone"))
+        server_context(ListenKeys(tls_certificate=certificate, tls_key=tmp_path / "gone"))
 
 
 def test_a_wrong_certificate_is_exit_2(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_worker_that_finds_a_bad_certificate(tmp_path: Path) -> None:
 def test_half_a_change_is_none(tmp_path: Path) -> None:
     """A new certificate whose key does not fit leaves the context as it is, so that a handshake still succeeds."""
     certificate, key = files(tmp_path)
-    listen = Listen(tls_certificate=certificate, tls_key=key)
+    listen = ListenKeys(tls_certificate=certificate, tls_key=key)
     context = server_context(listen)
     assert context is not None
     files(tmp_path, OTHER_CERTIFICATE, KEY)

@@ -12,12 +12,12 @@ from typing import cast
 
 import pytest
 
-from gateway.config.schema import Aws, Config, Listen, Server, StreamKeys
+from gateway.config.schema import AwsKeys, Config, ListenKeys, ServerKeys, StreamKeys
 from gateway.service.workers import protocol
 from gateway.service.workers.protocol import Committed, Cut, Degraded, Message, Ready, Reload, Setup, Stop, Stopped, WasCut
 from testkit.spool import WAIT_S
 
-SETUP = Setup(config=Config(cache_dir=Path("/spool")), columns=3, column=2, layout=7, above=1 << 60, board=5, sockets=(8, 9))
+SETUP = Setup(config=Config(cache_dir=Path("/spool")), columns=3, column=2, layout=7, above=1 << 60, counters=5, sockets=(8, 9))
 
 
 @pytest.fixture
@@ -121,9 +121,9 @@ def test_a_setup_has_all_of_a_configuration() -> None:
     """Paths, several addresses, streams and secrets of a configuration are the same on the other side."""
     config = Config(
         cache_dir=Path("/spool"),
-        listen=Listen(host=("::1", "127.0.0.1"), unix=Path("/run/a.sock")),
-        server=Server(workers="auto"),
-        aws=Aws(secret_access_key="secret"),
+        listen=ListenKeys(host=("::1", "127.0.0.1"), unix=Path("/run/a.sock")),
+        server=ServerKeys(workers="auto"),
+        aws=AwsKeys(secret_access_key="secret"),
         streams=(StreamKeys("crash", form="files", max_body=5), StreamKeys("audit", form="reports", interval=1.5)),
     )
     setup = replace(SETUP, config=config, directories=((1, 2), (3, 4)))
