@@ -61,8 +61,9 @@ class Reservation:
 
     def release(self) -> None:
         """The body is synced, or kept out of the spool."""
-        self._capacity.memory.bytes -= self._memory_bytes
-        self._capacity.room.promised_bytes -= self._promised_bytes
+        capacity = self._capacity
+        capacity.memory.bytes -= self._memory_bytes
+        capacity.room.promised_bytes -= self._promised_bytes
         self._memory_bytes = self._promised_bytes = 0
 
     def __enter__(self) -> Self:

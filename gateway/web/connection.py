@@ -73,9 +73,9 @@ class Connection(RequestHandler):
         return self._force_close or self._close
 
     @property
-    def is_unread(self) -> bool:
-        """Whether the client does not read what it is answered."""
-        return self._paused
+    def is_steady(self) -> bool:
+        """Whether it goes on, and its client reads what it is answered."""
+        return not (self._paused or self._force_close or self._close)
 
     @property
     def read_ahead_bytes(self) -> int:

@@ -137,11 +137,13 @@ class FastConnection(Connection):
                 self.transport.pause_reading()
 
     def _begin(self, lane: FastLane, data: bytes) -> None:
-        if self.is_ending:
+        if not self.is_steady:
+            if not self.is_ending:
+                # A client that does not read its answers is aiohttp's too, which waits until they can be written.
+                self._leave([data])
             return
         head = lane.head_of(data)
-        # Who does not read its answers is aiohttp's too, which waits until they can be written.
-        if head is None or len(data) > head.size + head.length or self.is_unread:
+        if head is None or len(data) > head.size + head.length:
             self._leave([data])
             return
         self._begun = time.perf_counter()
