@@ -45,25 +45,26 @@ class Reservation:
     """Room that is kept for one body, from its head until it is released; released twice it is released once.
 
     Args:
-        capacity: that it is a part of; checked already.
+        memory, room: that it is a part of; checked already.
         memory_bytes: bytes of memory.
         promised_bytes: bytes of the disk.
     """
 
-    __slots__ = ("_capacity", "_memory_bytes", "_promised_bytes")
+    __slots__ = ("_memory", "_memory_bytes", "_promised_bytes", "_room")
 
-    def __init__(self, capacity: Capacity, memory_bytes: int, promised_bytes: int) -> None:
-        self._capacity = capacity
+    def __init__(self, memory: Memory, room: DiskRoom, memory_bytes: int, promised_bytes: int) -> None:
+        # One is made for each report of the fast lane.
+        self._memory = memory
+        self._room = room
         self._memory_bytes = memory_bytes
         self._promised_bytes = promised_bytes
-        capacity.memory.bytes += memory_bytes
-        capacity.room.promised_bytes += promised_bytes
+        memory.bytes += memory_bytes
+        room.promised_bytes += promised_bytes
 
     def release(self) -> None:
         """The body is synced, or kept out of the spool."""
-        capacity = self._capacity
-        capacity.memory.bytes -= self._memory_bytes
-        capacity.room.promised_bytes -= self._promised_bytes
+        self._memory.bytes -= self._memory_bytes
+        self._room.promised_bytes -= self._promised_bytes
         self._memory_bytes = self._promised_bytes = 0
 
     def __enter__(self) -> Self:
@@ -80,7 +81,7 @@ class BodyReservation(Reservation):
     much it will send, and then sends a byte a second, must not keep others out.
 
     Args:
-        capacity: see `Reservation`.
+        memory, room: see `Reservation`.
         length: that was announced.
 
     Attributes:
@@ -89,11 +90,11 @@ class BodyReservation(Reservation):
 
     __slots__ = ("_left", "memory")
 
-    def __init__(self, capacity: Capacity, length: int) -> None:
-        super().__init__(capacity, 0, min(length, PROMISED_BYTES))
+    def __init__(self, memory: Memory, room: DiskRoom, length: int) -> None:
+        super().__init__(memory, room, 0, min(length, PROMISED_BYTES))
         # Of the length that was announced so much has not been given to a draft.
         self._left = length
-        self.memory = Share(capacity.memory)
+        self.memory = Share(memory)
 
     def received(self, size: int) -> None:
         """So many bytes of the body have come: Overloaded if others leave no memory for them."""
@@ -103,20 +104,20 @@ class BodyReservation(Reservation):
         """So many of the bytes that were announced are given to a draft, which charges what it writes of them."""
         self._left = max(0, self._left - size)
         promised = min(self._left, self._promised_bytes)
-        self._capacity.room.promised_bytes -= self._promised_bytes - promised
+        self._room.promised_bytes -= self._promised_bytes - promised
         self._promised_bytes = promised
 
     def charge(self, size: int) -> None:
         """So much is about to be written, see `DiskRoom.charge`; from any thread."""
-        self._capacity.room.charge(size, self._promised_bytes)
+        self._room.charge(size, self._promised_bytes)
 
     def landed(self, size: int) -> None:
         """It is written, or could not be; from any thread."""
-        self._capacity.room.landed(size)
+        self._room.landed(size)
 
     def release(self) -> None:
         """See `Reservation.release`."""
-        self._capacity.memory.end(self.memory)
+        self._memory.end(self.memory)
         super().release()
 
 
@@ -160,18 +161,18 @@ class Capacity:
             memory = length if length <= self._bounds.held_bytes else min(length, memory)
         is_in_memory = stream.form.has_segments and length is not None and length <= self._bounds.held_bytes
         self._check(stream, length or 0, memory, 0 if is_in_memory else BODY_FILES)
-        return BodyReservation(self, length or 0)
+        return BodyReservation(self.memory, self.room, length or 0)
 
     def reserve_whole(self, stream: Stream, length: int) -> Reservation:
         """Reserve room for a small body that has come whole; raises as `reserve` does."""
         self._check(stream, length, length, 0)
-        return Reservation(self, length, length)
+        return Reservation(self.memory, self.room, length, length)
 
     def reserve_more(self, size: int) -> Reservation:
         """Reserve room for what is added to a body that has its own: Overloaded or SpoolFull if there is none."""
         self.memory.check(size)
         self.room.check(size)
-        return Reservation(self, size, size)
+        return Reservation(self.memory, self.room, size, size)
 
     def _check(self, stream: Stream, length: int, memory: int, files: int) -> None:
         if self.stopping:
