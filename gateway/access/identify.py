@@ -1,4 +1,4 @@
-"""Who sends a request."""
+"""The user that a request names."""
 
 from __future__ import annotations
 

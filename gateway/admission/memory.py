@@ -90,7 +90,7 @@ class Memory:
             raise self.shortage()
 
     def shortage(self) -> Overloaded:
-        """What is said to who finds no memory."""
+        """The error for a body that finds no memory."""
         return Overloaded(
             f"too many bodies are being received: they take {self.bytes} bytes of memory, "
             f"and limits.pending_bytes is {self._max_bytes}"

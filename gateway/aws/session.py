@@ -40,7 +40,7 @@ class _Bounded:
 
     def request(self, method: str, **arguments: Any) -> Any:
         if method == "PUT":
-            # Who sends a body bounds the wait for its answer, too: see `aws/stall.py`.
+            # The sender of a body bounds the wait for its response, too: see `aws/stall.py`.
             connect_s = self._session.timeout.sock_connect
             arguments["timeout"] = aiohttp.ClientTimeout(sock_connect=connect_s, sock_read=None)
         return self._session.request(method, **{**arguments, "allow_redirects": False})

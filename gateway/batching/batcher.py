@@ -151,7 +151,7 @@ class Batcher:
                     break
             else:
                 return
-        # What is counted stands behind a commit that is not durable yet, which tells when it is; or someone took files
+        # What is counted stands behind a commit that is not durable yet, which wakes us when it is; or someone took files
         # away, and a count that stays too high would have us look for ever.
         await asyncio.to_thread(self._spool.accounting.recount_claimable, self._stream)
         self._wake.clear()
@@ -160,7 +160,7 @@ class Batcher:
                 await self._wake.wait()
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> bool:
-        """Take a step; a disk that refuses is told in the log, and nothing is lost: every state is found again."""
+        """Take a step; what the disk refuses is logged, and nothing is lost: every state is found again."""
         try:
             await self._with_room(step)
         except OSError as error:

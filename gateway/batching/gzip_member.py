@@ -10,7 +10,7 @@ from typing import Final
 
 from isal import isal_zlib
 
-# Neither a time nor a name, and a system that is not told.
+# Neither a time nor a name, and no operating system.
 _HEADER: Final = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 # A block of nothing that is marked as the last: what ends the pieces is not known to any of them.
 _LAST_BLOCK: Final = b"\x03\0"

@@ -1,4 +1,4 @@
-"""How arguments of the command line that make no sense are told."""
+"""How arguments of the command line that make no sense are reported."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ class Arguments(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with the exit code of bad usage."""
-        self.exit(BAD_USAGE, f"{self.prog}: {message}; '{self.prog} --help' tells all there is\n")
+        self.exit(BAD_USAGE, f"{self.prog}: {message}; '{self.prog} --help' lists all there is\n")

@@ -30,7 +30,7 @@ PROGRAM = "lightfile6-insights-gateway"
 DEFAULT_CONFIG = Path(CONFIG_FILE)
 FAILED = 1
 AS_SERVICE = "--as-service"
-# Who tries the program on a desk wants to see the object appear.
+# To see an object appear when the program is tried on a desk.
 LOCAL_DEFAULTS = {"aggregation.usage_interval": "10s", "aggregation.error_interval": "10s"}
 EXAMPLES = f"""\
 examples:
@@ -101,9 +101,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.as_service and options.command != "check-config":
         parser.error(f"{AS_SERVICE} goes with check-config only")
-    if options.command == "serve" and options.port is None and (told := os.environ.get("PORT")):
+    if options.command == "serve" and options.port is None and (given := os.environ.get("PORT")):
         try:
-            options.port = _port(told)
+            options.port = _port(given)
         except argparse.ArgumentTypeError as error:
             parser.error(f"the variable PORT: {error}")
     return options

@@ -28,7 +28,7 @@ def healthcheck(arguments: list[str]) -> int:
         _complete(options)
         status = _status(options)
     except (OSError, ValueError) as error:
-        print(f"not healthy: {error}", file=sys.stderr)  # noqa: T201 (what the person who asked wants to see)
+        print(f"not healthy: {error}", file=sys.stderr)  # noqa: T201 (the answer of a subcommand)
         return NOT_HEALTHY
     if status != 200:
         print(f"not healthy: status {status}", file=sys.stderr)  # noqa: T201 (as above)

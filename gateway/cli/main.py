@@ -15,7 +15,7 @@ from gateway.service.inherited import Hangup, hangup, open_standard_descriptors,
 def _stop_before_start(*_: object) -> None:
     """A signal before the gateway serves: nothing is drained, and an earlier run may have left data in the spool.
 
-    An exception would not do: raised in the middle of an import or of a callback it is told and forgotten.
+    An exception would not do: raised in the middle of an import or of a callback it is printed and forgotten.
     """
     os.write(2, b"lightfile6-insights-gateway: stopped by a signal before it served\n")
     os._exit(3)

@@ -1,4 +1,4 @@
-"""A subcommand run as the service runs: with its user and its environment, and nothing of those of the one who asks."""
+"""A subcommand run as the service runs: with its user and its environment, and nothing of the caller's."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def current() -> Version:
 
 
 def of_checkout(checkout: Path) -> Version:
-    """What a checkout holds, as git tells; version 0.0.0 where there is no git, or no tag yet."""
+    """What a checkout holds, as git describes it; version 0.0.0 where there is no git, or no tag yet."""
     # An installed package may lie inside a checkout of something else.
     if not (checkout / ".git").exists():
         return Version("0.0.0", UNKNOWN)
@@ -64,7 +64,7 @@ def of_checkout(checkout: Path) -> Version:
 
 
 def _git(checkout: Path, *arguments: str) -> str:
-    """The answer of git about this checkout, whoever owns it and whatever else the environment speaks of; empty if none."""
+    """The answer of git about this checkout, whatever its owner and whatever the environment says; empty if none."""
     try:
         done = subprocess.run(  # noqa: S603 (the arguments are those above)
             ["git", "-c", "safe.directory=*", "-C", str(checkout), *arguments],  # noqa: S607 (git is wherever the PATH has it)

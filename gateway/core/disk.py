@@ -87,7 +87,7 @@ def begin_writing(descriptor: int, start: int, size: int) -> None:
 
     The advice is that the pages will not be needed: dirty ones are sent to the disk for that, and stay until they are clean.
     """
-    # A file system that takes no advice keeps the bytes all the same, and what it cannot write is told by the sync.
+    # A file system that takes no advice keeps the bytes all the same, and what it cannot write the sync reports.
     with contextlib.suppress(OSError):
         os.posix_fadvise(descriptor, start, size, os.POSIX_FADV_DONTNEED)
 

@@ -11,7 +11,7 @@ from gateway.delivery.items import Item
 from gateway.spool.names import BY_ID, KeyNumber
 from gateway.stores import Outcome, Store
 
-# After so many looks for a free number a put has to tell, whatever the store says.
+# After so many looks for a free number a put decides, whatever the store says.
 MAX_LOOKS = 1000
 
 
@@ -40,7 +40,7 @@ class KeyAllocation:
         for _ in range(MAX_LOOKS):
             number = await asyncio.to_thread(item.next_number)
             # What is known to be taken is passed over, without sending the whole archive for each. Where an earlier attempt
-            # whose answer was lost may have stored it under any higher number, only a put can tell.
+            # whose answer was lost may have stored it under any higher number, only a put shows.
             if not item.keeps_number or await self._store.is_free(item.object(number)):
                 break
         return number
@@ -49,7 +49,7 @@ class KeyAllocation:
         """For a store that would replace: a key that nothing else can have, and that a repeated put may overwrite."""
         if item.number != BY_ID:
             # The store may have honoured the condition when an earlier attempt was made, and its answer been lost.
-            # Who may not look cannot know; the store would have to change its ways between two attempts to matter.
+            # Without permission to look it stays unknown; it matters only if the store changed its ways between two attempts.
             with contextlib.suppress(Refused):
                 if await self._store.holds(item.object()):
                     return Outcome.PRESENT

@@ -105,7 +105,7 @@ class Lane:
         self._resume_at = -math.inf
         self._last_error: StoreError | None = None
         self._defect = Defect(log, f"delivery of {stream.name}")
-        self._told = Repeated(log, "delivery failed", "delivery recovered")
+        self._failing = Repeated(log, "delivery failed", "delivery recovered")
         self._draining = False
         self._gave_up = False
 
@@ -250,7 +250,7 @@ class Lane:
             await asyncio.to_thread(self._spool.retire, self._stream, item.path)
             self._succeeded(identity)
             self._alike.clear()
-            self._tell(delivered, item.items, self._monotonic() - begun, outcome)
+            self._report(delivered, item.items, self._monotonic() - begun, outcome)
         except FileNotFoundError:
             # Retired, or renumbered, after it was listed: it is listed again if it is still there.
             self._held.pop(identity, None)
@@ -297,9 +297,9 @@ class Lane:
         self._resume_at = -math.inf
         self._last_error = None
         self._metrics.refusing.labels(self._stream.name).set(0)
-        self._told.ended(stream=self._stream.name)
+        self._failing.ended(stream=self._stream.name)
 
-    def _tell(self, delivered: Object, items: int, seconds: float, outcome: Outcome) -> None:
+    def _report(self, delivered: Object, items: int, seconds: float, outcome: Outcome) -> None:
         name = self._stream.name
         self._metrics.delivery_duration.labels(name).observe(seconds)
         self._metrics.delivered.labels(name).inc(items)
@@ -337,7 +337,7 @@ class Lane:
         self._resume_at = self._failed_at + (min(wait_s, DRAIN_PAUSE_S) if self._draining else wait_s)
         self._metrics.refusing.labels(self._stream.name).set(int(kind == "refused"))
         self._metrics.delivery_failures.labels(self._stream.name, kind).inc()
-        self._told.failed(stream=self._stream.name, kind=kind, reason=str(error))
+        self._failing.failed(stream=self._stream.name, kind=kind, reason=str(error))
         if self._draining and kind == "refused" and self._failures >= DRAIN_REFUSALS:
             # A person has to change something, and waiting for that would only hold up the stop.
             self._gave_up = True
@@ -349,7 +349,7 @@ class Lane:
         self._resume_at = self._monotonic() + (min(wait_s, DRAIN_PAUSE_S) if self._draining else wait_s)
         self._metrics.refusing.labels(self._stream.name).set(0)
         self._metrics.delivery_failures.labels(self._stream.name, "throttled").inc()
-        self._told.failed(stream=self._stream.name, kind="throttled", reason=str(error))
+        self._failing.failed(stream=self._stream.name, kind="throttled", reason=str(error))
 
     def _is_refused_alike(self, identity: str, error: ObjectRefused) -> bool:
         """Whether different things are refused with the same code, and none is taken."""

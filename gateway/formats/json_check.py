@@ -69,7 +69,7 @@ def check(document: bytes, max_depth: int | None = None) -> None:
 
 
 def are_surely_json(documents: Sequence[bytes], whole: bytes, max_depth: int | None = None) -> bool:
-    """Whether each is one JSON document, as far as that can be told quickly; a no says nothing.
+    """Whether each is one JSON document, as far as that can be seen quickly; a no says nothing.
 
     The fast parser's yes is taken when all is UTF-8, of which it sees nothing, and no nesting can be too deep. Its no is not:
     it refuses lone surrogates, which the grammar allows, and documents that it is not made for.
@@ -100,7 +100,7 @@ def _opened(document: bytes, most: int) -> int:
 
 # --- between tokens ----------------------------------------------------------------------------------------------
 
-# A state is called by what it expects, which is what a client is told when something else comes.
+# A state is called by what it expects, which is what the response says when something else comes.
 _VALUE: Final = "a value was expected"
 _FIRST_VALUE: Final = "a value or ']' was expected"
 _NAME_NEXT: Final = "a name was expected"
@@ -108,7 +108,7 @@ _FIRST_NAME: Final = "a name or '}' was expected"
 _COLON: Final = "':' was expected"
 _MORE_ELEMENTS: Final = "',' or ']' was expected"
 _MORE_MEMBERS: Final = "',' or '}' was expected"
-# What a client is told too: `formats/json_lines.py` adds what to do.
+# A part of the response too: `formats/json_lines.py` adds what to do.
 NOTHING_MORE: Final = "nothing more was expected"
 _END: Final = NOTHING_MORE
 _TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH:,}"
@@ -232,7 +232,7 @@ class Recognizer:
 
     def _leap_up(self, piece: bytes, at: int) -> int:
         found = UP.match(piece, at)
-        # At the limit even a flat value is too deep, and only single tokens tell whether it could stand here at all.
+        # At the limit even a flat value is too deep, and only single tokens show whether it could stand here at all.
         if not found or found.end() == at or len(self._closers) == self._max_depth:
             return at
         run = found[0]

@@ -47,7 +47,7 @@ class Incoming:
 
     Attributes:
         stream: where it goes.
-        user: who sends it.
+        user: that sends it.
         uri: what a file is called; empty for reports, and where a form is to say it.
         content_type: as claimed; of a form that of what it holds, once that has come.
         undo: undoes the Content-Encoding; None where there is none.

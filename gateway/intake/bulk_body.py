@@ -2,8 +2,8 @@
 
 While a body of known length is on its way there is nothing to parse on its connection. For that time `LargeBody` is the
 connection's protocol: it never offers more room than the body has bytes to come, and gives the connection back after the
-last of them, with a new parser, since the old one cannot be told of what went past it. All else that the transport tells
-goes to the connection as ever.
+last of them, with a new parser, since the old one has missed what went past it. All other calls of the transport go to the
+connection as ever.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LargeBody(asyncio.BufferedProtocol):
     Args:
         owner: the connection's protocol.
         transport: the connection's.
-        content: where the parser puts what it still sees of the body; told of the end.
+        content: where the parser puts what it still sees of the body; its end is fed to it.
         length: bytes of the whole body.
         parse_anew: called when the next byte that comes begins a request.
     """
@@ -89,7 +89,7 @@ class LargeBody(asyncio.BufferedProtocol):
         try:
             return target[: await self._arrived]
         except asyncio.CancelledError:
-            # Who reads may come back with another target: nothing of the body is forgotten meanwhile.
+            # The reader may come back with another target: nothing of the body is forgotten meanwhile.
             if self._arrived.done() and not self._arrived.cancelled() and self._arrived.exception() is None:
                 self._early += bytes(target[: self._arrived.result()])
             elif self._left:
@@ -99,7 +99,7 @@ class LargeBody(asyncio.BufferedProtocol):
             self._target = self._arrived = None
 
     def _take_over(self) -> int:
-        """Have everything that is still to come told here, and return how much that is."""
+        """Have everything that is still to come arrive here, and return how much that is."""
         left = self._length - self._content.total_bytes
         if left:
             self._transport.pause_reading()
@@ -112,7 +112,7 @@ class LargeBody(asyncio.BufferedProtocol):
         # This has the connection read on, too.
         self._content.feed_eof()
 
-    # --- what the transport tells -------------------------------------------------------------------------------------
+    # --- calls of the transport -------------------------------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go, and never one behind the body."""
@@ -122,7 +122,7 @@ class LargeBody(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes have come: nothing more is read before they are taken."""
-        assert self._left is not None  # told here only after `_take_over`
+        assert self._left is not None  # called only after `_take_over`
         self._left -= nbytes
         if self._arrived is not None:
             target, self._target = self._target, None
@@ -130,7 +130,7 @@ class LargeBody(asyncio.BufferedProtocol):
             if not self._arrived.done():
                 self._arrived.set_result(nbytes)
             elif target is not None:
-                # The wait was given up in this very turn of the loop, and who waited does not know yet of what has come.
+                # The wait was given up in this very turn of the loop, and the reader does not know yet what has come.
                 self._early += bytes(target[:nbytes])
         if not self._left:
             self._give_back()

@@ -221,7 +221,7 @@ class _Zlib:
 
 
 class _Deflate:
-    """A deflate body, which should have a zlib header and from some clients has none: its first two bytes tell."""
+    """A deflate body, which should have a zlib header and from some clients has none: its first two bytes show which."""
 
     unused_data = b""
 

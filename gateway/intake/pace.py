@@ -7,8 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
-# What came faster than it had to counts for so many timeouts of slowness at most, so that who has sent much does not hold
-# the connection, and what was written, for days with a byte now and then.
+# What came faster than it had to counts for so many timeouts of slowness at most: else a client that has sent much could hold the
+# connection, and what was written, for days with a byte now and then.
 CREDIT_TIMEOUTS = 5
 # A speed is measured over so long.
 MEASURED_S = 5.0

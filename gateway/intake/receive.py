@@ -66,7 +66,7 @@ class Intake:
         envelope: whether reports are put into one.
         times: how long a body may take.
         executor: the threads that write drafts.
-        write_fault: is told what becomes of them.
+        write_fault: where their success and failure is noted.
         files: has descriptors for them.
     """
 
@@ -159,7 +159,7 @@ class Intake:
 
         Args:
             stream: where it goes.
-            user: who sends it.
+            user: that sends it.
             body: one JSON document, decoded.
             done: called in the event loop's thread once it is synced, or with what kept it out.
 
@@ -231,7 +231,7 @@ class Intake:
         except BaseException as error:
             if isinstance(error, DISK_ERRORS) and isinstance(error.__cause__, OSError):
                 self._write_fault.failed(incoming.stream, error)
-            # What kept the body out is what its sender is told; a draft that cannot be removed is erased at the next start.
+            # What kept the body out is what the response says; a draft that cannot be removed is erased at the next start.
             with contextlib.suppress(OSError):
                 await _finished(self._in_thread(draft.discard))
             raise
@@ -315,7 +315,7 @@ async def _over(running: asyncio.Future[T]) -> None:
         except asyncio.CancelledError as error:
             # Cancelled again, as a stop does, it waits again.
             cancelled = error
-    # Looked at, or the loop would complain of an error that nobody takes: there may be another to be told.
+    # Looked at, or the loop would complain of an error that nobody takes: there may be another to be reported.
     running.exception()
     if cancelled is not None:
         raise cancelled

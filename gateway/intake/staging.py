@@ -323,7 +323,7 @@ def _unwrapped(form: Form | None, pieces: Iterable[bytes]) -> Iterable[bytes]:
 
 
 def _take_all(pieces: Iterable[Piece], take: Callable[[Piece], None]) -> None:
-    """Take them; what the disk refuses becomes what the client is told."""
+    """Take them; what the disk refuses becomes an error that has a response."""
     try:
         for piece in pieces:
             take(piece)
@@ -332,7 +332,7 @@ def _take_all(pieces: Iterable[Piece], take: Callable[[Piece], None]) -> None:
 
 
 def envelope_parts(user: str, received: int) -> tuple[bytes, bytes]:
-    """What stands before and after a report in its envelope; a user who is not UTF-8 is percent-encoded, and that is said."""
+    """What stands before and after a report in its envelope; a user that is not UTF-8 is percent-encoded, and a field says so."""
     encoded = "" if is_readable(user) else '"encoded":"user",'
     name = json.dumps(readable(user))
     return f'{{"user":{name},{encoded}"received_at":"{clock.iso(received)}","report":'.encode("ascii"), b"}"

@@ -76,7 +76,7 @@ class HttpReceiver:
         config: what is to be done.
         spool: where it is kept; recovered.
         metrics: what is counted.
-        log: where it is told.
+        log: where it is reported.
         tls: for HTTPS, None for HTTP.
         degraded: what is wrong beyond receiving, for `/ready`.
         on_defect: called when a part of it has failed in a way that only a new process mends.

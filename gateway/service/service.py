@@ -71,7 +71,7 @@ class Service:
         config: what is to be done.
         port: to listen on; 0 takes a free one, None is none, where there are other sockets.
         objects: the directory of the local store, None for S3.
-        log: where it is told.
+        log: where it is reported.
         inherited: sockets to listen at in place of own ones.
         on_listening: called with the port once requests are accepted; 0 where there is none.
     """
@@ -121,7 +121,7 @@ class Service:
         self._listeners = Listeners([[]], [])
         self._supervisor: Supervisor | None = None
         self._sender: Sender
-        # Wakes whoever delivers a stream, once there is anyone.
+        # Wakes the delivery of a stream, once there is one.
         self._wake: Callable[[Stream], object] = lambda _: None
 
     async def run(self) -> int:
@@ -145,7 +145,7 @@ class Service:
         self._open_spool()
         try:
             self._build()
-            # First, so that who has read that it listens may stop it by a signal at once, and it drains.
+            # First: a signal that comes as soon as the log says that it listens stops it in order.
             self._watch_signals()
             await self._listen()
             self._sender.start()
@@ -215,7 +215,7 @@ class Service:
         return self._sender.trouble() + self._left
 
     def _committed(self, stream: Stream) -> None:
-        """Something of a stream can be delivered; from any thread, and before there is anyone who delivers."""
+        """Something of a stream can be delivered; from any thread, and before there is a sender."""
         self._wake(stream)
 
     def _found_again(self) -> None:
@@ -366,7 +366,7 @@ class Service:
         return self._stopped(begun)
 
     def _leave(self, code: int) -> NoReturn:
-        """End at once: a thread may hang in a disk that never answers, and nobody is left who would wait for it."""
+        """End at once: a thread may hang in a disk that never answers, and there is nothing more to wait for."""
         self._listeners.withdraw()
         self._receiver.kill()
         self._log.close()

@@ -92,7 +92,7 @@ def open_listeners(listen: ListenKeys, port: int | None, count: int, inherited: 
 def listening_sockets(hosts: Sequence[str], port: int, count: int) -> list[list[socket.socket]]:
     """ListenKeys at every address of the hosts, with a socket of its own for each of `count` processes.
 
-    The kernel spreads connections evenly over the sockets of one address. They belong to the one who asked here: those of a
+    The kernel spreads connections evenly over the sockets of one address. They belong to the caller: those of a
     process that died go to the next, with the connections that wait in them.
 
     Args:

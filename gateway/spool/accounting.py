@@ -54,7 +54,7 @@ class Accounting:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[None]:
-        """A change of what waits, and its count: who counts anew waits until none is under way."""
+        """A change of what waits, and its count: a recount waits until none is under way."""
         with self._changes_lock:
             self._changes.mine[0] += 1
         try:
@@ -202,13 +202,13 @@ class Accounting:
         """Have tallies say what is counted now; False, and nothing done, if something changed meanwhile."""
         with self._correcting:
             changes = [tuple(column) for column in self._changes.columns]
-            told = [(tally.files, tally.bytes, tally.records) for tally in tallies]
+            before = [(tally.files, tally.bytes, tally.records) for tally in tallies]
             found = count()
             if changes != [tuple(column) for column in self._changes.columns] or any(begun != done for begun, done in changes):
                 return False
             # By how much it was wrong, so that what is counted from now on stays counted.
-            for tally, counted, true in zip(tallies, told, found, strict=True):
-                tally.add(*(now - before for now, before in zip(true, counted, strict=True)))
+            for tally, counted, true in zip(tallies, before, found, strict=True):
+                tally.add(*(now - then for now, then in zip(true, counted, strict=True)))
             return True
 
     def _count(self, stream: Stream, kinds: tuple[str, ...]) -> Counted:

@@ -55,7 +55,7 @@ class Ballast:
         self._path = root / BALLAST
         self._must_hold = must_hold
         self._new_tmp = new_tmp
-        self._told = Repeated(log, "ballast given up", "ballast laid down", level="warning")
+        self._failing = Repeated(log, "ballast given up", "ballast laid down", level="warning")
         self._lock = threading.Lock()
         # Bytes that it should have, decided once; 0 where there is to be none.
         self.size = 0
@@ -92,7 +92,7 @@ class Ballast:
             self._given_up_at = time.monotonic()
             if not os.path.lexists(self._path):
                 return False
-            self._told.failed(reason=str(error))
+            self._failing.failed(reason=str(error))
             try:
                 # First what it holds: some file systems grant that where they grant no removal.
                 disk.shorten(self._path, 0)
@@ -125,7 +125,7 @@ class Ballast:
                     self._write()
         except OSError as error:
             with self._lock:
-                self._told.failed(reason=str(error))
+                self._failing.failed(reason=str(error))
             return False
         return True
 
@@ -150,7 +150,7 @@ class Ballast:
         if self.size and not self._is_laid():
             return time.monotonic() - self._given_up_at > QUIET_S and self.lay()
         with self._lock:
-            self._told.ended()
+            self._failing.ended()
         return True
 
     def _is_laid(self) -> bool:

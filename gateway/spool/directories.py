@@ -159,7 +159,7 @@ class Directories:
         return int(text) if text.isdecimal() else None
 
     def lay_out(self) -> None:
-        """Make the directories, then write FORMAT: whoever finds it may rely on them."""
+        """Make the directories, then write FORMAT: where it is found, they are there."""
         for directory in (self.tmp, self.quarantine_directory):
             disk.make_directory(directory)
         for stream in self.streams:
@@ -201,7 +201,7 @@ class Directories:
 
     @property
     def lock_descriptor(self) -> int:
-        """Of the lock that this process holds: who inherits it holds the lock as well."""
+        """Of the lock that this process holds: a process that inherits it holds the lock as well."""
         assert self._lock is not None  # asked of a spool that was acquired
         return self._lock.descriptor
 

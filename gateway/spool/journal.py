@@ -57,7 +57,7 @@ class SegmentLimits:
     max_records: int = 0
 
 
-# When it was received, the lines and who is told; a plain tuple because one is made for each report.
+# When it was received, the lines and the callback; a plain tuple because one is made for each report.
 _Entry = tuple[int, bytes, Done]
 
 
@@ -238,9 +238,9 @@ class Journal:
 
     def _answer_soon(self, entries: list[_Entry], error: GatewayError | None) -> None:
         del self._in_hand[: len(entries)]
-        self._tell(entries, error)
+        self._respond(entries, error)
 
-    def _tell(self, entries: list[_Entry], error: GatewayError | None) -> None:
+    def _respond(self, entries: list[_Entry], error: GatewayError | None) -> None:
         self._call_soon(self._answer, entries, error)
 
     def _call_soon(self, call: Callable[..., object], *arguments: object) -> None:
@@ -273,8 +273,8 @@ class Journal:
             self._is_dead = True
             # Of what the writer had in hand it is not known whether it stays.
             held = [entry for round_, _ in self._unanswerable for entry in round_]
-            self._tell([*held, *self._in_hand], Unanswerable("the writer failed with these reports in hand"))
-            # After the answers: whoever is told may stop the process.
+            self._respond([*held, *self._in_hand], Unanswerable("the writer failed with these reports in hand"))
+            # After the answers: this callback may stop the process.
             self._call_soon(self._on_defect)
 
     def _work(self, entries: list[_Entry], *, ask_cut: bool) -> None:
@@ -569,7 +569,7 @@ class Journal:
         disk.sync_directory(segment.path.parent)
 
     def _hide_unsynced(self, cause: OSError) -> None:
-        """The disk does not let us restore yet: at least cut the failed lines off, so that their senders can be told.
+        """The disk does not let us restore yet: at least cut the failed lines off, so that their senders can be answered.
 
         Where not even that is possible nobody is answered: a line that is answered with an error must never appear.
         """
@@ -584,7 +584,7 @@ class Journal:
 
     def _answer_unanswerable(self) -> None:
         for entries, error in self._unanswerable:
-            self._tell(entries, error)
+            self._respond(entries, error)
         self._unanswerable.clear()
 
 

@@ -62,7 +62,7 @@ class KeyNumbers:
         self._path = root / NUMBERS
         self._streams = streams
         self._new_tmp = new_tmp
-        self._told = Repeated(log, "key numbers not kept", "key numbers kept")
+        self._failing = Repeated(log, "key numbers not kept", "key numbers kept")
         self._lock = threading.Lock()
         # The last number that was given; None as long as nobody has asked.
         self._given: dict[Series, int] | None = None
@@ -121,10 +121,10 @@ class KeyNumbers:
             if not is_full(error) and error.errno != errno.EISDIR:
                 raise
             self._is_behind = True
-            self._told.failed(reason=str(error))
+            self._failing.failed(reason=str(error))
         else:
             self._is_behind = False
-            self._told.ended()
+            self._failing.ended()
 
     def _read(self) -> dict[Series, int]:
         if self._given is not None:
@@ -156,7 +156,7 @@ class KeyNumbers:
         try:
             return b"".join(disk.read_chunks(self._path))
         except OSError as error:
-            self._told.failed(reason=str(error))
+            self._failing.failed(reason=str(error))
             return b""
 
     def _write(self, series: Series, number: names.KeyNumber) -> None:

@@ -299,7 +299,7 @@ class Ownership:
         return None
 
     def _made_again(self, directory: Path) -> bool:
-        """Whether it was an empty directory that somebody has removed who cleans up, and that is there again now.
+        """Whether it was an empty directory that a clean-up has removed, and that is there again now.
 
         Another process of this gateway, or a claim, may have made it.
         """
@@ -330,7 +330,7 @@ class Ownership:
         return f"the one with pid {said.split()[0]}" if is_mine else str(record)
 
     def _take_lock_again(self, lock: disk.Lock) -> _Fault | None:
-        """The file of the lock was removed, or replaced, by somebody who cleans up."""
+        """The file of the lock was removed, or replaced, by a clean-up."""
         try:
             is_taken = lock.renew()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What cannot be read, set aside for a person and told in the log and the metrics; nothing is erased."""
+"""What cannot be read, set aside for a person, logged and counted; nothing is erased."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Quarantine:
     Args:
         directory: where they are kept.
         timestamps: make a name that is taken another one.
-        log, metrics: tell of each.
+        log, metrics: where each is reported.
     """
 
     def __init__(self, directory: Path, timestamps: Timestamps, log: Log, metrics: Metrics) -> None:
@@ -35,7 +35,7 @@ class Quarantine:
         disk.place(path, target)
         disk.sync_directory(self._directory)
         disk.sync_directory(path.parent)
-        self._tell(stream_name, target, reason)
+        self._report(stream_name, target, reason)
 
     def take_rest(self, stream_name: str, path: Path, draft: Path, reason: str) -> None:
         """Set a copy of the end of a file aside, durably; the end itself is then the caller's to cut off.
@@ -49,7 +49,7 @@ class Quarantine:
         target = self._name_of_rest(draft, f"{stream_name}.{path.name}")
         disk.replace(draft, target)
         disk.sync_directory(self._directory)
-        self._tell(stream_name, target, reason)
+        self._report(stream_name, target, reason)
 
     def _free_name(self, stream_name: str, name: str) -> Path:
         """A name that still says what it was."""
@@ -74,6 +74,6 @@ class Quarantine:
                 break
         return target
 
-    def _tell(self, stream_name: str, target: Path, reason: str) -> None:
+    def _report(self, stream_name: str, target: Path, reason: str) -> None:
         self._metrics.quarantined.labels(stream_name).inc()
         self._log.warning("quarantined", stream=stream_name, path=str(target), reason=reason)

@@ -93,7 +93,7 @@ class Store(Protocol):
         ...
 
     async def is_free(self, target: Object) -> bool:
-        """Whether nothing is at its key, as far as can be told without sending it; a put decides."""
+        """Whether nothing is at its key, as far as can be known without sending it; a put decides."""
         ...
 
     async def close(self) -> None:

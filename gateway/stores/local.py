@@ -73,7 +73,7 @@ class LocalStore:
     def _put(self, target: Object) -> Outcome:
         path, metadata_path = self._path(target), self._metadata_path(target)
         with self._making:
-            # One at a time: who finds a directory must not rely on a name that another still has to sync.
+            # One at a time: a directory that is found may have a name that another thread still has to sync.
             for directory in (self._drafts(), path.parent, metadata_path.parent):
                 disk.make_directory(directory)
             if not self._is_clear:

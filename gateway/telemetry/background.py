@@ -1,4 +1,4 @@
-"""Tasks that end when they are told to, and by themselves never should; timers that ran out while nothing ran."""
+"""Tasks that run until they are cancelled and never should end by themselves; timers that ran out while nothing ran."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ STOOD_STILL_S = 1.0
 def watched(
     run: Coroutine[Any, Any, None], log: Log, where: str, on_defect: Callable[[], object] | None = None
 ) -> asyncio.Task[None]:
-    """Begin a task whose error is told: the process must not go on as if all were well.
+    """Begin a task whose error is logged: the process must not go on as if all were well.
 
     Args:
         run: the task.
-        log: where it is told.
+        log: where it is logged.
         where: what the task is part of.
-        on_defect: called after it was told.
+        on_defect: called after it was logged.
     """
 
     def ended(task: asyncio.Task[None]) -> None:

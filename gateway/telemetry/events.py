@@ -15,7 +15,7 @@ EVENTS: Final[dict[str, str]] = {
     "open files allowed": "The limit of open files that this run has; the soft one was raised to the hard one.",
     "connections wait": "As many connections are open as the limit of open files allows; idle ones are closed, others wait.",
     "connections accepted again": "No client has to wait for a connection; the line says how often and how long some had to.",
-    "worker started": "A worker process accepts requests; told where server.workers is above 1.",
+    "worker started": "A worker process accepts requests; logged where server.workers is above 1.",
     "worker not started": "A worker process could not be started again; the others go on, and it is tried again.",
     "worker died": "A worker process ended by itself; what it acknowledged is safe, and another takes its place.",
     "worker recovered": "What a dead worker left in the spool has been found and put in order.",

@@ -33,8 +33,8 @@ _MILLISECONDS = tuple(f".{n:03d}Z" for n in range(1000))
 
 
 # A request's method, path, user and address, then the seconds to its answer, the bytes of its body, and its id.
-Who = tuple[str, str, str | None, str | None]
-Request = tuple[Who, float, int, str]
+Sender = tuple[str, str, str | None, str | None]
+Request = tuple[Sender, float, int, str]
 
 
 class Log:
@@ -66,7 +66,7 @@ class Log:
         self._threshold = LEVELS[level]
         self._json = format == "json"
         self._heads = [self._head(*outcome) for outcome in _OUTCOMES]
-        self._known: Bounded[Who, str] = Bounded(KEPT_SENDERS)
+        self._known: Bounded[Sender, str] = Bounded(KEPT_SENDERS)
         # Of answers that say nothing but their status.
         self._answers: dict[int, str] = {}
         self._fd = _open_or_null(fd)
@@ -122,20 +122,20 @@ class Log:
         answer = self._pairs({"status": status, **fault}) if fault else self._answers.get(status) or self._answer(status)
         line_of = self._json_access if self._json else self._text_access
         lines = [
-            line_of(now, head, self._known.get(who) or self._know(who), answer, _milliseconds(seconds), size, request_id)
-            for who, seconds, size, request_id in requests
+            line_of(now, head, self._known.get(sender) or self._know(sender), answer, _milliseconds(seconds), size, request_id)
+            for sender, seconds, size, request_id in requests
         ]
         self._put("".join(lines).encode(), self._access_limit_bytes, _SOON)
 
     @staticmethod
-    def _text_access(now: str, head: str, who: str, answer: str, ms: str, size: int, request_id: str) -> str:
-        told = request_id if request_id.isalnum() else text_value(request_id)
-        return f"{now} {head} {who} {answer} duration_ms={ms} received_bytes={size} request_id={told}\n"
+    def _text_access(now: str, head: str, sender: str, answer: str, ms: str, size: int, request_id: str) -> str:
+        shown = request_id if request_id.isalnum() else text_value(request_id)
+        return f"{now} {head} {sender} {answer} duration_ms={ms} received_bytes={size} request_id={shown}\n"
 
     @staticmethod
-    def _json_access(now: str, head: str, who: str, answer: str, ms: str, size: int, request_id: str) -> str:
-        told = f'"{request_id}"' if request_id.isalnum() else json_value(request_id)
-        return f'{{"time":"{now}",{head},{who},{answer},"duration_ms":{ms},"received_bytes":{size},"request_id":{told}}}\n'
+    def _json_access(now: str, head: str, sender: str, answer: str, ms: str, size: int, request_id: str) -> str:
+        shown = f'"{request_id}"' if request_id.isalnum() else json_value(request_id)
+        return f'{{"time":"{now}",{head},{sender},{answer},"duration_ms":{ms},"received_bytes":{size},"request_id":{shown}}}\n'
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Write what is waiting, at most for so long; true when all of it is out. Later events are discarded."""
@@ -145,16 +145,16 @@ class Log:
         self._thread.join(timeout_s)
         return not self._thread.is_alive() and not self._dropped
 
-    def _know(self, who: Who) -> str:
+    def _know(self, sender: Sender) -> str:
         """Render what comes again with every request of a client; bounded for the sake of clients that make it up."""
-        method, path, user, ip = who
+        method, path, user, ip = sender
         if len(path) + len(user or "") > MAX_TEXT_CHARACTERS:
             # Short in the line; not in the memory of what is known.
-            return self._who(method, shortened(path), shortened(user), ip)
-        pairs = self._known[who] = self._who(*who)
+            return self._sender(method, shortened(path), shortened(user), ip)
+        pairs = self._known[sender] = self._sender(*sender)
         return pairs
 
-    def _who(self, method: str | None, path: str | None, user: str | None, ip: str | None) -> str:
+    def _sender(self, method: str | None, path: str | None, user: str | None, ip: str | None) -> str:
         return self._pairs({"method": method, "path": path, "user": user, "ip": ip})
 
     def _answer(self, status: int) -> str:

@@ -1,4 +1,4 @@
-"""Metrics whose values are shared counters: each process of the gateway counts for itself, and any of them tells the sums.
+"""Metrics whose values are shared counters: each process of the gateway counts for itself, and any of them exposes the sums.
 
 They cost next to nothing to add to. The library's own take a lock for each number, which for a small report is more than
 the check of its JSON takes.
@@ -34,7 +34,7 @@ class Count:
         self._cells.mine[0] += amount
 
     def set(self, value: float) -> None:
-        """Replace it; for what only one process tells."""
+        """Replace it; for what only one process sets."""
         self._cells.mine[0] = value
 
     def total(self) -> float:
@@ -91,7 +91,7 @@ class Counts(_Family[Count]):
     Args:
         registry: where it is registered.
         counters: where its values stand.
-        kind: of the family it is told as.
+        kind: of the family it is exposed as.
         name, text: as in the page of metrics.
         labels: see `Labels`.
     """
@@ -106,16 +106,16 @@ class Counts(_Family[Count]):
         labels: Labels,
     ) -> None:
         self._kind = kind
-        self._told = name, text
+        self._described = name, text
         super().__init__(registry, labels, (Count(counters.floats(name, 1)) for _ in itertools.count()))
 
     def describe(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
         """The family, without its values."""
-        return [self._kind(*self._told, labels=self._names)]
+        return [self._kind(*self._described, labels=self._names)]
 
     def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
         """The family with the values of now."""
-        family = self._kind(*self._told, labels=self._names)
+        family = self._kind(*self._described, labels=self._names)
         for values, count in self._series.items():
             family.add_metric(values, count.total())
         return [family]
@@ -138,17 +138,17 @@ class Durations(_Family[Duration]):
         labels: Labels,
         buckets_s: tuple[float, ...],
     ) -> None:
-        self._told = name, text
+        self._described = name, text
         cells = (counters.floats(name, len(buckets_s) + 2) for _ in itertools.count())
         super().__init__(registry, labels, (Duration(each, buckets_s) for each in cells))
 
     def describe(self) -> Iterable[HistogramMetricFamily]:
         """The family, without its values."""
-        return [HistogramMetricFamily(*self._told, labels=self._names)]
+        return [HistogramMetricFamily(*self._described, labels=self._names)]
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         """The family with the values of now."""
-        family = HistogramMetricFamily(*self._told, labels=self._names)
+        family = HistogramMetricFamily(*self._described, labels=self._names)
         for values, duration in self._series.items():
             buckets, sum_s = duration.totals()
             family.add_metric(values, buckets, sum_s)

@@ -1,4 +1,4 @@
-"""A failure that repeats, told without flooding the log."""
+"""A failure that repeats, logged without flooding the log."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gateway.telemetry.log import Log
 
 
 class Repeated:
-    """A failure that repeats: told when it begins, as a count while it lasts, and when it ends.
+    """A failure that repeats: logged when it begins, as a count while it lasts, and when it ends.
 
-    One that goes on as another `kind` of failure is told at once, since another person may have to act.
+    One that goes on as another `kind` of failure is logged at once, since another person may have to act.
     For one thread at a time.
 
     Args:
-        log: where it is told.
+        log: where it is logged.
         failed_event: the event at the beginning and, with `count` and `duration_s`, while it lasts.
         ended_event: the event at the end, at info, with the whole `count` and `duration_s`.
         level: the level of the failure.
@@ -55,7 +55,7 @@ class Repeated:
         self._log.event(self._level, self._failed_event, fields)
 
     def ended(self, **fields: object) -> None:
-        """Note a success; it is told only if there was a failure before it."""
+        """Note a success; it is logged only if there was a failure before it."""
         if self._count:
             fields |= {"count": self._count, "duration_s": self._clock() - self._began_s}
             self._log.event("info", self._ended_event, fields)

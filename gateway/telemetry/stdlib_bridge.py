@@ -18,15 +18,15 @@ KEPT_MESSAGES = 100
 class LibraryMessages(logging.Handler):
     """Forwards what libraries say through `logging`, from warning on, as the event `library message`.
 
-    What repeats is told once in `INTERVAL_S`, with `count` of how often it was said since the last time.
+    What repeats is logged once in `INTERVAL_S`, with `count` of how often it was said since the last time.
     """
 
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(logging.WARNING)
         self._log = log
         self._clock = clock
-        # By logger and text: when it was told, and how often it was said since.
-        self._told: Bounded[tuple[str, str], tuple[float, int]] = Bounded(KEPT_MESSAGES)
+        # By logger and text: when it was logged, and how often it was said since.
+        self._logged: Bounded[tuple[str, str], tuple[float, int]] = Bounded(KEPT_MESSAGES)
 
     def install(self) -> None:
         """Take the place of the root logger's handlers; Python's own warnings come this way too."""
@@ -55,9 +55,9 @@ class LibraryMessages(logging.Handler):
         self._log.event("error" if record.levelno >= logging.ERROR else "warning", "library message", fields)
 
     def _said(self, logger: str, text: str) -> int:
-        """How often it was said, this time included, since it was told; 0 if it is not to be told again yet."""
+        """How often it was said, this time included, since it was logged; 0 if it is not to be logged again yet."""
         key, now = (logger, text), self._clock()
-        told_at, unsaid = self._told.pop(key, (-math.inf, 0))
-        is_due = now - told_at >= INTERVAL_S
-        self._told[key] = (now, 0) if is_due else (told_at, unsaid + 1)
+        logged_at, unsaid = self._logged.pop(key, (-math.inf, 0))
+        is_due = now - logged_at >= INTERVAL_S
+        self._logged[key] = (now, 0) if is_due else (logged_at, unsaid + 1)
         return unsaid + 1 if is_due else 0

@@ -112,7 +112,7 @@ class Connection(RequestHandler):
         return self._next_keepalive_close_time - self._keepalive_timeout
 
     def read_no_more(self) -> None:
-        """Do not wait for the rest of a broken body: aiohttp would meet the error once more, and tell it as one of its own."""
+        """Do not wait for the rest of a broken body: aiohttp would meet the error once more, and log it as one of its own."""
         self._lingering_time = 0.0
 
     def parse_anew(self) -> None:
@@ -134,12 +134,12 @@ class Connection(RequestHandler):
     # --- bytes ----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; where they break a body that is being received, its reader is told at once.
+        """Take bytes; where they break a body that is being received, its reader gets the error at once.
 
         aiohttp keeps the error for the request after it, and the reader would wait for its timeout.
         """
         if self.transport is None or self.transport.is_closing():
-            # The end of the connection is known and not told yet: aiohttp would begin a request and find itself dismantled.
+            # The end of the connection is known and not reported yet: aiohttp would begin a request and find itself dismantled.
             return
         if not data:
             # aiohttp asks its parser to go on with what that has in hand.

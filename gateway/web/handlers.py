@@ -111,8 +111,8 @@ class Web:
                 streams,
                 capacity,
                 intake,
-                self._tell_fast,
-                self._tell_unanswered,
+                self._report_fast,
+                self._report_unanswered,
                 max_length=fast_lane_bytes,
                 on_begin=self._begin,
                 on_end=self._end,
@@ -152,14 +152,14 @@ class Web:
                     expects_continue(request.headers)
                 response = await self._handler_for(exchange)(exchange)
             except Unanswerable as error:
-                self._tell_unanswered(exchange.request_id, error)
+                self._report_unanswered(exchange.request_id, error)
                 if request.transport is not None:
                     request.transport.abort()
                 # Nobody gets this one: aiohttp finds the connection gone, and leaves it at that.
                 return web.Response(status=503)
             except GatewayError as error:
                 response = response_for(error)
-            except Exception as error:  # noqa: BLE001 (a defect of ours is told in the log, not in a traceback to the client)
+            except Exception as error:  # noqa: BLE001 (a defect of ours is logged, not in a traceback to the client)
                 self._log.error("defect", where=f"request {exchange.request_id}", reason=repr(error))
                 response = ErrorResponse(500, "internal", "the gateway failed; its log has more under this request's id")
             if self._delay_s:
@@ -169,7 +169,7 @@ class Web:
             is_over = _end_if_over(request)
             if response.status in CLOSING_STATUSES or self._capacity.stopping or is_over:
                 response.force_close()
-            self._tell(exchange, response, time.perf_counter() - begun)
+            self._report(exchange, response, time.perf_counter() - begun)
             return response
         finally:
             self._end()
@@ -188,22 +188,22 @@ class Web:
             return self._not_found if exchange.path else self._no_target
         return methods.get(exchange.request.method, self._wrong_method)
 
-    def _tell(self, exchange: Exchange, response: web.Response, seconds: float) -> None:
+    def _report(self, exchange: Exchange, response: web.Response, seconds: float) -> None:
         self._seconds.get(exchange.path, self._other_seconds).observe(seconds)
         request = exchange.request
-        who = (request.method, exchange.path, exchange.user, request.remote)
-        self._tell_answer(exchange.path, response, (who, seconds, exchange.received_bytes, exchange.request_id))
+        sender = (request.method, exchange.path, exchange.user, request.remote)
+        self._report_response(exchange.path, response, (sender, seconds, exchange.received_bytes, exchange.request_id))
 
-    def _tell_answer(self, path: str, response: web.Response, request: Request) -> None:
+    def _report_response(self, path: str, response: web.Response, request: Request) -> None:
         if response.status >= 400:
             self._metrics.rejected.labels(str(response.status)).inc()
         fault = response.fault if isinstance(response, ErrorResponse) else {}
         self._log.access(path, response.status, [request], is_probe=path in PROBES, **fault)
 
-    def _tell_unanswered(self, request_id: str, error: Unanswerable) -> None:
+    def _report_unanswered(self, request_id: str, error: Unanswerable) -> None:
         self._log.error("request not answered", request_id=request_id, reason=str(error))
 
-    def _tell_fast(self, answered: Sequence[Answered]) -> None:
+    def _report_fast(self, answered: Sequence[Answered]) -> None:
         for path in {head.path for head, _, _, _ in answered}:
             mine = [each for each in answered if each[0].path == path]
             self._seconds[path].observe_all([seconds for _, _, seconds, _ in mine])
@@ -220,7 +220,7 @@ class Web:
         response.headers["X-Request-ID"] = request_id
         response.headers["Server"] = SERVER
         response.force_close()
-        self._tell_answer("-", response, (("-", "-", None, request.remote), 0.0, 0, request_id))
+        self._report_response("-", response, (("-", "-", None, request.remote), 0.0, 0, request_id))
         return response
 
     # --- handlers -------------------------------------------------------------------------------------------------

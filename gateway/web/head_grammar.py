@@ -228,7 +228,7 @@ def _length_of(block: bytes, minor: int) -> int | None:
     lengths: list[bytes] = []
     codings: list[bytes] = []
     for name, value in _FRAMING.findall(block):
-        # Their lengths differ, which is all that tells them apart here.
+        # Their lengths differ, which is all that differs between them here.
         size = len(name)
         (hosts if size == 4 else lengths if size == 14 else codings).append(value.rstrip())
     _check_host(hosts, minor)

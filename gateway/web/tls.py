@@ -20,7 +20,7 @@ def server_context(listen: ListenKeys) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_TLS_1_2_CIPHERS)
     try:
-        # An encrypted key is a fault to be told; without a password of ours OpenSSL would ask for one on the terminal.
+        # An encrypted key is a fault; without a password of ours OpenSSL would ask for one on the terminal.
         context.load_cert_chain(listen.tls_certificate, listen.tls_key, password=lambda: "")
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(

@@ -46,7 +46,7 @@ ABANDONED = 1
 
 
 def main(descriptor: int) -> int:
-    """Run as a worker until told to stop; return the exit code.
+    """Run as a worker until a `Stop` comes; return the exit code.
 
     Args:
         descriptor: of the channel to the process that has started this one.
@@ -55,7 +55,7 @@ def main(descriptor: int) -> int:
         channel = socket.socket(fileno=descriptor)
         setup = receive_setup(channel)
     except (OSError, EOFError):
-        # Nobody is left who would want it.
+        # The process that has started this one is gone.
         return ABANDONED
     log = Log(setup.config.log.level, setup.config.log.format, is_shared=True)
     try:
@@ -65,7 +65,7 @@ def main(descriptor: int) -> int:
         # Both were in order at the start of the gateway: a certificate has changed since, or the directory.
         log.error("worker not started", worker=setup.column, reason=str(error))
         return ABANDONED
-    except Exception as error:  # noqa: BLE001 (what ends a process has to be told)
+    except Exception as error:  # noqa: BLE001 (what ends a process has to be logged)
         log.error("defect", where="worker", reason=repr(error))
         return ABANDONED
     finally:
@@ -76,8 +76,8 @@ class Worker:
     """Receives on the sockets that were inherited.
 
     Args:
-        setup: what was told at the start.
-        log: where it is told.
+        setup: what was received at the start.
+        log: where it is reported.
     """
 
     def __init__(self, setup: Setup, log: Log) -> None:
@@ -91,7 +91,7 @@ class Worker:
         self._receiver: HttpReceiver
 
     async def run(self, channel: socket.socket) -> int:
-        """Receive until told to stop; return 0 once all that was received stands in cut segments and files.
+        """Receive until a `Stop` comes; return 0 once all that was received stands in cut segments and files.
 
         After a defect it stops by itself, and returns `ABANDONED`.
         """
@@ -142,14 +142,14 @@ class Worker:
         return ABANDONED if self._defect else 0
 
     def _failed(self) -> None:
-        """Stop as if told to; the process that has started this one finds it gone, and starts another."""
+        """Stop by itself; the process that has started this one finds it gone, and starts another."""
         self._defect = True
         # Until another one takes its place, new connections wait at its sockets.
         self._stop_timeout_s = DEFECT_PATIENCE_S
         self._stop.set()
 
     async def _obey(self, reader: asyncio.StreamReader, streams: Mapping[str, Stream], tasks: asyncio.TaskGroup) -> None:
-        """Do as told, until the end of the channel, which is looked for while the worker stops, too."""
+        """Act on each message until the end of the channel, which is watched for while the worker stops, too."""
         async for message in to_worker(reader):
             match message:
                 case Cut(stream=name):
@@ -161,7 +161,7 @@ class Worker:
                 case Stop(timeout_s=timeout_s):
                     self._stop_timeout_s = timeout_s
                     self._stop.set()
-        # Nobody is left who would deliver, and another gateway may wait for the lock. Whoever got no answer yet gets none.
+        # There is no delivery any more, and another gateway may wait for the lock. Requests in flight get no response.
         os._exit(ABANDONED)
 
     def _committed(self, stream: Stream) -> None:

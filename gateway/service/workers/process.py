@@ -42,7 +42,7 @@ class WorkerProcess:
         self._cuts: list[tuple[str, asyncio.Future[None]]] = []
 
     async def start(self, setup: Setup, lock: int, taken: set[int]) -> None:
-        """Start a process, and tell it what to do; OSError if it cannot be made, or has a pid that is `taken`."""
+        """Start a process, and send it its setup; OSError if it cannot be made, or has a pid that is `taken`."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -62,7 +62,7 @@ class WorkerProcess:
             ours.close()
             raise
         protocol.send_setup(self._writer, setup)
-        # Only now is there one that can be told something.
+        # Only now is there one that messages can be sent to.
         self._process, self.pid = process, process.pid
 
     async def ended(self) -> int:

@@ -18,7 +18,7 @@ import msgspec
 from gateway.config.schema import Config
 
 LENGTH_BYTES = 4
-# No longer message is read, and whoever waits for one fails; what may be long in one is a few reasons, kept short.
+# A longer message is an error; what may be long in one is a few reasons, kept short.
 MAX_MESSAGE_BYTES = 1 << 20
 
 

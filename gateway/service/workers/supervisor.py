@@ -57,7 +57,7 @@ class Supervisor:
         counters: that the spool and the metrics count on.
         log, metrics: where it is reported.
         degraded: what is wrong beyond receiving, for `/ready`.
-        on_defect: called when nobody is left who receives.
+        on_defect: called when no worker is left.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class Supervisor:
         except OSError as error:
             self._log.error("worker not started", worker=worker.column, reason=str(error))
             if not any(each.is_running for each in self._workers):
-                # Nobody receives any more: whoever watches over this process starts it anew.
+                # Nothing is received any more: a service manager starts this process anew.
                 self._on_defect()
             return False
         except StartError:
@@ -230,7 +230,7 @@ class Supervisor:
             return True
         worker.send(Degraded(self._degraded()))
         if self._stopping.is_set():
-            # The stop was told to the one before.
+            # The stop was sent to the one before.
             worker.send(Stop(self._stop_timeout_s))
         return True
 
@@ -292,10 +292,10 @@ class Supervisor:
 
     async def _tell_degraded(self) -> None:
         """Have the workers know what is wrong with the delivery."""
-        told: list[str] = []
+        sent: list[str] = []
         while True:
             await asyncio.sleep(LOOK_S)
-            if (degraded := self._degraded()) != told:
-                told = degraded
+            if (degraded := self._degraded()) != sent:
+                sent = degraded
                 for worker in self._workers:
-                    worker.send(Degraded(told))
+                    worker.send(Degraded(sent))

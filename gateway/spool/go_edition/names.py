@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from gateway.core import clock
 from gateway.spool.spool import Spool
 
-# It did not write down who sent a file, and an archive does not say who sent its reports.
+# It did not write down the sender of a file, and an archive does not name those of its reports.
 UNKNOWN_USER = "unknown"
 STRANGE = "not a name that the Go edition gives"
 

@@ -11,7 +11,7 @@ The steps, of which the next begins when the one before it is done and durable:
    from its name alone.
 2. Archives. Their sources stay in `aggregation/` until they are uploaded, so most of them repeat what is there; some
    hold reports that are found nowhere else. These are copied to a further flat file there, and the archive is put away.
-   No source is touched before the last archive is: whoever comes after a crash compares the same things again, and
+   No source is touched before the last archive is: a start after a crash compares the same things again, and
    finds what was copied already among the sources.
 3. Flat files are folded to lines, synced and committed under their own instants; then the source is removed. A crash
    between the two leaves both, with the same content, and only the removal is left to do.

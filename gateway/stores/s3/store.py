@@ -258,7 +258,7 @@ class S3Store:
         except Refused:
             return False
 
-    # --- who has the key --------------------------------------------------------------------------------------------
+    # --- what has the key --------------------------------------------------------------------------------------------
 
     async def _must_be_there(self, target: Object, doing: str) -> None:
         """After a success that proves nothing: return only if this very object is at its key."""
@@ -318,7 +318,7 @@ class S3Store:
             if error.status == 403:
                 raise Refused(
                     f"{target.key} cannot be looked at, so it is not known whether it is there: "
-                    "the role needs s3:GetObject (and s3:ListBucket, to be told what is missing)",
+                    "the role needs s3:GetObject (and s3:ListBucket, to learn what is missing)",
                     status=403,
                     code=error.code,
                 ) from error

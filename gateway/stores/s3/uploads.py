@@ -89,7 +89,7 @@ class Uploads:
         *,
         conditional: bool,
     ) -> bool:
-        """Send a file, and return whether the answers prove that it is stored; if not, the note stays, and who looks decides.
+        """Send a file, and return whether the answers prove that it is stored; if not, the note stays, and a look decides.
 
         Args:
             target: the object.

@@ -5,7 +5,7 @@ head is read by a strict grammar, the body goes to the journal, and all that one
 At the first doubt the bytes, and all that follow on this connection, are aiohttp's: its parser cannot be asked what it has
 begun.
 
-Nothing is decided here. Who may enter, what a report is and what a commit is are asked of `Capacity` and `Intake`, and whatever
+Nothing is decided here. Room, what a report is and what a commit is are asked of `Capacity` and `Intake`, and whatever
 would be answered with an error is left to the ordinary lane, which finds the same error.
 """
 
@@ -42,8 +42,8 @@ class FastLane:
         streams: the table.
         capacity: reserves room.
         intake: commits.
-        tell: logs and counts what was answered.
-        tell_unanswered: logs a report, by its request's id, that nobody may be answered about.
+        report: logs and counts what was answered.
+        report_unanswered: logs a report, by its request's id, that nobody may be answered about.
         max_length: the largest body.
         on_begin, on_end: called around each request, as the ordinary lane counts its own.
     """
@@ -53,8 +53,8 @@ class FastLane:
         streams: tuple[Stream, ...],
         capacity: Capacity,
         intake: Intake,
-        tell: Callable[[Sequence[Answered]], None],
-        tell_unanswered: Callable[[str, Unanswerable], None],
+        report: Callable[[Sequence[Answered]], None],
+        report_unanswered: Callable[[str, Unanswerable], None],
         *,
         max_length: int,
         on_begin: Callable[[], None],
@@ -62,8 +62,8 @@ class FastLane:
     ) -> None:
         self.capacity = capacity
         self.intake = intake
-        self.tell = tell
-        self.tell_unanswered = tell_unanswered
+        self.report = report
+        self.report_unanswered = report_unanswered
         self.on_begin = on_begin
         self.on_end = on_end
         by_path = {stream.path: stream for stream in streams if stream.form.has_segments}
@@ -89,7 +89,7 @@ class FastLane:
             except Exception as error:  # noqa: BLE001 (the others of the round wait for their answers)
                 connection.force_close()
                 defect = error
-        self.tell(answered)
+        self.report(answered)
         if defect is not None:
             raise defect
 
@@ -197,7 +197,7 @@ class FastConnection(Connection):
         self._head, self._pieces = head, pieces
         try:
             lane.intake.commit_document(head.stream, head.user, body, self._committed)
-        except Exception:  # noqa: BLE001 (the ordinary lane meets the same error, and has the means to tell it)
+        except Exception:  # noqa: BLE001 (the ordinary lane meets the same error, and has the means to report it)
             self._abandon()
 
     def _committed(self, error: GatewayError | None) -> None:
@@ -208,7 +208,7 @@ class FastConnection(Connection):
         if error is None:
             lane.synced(self)
         elif isinstance(error, Unanswerable):
-            lane.tell_unanswered(request_id_of(head.request_id), error)
+            lane.report_unanswered(request_id_of(head.request_id), error)
             self._end()
             self.force_close()
         else:

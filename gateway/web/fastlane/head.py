@@ -38,7 +38,7 @@ class PlainHead:
         method: `PUT` or `POST`.
         path: as requested.
         stream: whose path it is.
-        user: who sends it.
+        user: that sends it.
         request_id: as given by the client, None if it gave none.
         length: of the body, in bytes.
         size: of the head itself, in bytes.

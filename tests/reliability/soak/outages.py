@@ -34,7 +34,7 @@ FAULTS: Mapping[str, Callable[[random.Random], Rule]] = {
     "lost answers: torn": lambda _: Rule(torn),
     "lost answers: 503": lambda _: Rule(answered(503, "SlowDown", done=True)),
     "lost answers: silence": lambda _: Rule(stalled(done=True)),
-    "done after the failure was told": lambda _: Rule(late(_503), times=1),
+    "done after the failure was logged": lambda _: Rule(late(_503), times=1),
     "any of these, now and then": lambda source: Rule(at_random(source, 0.3, _any_of)),
 }
 KINDS = (REFUSED, *FAULTS)

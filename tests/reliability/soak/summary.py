@@ -24,7 +24,7 @@ def render(report: Report, commit: str) -> str:
     if len(report.calm) >= len(FIGURES):
         head = (f"at {len(report.calm)} quiet points without a kill", "first third", "second third", "last third", "highest")
         parts.append(table_of(head, _flat(report)))
-        parts.append("The allocator was told to give back what is free: " + ", ".join(map("=".join, ALLOCATOR.items())) + ".")
+        parts.append("The allocator was set to give back what is free: " + ", ".join(map("=".join, ALLOCATOR.items())) + ".")
     parts += [f"- {fault}" for fault in report.faults]
     return "\n\n".join(parts) + "\n"
 

@@ -425,7 +425,7 @@ def test_what_libraries_say_takes_no_room() -> None:
     handler = LibraryMessages(pipe.log)
     for number in range(2 * KEPT_MESSAGES):
         handler.emit(warned(f"number {number}"))
-    assert len(handler._told) == KEPT_MESSAGES
+    assert len(handler._logged) == KEPT_MESSAGES
     assert len(pipe.end()) == 2 * KEPT_MESSAGES
 
 

@@ -123,14 +123,14 @@ async def _talk(receiving: HttpReceiver, pieces: list[bytes], *, in_turn: bool) 
     web = receiving._web
     fast = 0
     if web._lane is not None:
-        tell = web._lane.tell
+        report = web._lane.report
 
         def counted(answered: Any) -> None:
             nonlocal fast
             fast += len(answered)
-            tell(answered)
+            report(answered)
 
-        web._lane.tell = cast("Any", counted)
+        web._lane.report = cast("Any", counted)
     steps = _watch_steps()
     connection = web.server(75.0)()
     assert isinstance(connection, Connection)
