@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -332,3 +333,41 @@ def test_who_inherits_a_lock_holds_it(tmp_path: Path) -> None:
     other.communicate(timeout=60)
     fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(probe)
+
+
+# --- descriptors --------------------------------------------------------------------------------------------------
+
+
+def _failing(*_: object, **__: object) -> int:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+STEPS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "sync_directory": ("fsync", lambda path: disk.sync_directory(path.parent)),
+    "shorten": ("fsync", lambda path: disk.shorten(path, 0)),
+    "write_file": ("fdatasync", lambda path: disk.write_file(path.with_name("new"), b"x")),
+    "write_chunks": ("writev", lambda path: disk.write_chunks(path.with_name("new"), [b"x"])),
+    "overwrite": ("pwrite", lambda path: disk.overwrite(path, b"y")),
+    "overwrite, sync": ("fsync", lambda path: disk.overwrite(path, b"y")),
+    "append": ("writev", lambda path: disk.append(path, b"y")),
+    "append, sync": ("fdatasync", lambda path: disk.append(path, b"y")),
+    "note": ("pwrite", lambda path: disk.note(path, b"y")),
+    "read_note": ("pread", lambda path: disk.read_note(path, 1)),
+    "sync_files": ("fdatasync", lambda path: disk.sync_files([path])),
+    "sync_files, whole": ("fsync", lambda path: disk.sync_files([path])),
+    "open_file": ("fstat", lambda path: disk.open_file(path)),
+    "copy_part": ("fdatasync", lambda path: disk.copy_part(path, path.with_name("new"), 0, 4)),
+}
+
+
+@pytest.mark.parametrize(("call", "step"), STEPS.values(), ids=STEPS.keys())
+def test_no_descriptor_is_left_open(tmp_path: Path, call: str, step: Callable[[Path], object]) -> None:
+    """Where a call of the kernel fails in the middle of a step, the step closes what it has opened."""
+    path = tmp_path / "file"
+    path.write_bytes(b"1234")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, call, _failing)
+        with contextlib.suppress(OSError):
+            step(path)
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -223,6 +223,25 @@ async def test_many_reports_are_taken_as_one(limit: int, make_door: Callable[...
     assert len(door.kept()) == 1002
 
 
+async def test_a_draft_that_cannot_be_removed_changes_no_answer(
+    make_door: Callable[..., Door], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was wrong with a body is the error, also where what was written of it stays; the next start erases that."""
+    door = make_door()
+    body = b"1\n" * LIMIT + b"2,\n"
+
+    def failing(_: Path) -> None:
+        raise OSError(errno.EIO, "x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "remove", failing)
+        with pytest.raises(BadRequest, match=f"line {LIMIT + 1}"):
+            await door.reports(body, content_type="application/x-ndjson")
+    assert door.kept() == []
+    assert len(os.listdir(door.bench.spool.tmp)) == 1
+    assert await door.reports(b"1") == 1
+
+
 async def test_a_report_says_when_it_came(make_door: Callable[..., Door]) -> None:
     """The instant in an envelope is that of the clock, also after that was stepped back."""
     door = make_door(envelope=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core import clock
+from gateway.core import clock, disk
+from gateway.spool.journal import Journal, SegmentLimits
 from gateway.stores.local import LocalStore
 from testkit.spool import HOUR, SPECIMEN, START_NS, USAGE, Bench, batch_and_deliver, claim, open_bench, seal_claimed, tree
 
@@ -50,3 +51,39 @@ def test_what_waits_is_counted_through_all_states(bench: Bench, tmp_path: Path) 
     assert bench.spool.accounting.used_bytes() == on_disk()
     batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
     assert [(tally.files, tally.bytes) for tally in bench.spool.accounting.waiting.values()] == [(0, 0)] * 3
+
+
+def test_a_count_that_was_corrected_stays_right(tmp_path: Path) -> None:
+    """A recount puts a wrong count right once; the next one finds nothing to correct, and what comes is counted on."""
+    with open_bench(tmp_path) as bench:
+        bench.report(b"1")
+        waiting = bench.spool.accounting.waiting["usage"]
+        right = (waiting.files, waiting.bytes)
+        waiting.add(3, -700)
+        for _ in range(3):
+            assert bench.spool.accounting.recount()
+            assert (waiting.files, waiting.bytes) == right
+        bench.report(b"2")
+        assert waiting.files == right[0] + 1
+
+
+async def test_no_recount_comes_into_a_cut(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a segment is between its rename and its count, a recount corrects nothing: it would count it twice."""
+    found: list[bool] = []
+    place = disk.place
+
+    def counting(source: Path, target: Path) -> None:
+        place(source, target)
+        if source.name.endswith(".open"):
+            found.append(bench.spool.accounting.recount())
+
+    monkeypatch.setattr(disk, "place", counting)
+    limits = SegmentLimits(max_bytes=1 << 20, max_age_s=3600.0, pending_bytes=1 << 20)
+    journal = Journal(bench.spool, USAGE, limits, log=bench.log, metrics=bench.metrics)
+    journal.start()
+    journal.append(bench.spool.timestamps.now(), b"1\n", lambda _: None)
+    await journal.close()
+    assert found == [False]
+    assert bench.spool.accounting.waiting["usage"].files == 1
+    assert bench.spool.accounting.recount()
+    assert bench.spool.accounting.waiting["usage"].files == 1
