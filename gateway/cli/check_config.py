@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import tempfile
 from pathlib import Path
 
 from gateway.aws.proxies import proxy_of
+from gateway.cli.output import complain, say
+from gateway.cli.parser import BAD_USAGE
 from gateway.config.render import to_yaml
 from gateway.config.schema import Config
 from gateway.config.streams import bucket_key, streams_of
@@ -23,6 +26,18 @@ from gateway.web.tls import server_context
 NO_CREDENTIALS = (
     "aws: no credentials: set aws.access_key_id and aws.secret_access_key, or AWS_PROFILE, or give the machine a role"
 )
+
+
+def check_config(config: Config, *, local: bool) -> int:
+    """Print what is in effect, then what is wrong, or what was proved; return the exit code."""
+    say(printed(config))
+    found = asyncio.run(check(config, local=local))
+    for fault in found.faults:
+        complain(fault)
+    if not found.faults:
+        # As comments, so that what is printed stays a configuration.
+        say("\n".join(f"# {sentence}." for sentence in found.proved))
+    return BAD_USAGE if found.faults else 0
 
 
 class Findings:

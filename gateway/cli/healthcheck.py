@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator
 
-from gateway.cli.arguments import CONFIG_FILE, Arguments
+from gateway.cli.parser import CONFIG_FILE, Arguments
 
 HEALTHY = 0
 NOT_HEALTHY = 1

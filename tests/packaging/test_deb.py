@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli import commands
+from gateway.cli.parser import DEFAULT_CONFIG
 from release.deb import DOC, PACKAGE, SCRIPTS, build_deb, debian_version
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -88,7 +88,7 @@ def test_what_is_installed(deb: Path) -> None:
 
 def test_no_configuration_is_installed(deb: Path) -> None:
     """Nothing lies where the program reads its configuration, so that nothing starts before a person has written one."""
-    assert str(commands.DEFAULT_CONFIG) not in dpkg_deb("--contents", deb)
+    assert str(DEFAULT_CONFIG) not in dpkg_deb("--contents", deb)
 
 
 def test_what_dpkg_is_told(binary: Path, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli import commands
-from gateway.cli.arguments import BAD_USAGE
+from gateway.cli.parser import BAD_USAGE, DEFAULT_CONFIG, parse
 from gateway.config.schema import KEYS
 from gateway.service.service import LEFT_DATA
 from gateway.service.unix_socket import MODE
@@ -105,9 +104,9 @@ def test_exit_codes_are_understood() -> None:
 def test_command_line_is_the_programs() -> None:
     """The program understands how it is started, and the file whose absence is told is the one that it reads."""
     words = shlex.split(value("ExecStart").replace("${PORT}", "8080"))
-    options = commands._parse(words[1:])
-    assert (options.command, options.port, options.config) == ("serve", 8080, commands.DEFAULT_CONFIG)
-    assert value("AssertPathExists") == str(commands.DEFAULT_CONFIG)
+    options = parse(words[1:])
+    assert (options.command, options.port, options.config) == ("serve", 8080, DEFAULT_CONFIG)
+    assert value("AssertPathExists") == str(DEFAULT_CONFIG)
     assert "PORT=8080" in values("Environment")
 
 

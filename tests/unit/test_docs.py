@@ -19,7 +19,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 import gateway
-from gateway.cli import arguments, commands
+from gateway.cli import commands, parser
 from gateway.config.schema import ENVIRONMENT, KEYS, SECTIONS, Key, StreamKeys, environment_name
 from gateway.service import service
 from gateway.telemetry.events import EVENTS
@@ -223,10 +223,10 @@ def test_exit_codes_are_documented() -> None:
     """The README has the exit codes that `--help` has, in the same words, and the program uses them."""
     table = rows(section(read("README.md"), "Run it for real"))
     documented = {int(row[0]): re.split("[:,]", row[1])[0] for row in table}
-    told = commands.EXAMPLES.partition("exit codes:")[2]
+    told = parser.EXAMPLES.partition("exit codes:")[2]
     assert documented == {int(code): text for code, text in re.findall(r"(\d) (\S.*?)(?:  +|\n)", told)}
-    assert set(documented) == {service.DRAINED, commands.FAILED, arguments.BAD_USAGE, service.LEFT_DATA}
-    assert (service.DRAINED, commands.FAILED, arguments.BAD_USAGE, service.LEFT_DATA) == (0, 1, 2, 3)
+    assert set(documented) == {service.DRAINED, commands.FAILED, parser.BAD_USAGE, service.LEFT_DATA}
+    assert (service.DRAINED, commands.FAILED, parser.BAD_USAGE, service.LEFT_DATA) == (0, 1, 2, 3)
 
 
 # --- docs/operations.md ------------------------------------------------------------------------------------------
@@ -330,10 +330,10 @@ def test_blocks_say_their_language(page: str) -> None:
 @every_page
 def test_subcommands_that_are_named_exist(page: str) -> None:
     """A command line of the program that a page shows is one that the program understands."""
-    for line in re.findall(rf"{commands.PROGRAM}((?: +[\w./:-]+)*) *$", "\n".join(blocks(read(page), "sh")), re.MULTILINE):
+    for line in re.findall(rf"{parser.PROGRAM}((?: +[\w./:-]+)*) *$", "\n".join(blocks(read(page), "sh")), re.MULTILINE):
         words = line.split()
         if words and words[0] != "healthcheck":
-            commands._parse(words)
+            parser.parse(words)
 
 
 def test_tables_are_read() -> None:

@@ -330,7 +330,7 @@ def test_a_healthcheck_never_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         served.append(given)
         return 0
 
-    monkeypatch.setattr(commands, "_serve", serve)
+    monkeypatch.setattr("gateway.cli.serve.serve", serve)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in [name for name in os.environ if name.startswith("LIGHTFILE6_")]:
         monkeypatch.delenv(name)
