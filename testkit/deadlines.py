@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 # The longer it takes, the rarer the looks, some of which cost the machine more than what they wait for.
 _LEAST_PAUSE_S, _MOST_PAUSE_S, _PAUSE_SHARE = 0.02, 0.5, 0.05
+# Of work, by which it is measured how busy the machine is.
+_MOMENT_S = 0.1
 
 
 def until(condition: Callable[[], T], what: str, *, timeout_s: float = 30.0) -> T:
@@ -28,3 +30,19 @@ def until(condition: Callable[[], T], what: str, *, timeout_s: float = 30.0) -> 
         # A pause between two looks, and no wait for the thing itself: that is bounded by the deadline alone.
         time.sleep(min(max(_LEAST_PAUSE_S, _PAUSE_SHARE * (time.monotonic() - began)), _MOST_PAUSE_S))
     return answer
+
+
+def slowness() -> float:
+    """How many times longer than its processor time a moment of work takes here and now: above 1 where others use the cores."""
+    begun, spent = time.perf_counter(), time.process_time()
+    while time.process_time() - spent < _MOMENT_S:
+        continue
+    return max(1.0, (time.perf_counter() - begun) / _MOMENT_S) * TIMEOUT_FACTOR
+
+
+def since(begun: float) -> float:
+    """Seconds since an instant of the monotonic clock, as they would be on a machine that does nothing else.
+
+    For bounds that say "at once, and not after its timeout", which must hold on a busy machine, too.
+    """
+    return (time.monotonic() - begun) / slowness()

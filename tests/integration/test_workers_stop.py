@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from testkit.buckets import Buckets
-from testkit.deadlines import until
+from testkit.deadlines import since, until
 from testkit.gateway_process import PROGRAM, Gateway, MakeGateway
 from testkit.ledger import Fate, Ledger
 from testkit.load import CLIENTS, Load
@@ -121,7 +121,7 @@ def test_a_worker_that_is_being_replaced_does_not_hold_up_the_stop(buckets: Buck
         time.sleep((0, 0.1, 0.3)[number])
         begun = time.monotonic()
         assert gateway.stop() == 0
-        assert time.monotonic() - begun < 9
+        assert since(begun) < 9
     assert sorted(buckets.lines(buckets.usage)) == [b'{"n":%d}' % number for number in range(3)]
 
 
@@ -203,7 +203,7 @@ def test_one_gateway_to_a_spool(buckets: Buckets, make_gateway: MakeGateway, tmp
     assert first.put("/usage", b'{"n":1}') == 204
     begun = time.monotonic()
     complaint = _failed_start(second)
-    assert time.monotonic() - begun < 9
+    assert since(begun) < 9
     assert "in use by another gateway" in complaint
     assert str(first.events("gateway starting")[0]["pid"]) in complaint
     assert len(writers_of(first, "usage")) == 1

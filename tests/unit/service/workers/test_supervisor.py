@@ -16,6 +16,7 @@ from gateway.service.workers import process
 from gateway.service.workers import supervisor as workers_room
 from gateway.service.workers.main import ABANDONED
 from gateway.service.workers.supervisor import count_of
+from testkit.deadlines import since
 from testkit.spool import USAGE, until
 from testkit.workers import NO_ANSWER, on_uvloop, running
 
@@ -110,7 +111,7 @@ async def test_one_that_cannot_be_started_again(tmp_path: Path, monkeypatch: pyt
         begun = time.monotonic()
         await bench.workers.stop(1.0)
         await bench.workers.close()
-        assert time.monotonic() - begun < 5
+        assert since(begun) < 5
 
 
 @on_uvloop
@@ -196,5 +197,5 @@ async def test_a_stop_in_the_middle_of_a_replacement(tmp_path: Path, delay_s: fl
         begun = time.monotonic()
         await bench.workers.stop(1.0)
         await bench.workers.close()
-        assert time.monotonic() - begun < workers_room.STOP_PATIENCE_S / 2
+        assert since(begun) < workers_room.STOP_PATIENCE_S / 2
         assert len(bench.told("worker died")) == 1
