@@ -73,7 +73,7 @@ def starting(folder: Path, clock: Clock | None = None) -> Iterator[Start]:
     """Hold the spool `folder/spool` as a starting gateway does."""
     log_path = folder / "log"
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    log, metrics = Log("debug", "json", descriptor), new_metrics()
+    log, metrics = Log("debug", "json", descriptor).start(), new_metrics()
     spool = Spool(folder / "spool", STREAMS, timestamps=Timestamps(clock or Clock()), log=log, metrics=metrics)
     spool.pid = PID
     spool.acquire()

@@ -20,7 +20,8 @@ class Pipe:
         self, level: str = "info", form: str = "text", max_buffered_bytes: int = 8 << 20, *, is_shared: bool = False
     ) -> None:
         self.reader, self.writer = os.pipe()
-        self.log = Log(level, form, self.writer, max_buffered_bytes=max_buffered_bytes, is_shared=is_shared, clock=lambda: NOON)
+        made = Log(level, form, self.writer, max_buffered_bytes=max_buffered_bytes, is_shared=is_shared, clock=lambda: NOON)
+        self.log = made.start()
 
     def lines(self, count: int) -> list[bytes]:
         """Wait for so many lines."""

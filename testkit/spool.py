@@ -137,7 +137,7 @@ def open_bench(
     folder.mkdir(exist_ok=True)
     log_path = folder / "log"
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    log, metrics, clock = Log(level, "json", descriptor), new_metrics(), clock or Clock()
+    log, metrics, clock = Log(level, "json", descriptor).start(), new_metrics(), clock or Clock()
     listeners: dict[str, Callable[[], object]] = {}
     spool = Spool(
         folder / "spool",

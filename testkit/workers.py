@@ -107,7 +107,7 @@ async def running(folder: Path, *, count: int = 2) -> AsyncIterator[Bench]:
     )
     log_path = folder / "log"
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    log, counters = Log("info", "json", descriptor, is_shared=True), SharedCounters(count + 1)
+    log, counters = Log("info", "json", descriptor, is_shared=True).start(), SharedCounters(count + 1)
     degraded: list[str] = []
     defects: list[str] = []
     metrics = new_metrics(counters)

@@ -21,7 +21,7 @@ from gateway.telemetry.log import Log
 def serve(config: Config, options: argparse.Namespace, inherited: Sequence[socket.socket]) -> int:
     """Serve, and return the exit code."""
     objects = None if options.local is None else options.local / "objects"
-    log = Log(config.log.level, config.log.format, is_shared=config.server.workers != 1)
+    log = Log(config.log.level, config.log.format, is_shared=config.server.workers != 1).start()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serving(config, options, objects, log, inherited))

@@ -10,12 +10,11 @@ from gateway.core.errors import StartError
 _START_S = 60.0
 
 
-def started_pool(count: int, name: str) -> ThreadPoolExecutor:
-    """A pool of so many running threads; StartError where the system has no room for them.
+def start_all(pool: ThreadPoolExecutor, count: int) -> None:
+    """Start the threads of a pool for so many; StartError where the system has no room for them.
 
     A pool starts a thread when it is given work, and where that fails the work may be done all the same, later and unseen.
     """
-    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
     # Each thread waits for the others, so that none takes the work of two.
     all_there = threading.Barrier(count)
     try:
@@ -28,4 +27,3 @@ def started_pool(count: int, name: str) -> ThreadPoolExecutor:
         raise StartError(
             f"{count} threads cannot be started ({error}): allow more of them to this user or service (ulimit -u, TasksMax=)"
         ) from error
-    return pool

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -18,7 +19,7 @@ from gateway.config.schema import Config
 from gateway.core.disk import file_system
 from gateway.core.errors import ConfigError
 from gateway.core.streams import Stream
-from gateway.core.threads import started_pool
+from gateway.core.threads import start_all
 from gateway.intake.body import STREAMED_BODY_BYTES
 from gateway.intake.receive import BodyTimes, Intake
 from gateway.service.sockets import Listeners
@@ -98,8 +99,6 @@ class HttpReceiver:
         self._log = log
         self._config = config
         self._tls = tls
-        if tls is not None:
-            Handshakes(log).watch(tls)
         segments = SegmentLimits(
             max_bytes=config.spool.segment_max_bytes,
             max_age_s=config.spool.segment_max_age,
@@ -128,9 +127,9 @@ class HttpReceiver:
             ),
             {name: journal.current_fault for name, journal in self._journals.items()},
         )
-        writers = started_pool(DRAFT_THREADS, "draft")
+        self._writers = ThreadPoolExecutor(DRAFT_THREADS, thread_name_prefix="draft")
         self._files = OpenFiles(descriptors.limit(), descriptors.in_use())
-        self._write_fault = WriteFault(spool, writers, log)
+        self._write_fault = WriteFault(spool, self._writers, log)
         intake = Intake(
             spool,
             self._journals,
@@ -138,7 +137,7 @@ class HttpReceiver:
             segment_report_limit=config.spool.segment_report_limit,
             envelope=config.aggregation.envelope,
             times=BodyTimes(config.limits.body_timeout, config.limits.body_min_rate),
-            executor=writers,
+            executor=self._writers,
             write_fault=self._write_fault,
             files=self._files,
         )
@@ -165,7 +164,10 @@ class HttpReceiver:
         self._is_inherited = False
 
     def start(self) -> None:
-        """Be ready for requests."""
+        """Be ready for requests; StartError where the system has no room for the threads that write."""
+        start_all(self._writers, DRAFT_THREADS)
+        if self._tls is not None:
+            Handshakes(self._log).watch(self._tls)
         for journal in self._journals.values():
             journal.start()
         self._metrics.watch(self._spool.accounting.of_each_stream, partial(_free, self._spool), self._spool.timestamps.ahead_s)

@@ -10,7 +10,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Self
 
 from gateway.core.bounded import Bounded
 from gateway.telemetry.log_values import MAX_TEXT_CHARACTERS, json_value, shortened, text_value
@@ -40,7 +40,7 @@ Request = tuple[Sender, float, int, str]
 class Log:
     """Takes events from any thread without blocking it; a thread of its own writes them in batches.
 
-    Make it early, once in a process and after any fork: the thread does not follow one.
+    Start it early, once in a process and after any fork: the thread does not follow one.
 
     Args:
         level: the least level written, a key of LEVELS.
@@ -84,7 +84,11 @@ class Log:
         self._lock = threading.RLock()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+
+    def start(self) -> Self:
+        """Begin to write; what was logged before is written first."""
         self._thread.start()
+        return self
 
     def info(self, event: str, /, **fields: object) -> None:
         """Tell what went as it should."""

@@ -57,7 +57,7 @@ def main(descriptor: int) -> int:
     except (OSError, EOFError):
         # The process that has started this one is gone.
         return ABANDONED
-    log = Log(setup.config.log.level, setup.config.log.format, is_shared=True)
+    log = Log(setup.config.log.level, setup.config.log.format, is_shared=True).start()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(Worker(setup, log).run(channel))

@@ -242,7 +242,8 @@ def test_a_directory_in_the_place_of_another_is_found(tmp_path: Path) -> None:
         mine.know([root, root / "usage"])
         asked: list[int] = []
 
-        mine.watch(log := Log("debug", "json", os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)), lambda: asked.append(1))
+        log = Log("debug", "json", os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)).start()
+        mine.watch(log, lambda: asked.append(1))
         assert mine.look() is None
         root.rename(tmp_path / "away")
         assert "is not the directory it was started on" in (mine.look() or "")

@@ -324,7 +324,7 @@ def test_closed_stderr(tmp_path: pathlib.Path) -> None:
     """A log whose descriptor is closed at the start never writes into a file that gets its number later."""
     spare = os.open(os.devnull, os.O_RDONLY)
     os.close(spare)
-    log = Log(fd=spare)
+    log = Log(fd=spare).start()
     data = os.open(tmp_path / "data", os.O_WRONLY | os.O_CREAT)
     log.info("listening")
     assert log.close(WAIT_S)
@@ -445,7 +445,7 @@ PROCESSES, LINES = 3, 4000
 TELL_MUCH = """\
 import sys
 from gateway.telemetry.log import Log
-log = Log("info", "json", 1, is_shared=True)
+log = Log("info", "json", 1, is_shared=True).start()
 for number in range(int(sys.argv[2])):
     log.info("library message", process=int(sys.argv[1]), number=number, text="x" * (number % 700))
 assert log.close(60)

@@ -20,7 +20,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.now_s = 1000.0
         self._file = folder / "log"
-        self._log = Log(format="json", fd=os.open(self._file, os.O_WRONLY | os.O_CREAT))
+        self._log = Log(format="json", fd=os.open(self._file, os.O_WRONLY | os.O_CREAT)).start()
         self.handshakes = Handshakes(self._log, lambda: self.now_s)
 
     def lines(self) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ async def run(pieces: list[bytes], *, fast_lane: bool, envelope: bool = False, i
             "aggregation.envelope": envelope,
         }
         config = load(None, required_file=False, environ={}, overrides=overrides, local=True)
-        log = Log(fd=os.open(root / "log", os.O_WRONLY | os.O_CREAT))
+        log = Log(fd=os.open(root / "log", os.O_WRONLY | os.O_CREAT)).start()
         metrics = new_metrics()
         spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=metrics)
         spool.acquire()
