@@ -370,14 +370,16 @@ class Journal:
         if self._segment is None:
             name = names.spool_name(self._spool.timestamps.next(), received, self._spool.pid, names.OPEN_SEGMENT)
             path = self._spool.directory(self._stream) / name
-            descriptor = disk.create(path)
-            if not self._spool.ownership.is_there(path.parent):
-                # In a directory that has taken the place of ours nobody would find it.
-                disk.close(descriptor)
-                disk.remove(path)
-                raise OSError(errno.ESTALE, ELSEWHERE, str(path))
-            self._segment = _Segment(path, descriptor, hour, received, self._monotonic())
+            segment = _Segment(path, disk.create(path), hour, received, self._monotonic())
+            self._segment = segment
             self._spool.accounting.opened(self._stream)
+            if not self._spool.ownership.is_there(path.parent):
+                segment.is_adrift = True
+                # In a directory that has taken the place of ours nobody would find it. One that was made in ours, just before
+                # that was moved, has no name now: it is dropped once the directory is back.
+                if disk.is_at(path, segment.descriptor):
+                    disk.remove(path)
+                raise OSError(errno.ESTALE, ELSEWHERE, str(path))
             # Before the first acknowledgement: a synced file that no name leads to is lost after a power cut.
             disk.sync_directory(path.parent)
         return self._segment

@@ -736,6 +736,31 @@ async def test_no_segment_is_begun_in_another_directory(start: Start) -> None:
     away.rename(root)
 
 
+async def test_a_segment_whose_directory_is_moved_as_it_begins_is_dropped(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is empty, and would stay until the next start."""
+    monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.02)
+    desk = start()
+    root, away = desk.bench.spool.root, desk.bench.spool.root.with_name("away")
+    desk.bench.spool.ownership.know(desk.bench.spool.directories())
+    create = disk.create
+
+    def create_and_move(path: Path) -> int:
+        descriptor = create(path)
+        root.rename(away)
+        return descriptor
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "create", create_and_move)
+        with pytest.raises(SpoolBroken, match="is not the directory it was started on"):
+            await desk.commit(b"failed")
+    away.rename(root)
+    await until(lambda: desk.journal.fault is None)
+    assert desk.files() == {}
+    assert desk.bench.spool.accounting.open["usage"].files == 0
+    await desk.commit(b"later")
+    assert desk.lines() == [b"later"]
+
+
 async def test_what_was_rescued_is_not_found_a_second_time(start: Start, tmp_path: Path) -> None:
     """The segment was not removed but moved, by somebody who may put it back."""
     desk = start()
