@@ -16,8 +16,10 @@ from pathlib import Path
 FAILED = "GATEWAY_TEST_FAILED"
 # Of the checks that ran before the tests the first run has said what there is to say.
 CHECKS = "GATEWAY_CHECKS_FAILED"
+# Names a file to which the ids of flaky tests are added, for a run of several parts to list them at its end.
+FLAKY = "GATEWAY_TEST_FLAKY"
 # The variables of a run, which a run of tests within a test must not inherit.
-OF_A_RUN = frozenset({"CI", CHECKS, "GATEWAY_TEST_ALL", FAILED})
+OF_A_RUN = frozenset({"CI", CHECKS, "GATEWAY_TEST_ALL", FAILED, FLAKY})
 # More than these are no accident, and would take long.
 MOST = 20
 TESTS_FAILED = 1
@@ -36,10 +38,13 @@ def main(arguments: list[str]) -> int:
         # Without workers beside it, and one after the other.
         status = _pytest(["-p", "no:xdist", f"@{first}"], {**without_checks, FAILED: str(second)})
         again = _ids(second)
-    _say(f"flaky, failed at first and passed alone: {_counted([one for one in failed if one not in again])}")
-    for one in failed:
-        if one not in again:
-            print(one)  # noqa: T201 (its output)
+    flaky = [one for one in failed if one not in again]
+    _say(f"flaky, failed at first and passed alone: {_counted(flaky)}")
+    for one in flaky:
+        print(one)  # noqa: T201 (its output)
+    if flaky and FLAKY in os.environ:
+        with Path(os.environ[FLAKY]).open("a", encoding="utf-8") as file:
+            file.writelines(f"{one}\n" for one in flaky)
     if status != 0:
         _say(f"failed twice: {_counted(again)}")
         for one in again:

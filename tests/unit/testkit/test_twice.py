@@ -55,9 +55,12 @@ def twice(folder: Path, tests: str, *arguments: str, **environment: str) -> tupl
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
 def test_a_flaky_test_is_named_and_is_no_failure(workers: tuple[str, ...], tmp_path: Path) -> None:
     """A test that fails among others and passes alone is named in the last lines, and the run succeeds."""
-    status, lines = twice(tmp_path, FLAKY, *workers)
+    listed = tmp_path / "flaky"
+    listed.write_text("of another part\n")
+    status, lines = twice(tmp_path, FLAKY, *workers, GATEWAY_TEST_FLAKY=str(listed))
     assert status == 0
     assert lines[-2:] == ["== flaky, failed at first and passed alone: 1 test", "test_inner.py::test_flaky"]
+    assert listed.read_text() == "of another part\ntest_inner.py::test_flaky\n"
 
 
 def test_what_fails_twice_has_failed(tmp_path: Path) -> None:
