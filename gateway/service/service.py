@@ -142,8 +142,9 @@ class Service:
         self._log.info("configuration in effect", **_unlike_default(self._config))
         before, now = descriptors.raise_limit()
         self._log.info("open files allowed", before=before, now=now)
-        self._open_spool()
+        self._spool.acquire()
         try:
+            self._open_spool()
             self._build()
             # First: a signal that comes as soon as the log says that it listens stops it in order.
             self._watch_signals()
@@ -171,7 +172,6 @@ class Service:
     def _open_spool(self) -> None:
         """Nothing is received before this is done, so it may block."""
         begun = time.monotonic()
-        self._spool.acquire()
         try:
             if needs_adoption(self._spool):
                 adopted = self._spool.ballast.take(lambda: adopt(self._spool))
@@ -199,7 +199,7 @@ class Service:
 
     def _report_streams(self) -> None:
         """Report what an operator may not have meant: streams that are gone while something waits, and shared places."""
-        for left in left_streams(self._spool):
+        for left in left_streams(self._spool, self._unreadable):
             self._left.append(f"{left.name}: {left}")
             self._log.warning("stream not configured", stream=left.name, waiting_files=left.files, waiting_bytes=left.bytes)
         places: dict[tuple[str, str], str] = {}
@@ -209,6 +209,9 @@ class Service:
                 self._log.warning(
                     "streams share a place", stream=stream.name, other=other, bucket=stream.bucket, prefix=stream.prefix
                 )
+
+    def _unreadable(self, directory: Path, error: OSError) -> None:
+        self._log.warning("directory not read", path=directory, reason=str(error))
 
     def _degraded(self) -> list[str]:
         """What is wrong beyond receiving, for `/ready`."""

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 from gateway.core import clock, disk
@@ -14,7 +15,7 @@ from gateway.core.streams import Stream
 from gateway.formats import byte_count
 from gateway.spool import names
 from gateway.spool.directories import CLAIMABLE, Directories, of_kinds
-from gateway.spool.left_streams import left_streams
+from gateway.spool.left_streams import LeftStream, left_streams
 from gateway.spool.tally import Tally
 from gateway.telemetry.metrics import Waiting
 
@@ -144,11 +145,16 @@ class Accounting:
         for stream in self._layout.streams:
             waiting, writing = self.waiting[stream.name], self.open[stream.name]
             oldest_at = self.oldest_instant(stream)
-            age_s = 0.0 if oldest_at is None else max(0.0, (now - oldest_at) / clock.NANOSECONDS)
+            age_s = 0.0 if oldest_at is None else _age_s(oldest_at, now)
             yield Waiting(stream.name, waiting.files + writing.files, waiting.bytes + writing.bytes, age_s)
         if self.left.files:
-            for left in left_streams(self._layout):
-                yield Waiting(left.name, left.files, left.bytes, left.age_s)
+            for left in self._left_streams:
+                yield Waiting(left.name, left.files, left.bytes, _age_s(left.oldest, now))
+
+    @cached_property
+    def _left_streams(self) -> list[LeftStream]:
+        """Looked for once in each process: there may be many files, and nothing changes them while the gateway runs."""
+        return left_streams(self._layout)
 
     def oldest_instant(self, stream: Stream) -> int | None:
         """When the oldest thing that waits was received, in nanoseconds; to the hour for claimed and sealed batches."""
@@ -242,6 +248,10 @@ def count_records(stream: Stream, path: Path) -> int:
     if stream.cut is None or not stream.cut.max_records:
         return 0
     return sum(byte_count.count(chunk, b"\n") for chunk in disk.read_chunks(path))
+
+
+def _age_s(instant: int, now: int) -> float:
+    return max(0.0, (now - instant) / clock.NANOSECONDS)
 
 
 def _size_of(path: Path) -> int:

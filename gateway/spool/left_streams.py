@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _OWN = frozenset({"tmp", "quarantine", "adopting"})
 
 
+def _ignore(_: Path, __: OSError) -> None:
+    """A caller that does not ask which directories cannot be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class LeftStream:
     """What waits of one stream that is not configured.
@@ -27,38 +31,50 @@ class LeftStream:
         name: of the stream.
         files: how many wait.
         bytes: in them.
-        age_s: of the oldest, in seconds.
+        oldest: when the oldest was received, in nanoseconds since the epoch.
     """
 
     name: str
     files: int
     bytes: int
-    age_s: float
+    oldest: int
 
     def __str__(self) -> str:
         waits = "file waits" if self.files == 1 else "files wait"
         return f"{self.files} {waits}, and the stream is not configured: put streams.{self.name} back to have that delivered"
 
 
-def left_streams(layout: Directories) -> list[LeftStream]:
-    """Find the streams with something that waits and no place in the configuration; empty directories are none."""
-    now = time.time_ns()
+def left_streams(layout: Directories, on_unreadable: Callable[[Path, OSError], None] = _ignore) -> list[LeftStream]:
+    """Find the streams with something that waits and no place in the configuration; empty directories are none.
+
+    Args:
+        layout: where to look.
+        on_unreadable: called with a directory that cannot be read. It may be a stranger's, which must not keep the gateway from
+            its work.
+    """
     found = []
     for name in sorted(_unknown(layout)):
-        waiting = list(_waiting(layout.root / name))
-        if waiting:
-            oldest = min(received for _, received in waiting)
-            size = sum(_size_of(path) for path, _ in waiting)
-            found.append(LeftStream(name, len(waiting), size, max(0.0, (now - oldest) / clock.NANOSECONDS)))
+        files = size = oldest = 0
+        try:
+            for path, received in _waiting(layout.root / name):
+                oldest = received if files == 0 else min(oldest, received)
+                files += 1
+                size += _size_of(path)
+        except OSError as error:
+            on_unreadable(layout.root / name, error)
+        if files:
+            found.append(LeftStream(name, files, size, oldest))
     return found
 
 
 def left_batches(layout: Directories) -> Iterator[tuple[names.Batch, names.KeyNumber]]:
     """The sealed batches of such streams, each with the number of its key."""
     for name in _unknown(layout):
-        for sealed in disk.names(layout.root / name / "uploading"):
-            if (parsed := names.parse_sealed(sealed)) is not None:
-                yield parsed
+        # One that cannot be read may be a stranger's; it is reported at the start.
+        with contextlib.suppress(OSError):
+            for sealed in _names_in(layout.root / name / "uploading"):
+                if (parsed := names.parse_sealed(sealed)) is not None:
+                    yield parsed
 
 
 def check_forms(layout: Directories) -> None:
@@ -113,15 +129,20 @@ def _waiting(directory: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _in_folders(directory: Path) -> Iterator[tuple[Path, int]]:
-    for name in disk.names(directory / "uploading"):
+    for name in _names_in(directory / "uploading"):
         sealed = names.parse_sealed(name)
         if sealed is not None:
             yield directory / "uploading" / name, clock.instant_of(sealed[0].hour)
-    for name in disk.names(directory / "aggregation"):
+    for name in _names_in(directory / "aggregation"):
         batch = names.parse_batch(name)
         if batch is not None and disk.is_directory(directory / "aggregation" / name):
             for source in disk.names(directory / "aggregation" / name):
                 yield directory / "aggregation" / name / source, clock.instant_of(batch.hour)
+
+
+def _names_in(folder: Path) -> Iterator[str]:
+    """None where a file has the name of the folder."""
+    return disk.names(folder) if disk.is_directory(folder) else iter(())
 
 
 def _size_of(path: Path) -> int:

@@ -8,6 +8,7 @@ EVENTS: Final[dict[str, str]] = {
     "gateway starting": "The program began; the line names its version.",
     "configuration in effect": "The settings this run uses, secrets masked.",
     "recovery done": "What an earlier run left in the spool has been found and put in order.",
+    "directory not read": "A directory in cache_dir, of no stream that is configured, cannot be read; nothing in it is counted.",
     "stream not configured": "Received data waits of a stream that is not configured; it is kept until that is put back.",
     "streams share a place": "Two streams have one bucket and prefix: their objects stand among each other.",
     "disk too small": "No body can be received: the disk of cache_dir has no more than spool.reserve keeps free.",

@@ -158,4 +158,6 @@ def test_a_form_is_not_changed_under_what_waits(buckets: Buckets, make_gateway: 
         done = gateway.run(*command, *gateway.with_config())
         assert done.returncode in (1, 2)
         assert "streams.audit.form: is files, and 1 files wait" in done.stderr
+        # Else the next start would wait to see whether its writer still lives.
+        assert not (gateway.cache / ".owner").exists()
     assert [name.rpartition(".")[2] for name in gateway.left() if name.startswith("audit/")] == ["open"]

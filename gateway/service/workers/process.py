@@ -43,6 +43,7 @@ class WorkerProcess:
 
     async def start(self, setup: Setup, lock: int, taken: set[int]) -> None:
         """Start a process, and send it its setup; OSError if it cannot be made, or has a pid that is `taken`."""
+        first = protocol.encoded(setup)
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -61,7 +62,7 @@ class WorkerProcess:
             # A process that was made goes when it finds that the channel has ended.
             ours.close()
             raise
-        protocol.send_setup(self._writer, setup)
+        self._writer.write(first)
         # Only now is there one that messages can be sent to.
         self._process, self.pid = process, process.pid
 

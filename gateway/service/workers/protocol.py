@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -107,10 +108,10 @@ async def open_channel(end: socket.socket) -> tuple[asyncio.StreamReader, asynci
     return await asyncio.open_connection(sock=end, limit=MAX_MESSAGE_BYTES)
 
 
-def send_setup(writer: asyncio.StreamWriter, setup: Setup) -> None:
-    """Send a worker what it is to do, at its start."""
+def encoded(setup: Setup) -> bytes:
+    """What a worker is sent first: what it is to do, behind its length."""
     data = msgspec.msgpack.encode(setup, enc_hook=_plain)
-    writer.write(len(data).to_bytes(LENGTH_BYTES, "big") + data)
+    return len(data).to_bytes(LENGTH_BYTES, "big") + data
 
 
 def receive_setup(channel: socket.socket) -> Setup:
@@ -122,13 +123,14 @@ def receive_setup(channel: socket.socket) -> Setup:
 
 def _plain(value: object) -> object:
     if isinstance(value, Path):
-        return str(value)
+        # A path is bytes, and need not be UTF-8.
+        return os.fsencode(value)
     raise NotImplementedError(type(value).__name__)
 
 
 def _made(wanted: type, value: Any) -> Any:
     if issubclass(wanted, Path):
-        return Path(value)
+        return Path(os.fsdecode(value))
     raise NotImplementedError(wanted.__name__)
 
 

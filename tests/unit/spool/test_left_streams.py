@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gateway.core import disk
 from gateway.core.errors import StartError
 from gateway.core.streams import FILES, LINES, Stream
-from gateway.spool import names
+from gateway.spool import accounting, names
 from gateway.spool.directories import Directories
 from gateway.spool.left_streams import LeftStream, check_forms, left_batches, left_streams
 from gateway.spool.recovery import recover
@@ -44,7 +45,7 @@ def test_what_is_left_is_found(root: Path) -> None:
     found = {left.name: left for left in left_streams(without(root, USAGE, ERROR, SPECIMEN))}
     assert set(found) == {"usage", "specimen"}
     assert found["usage"].files == 3
-    assert found["specimen"] == LeftStream("specimen", 1, len(b"a specimen"), found["specimen"].age_s)
+    assert found["specimen"] == LeftStream("specimen", 1, len(b"a specimen"), found["specimen"].oldest)
     assert left_streams(Directories(root, STREAMS)) == []
     assert "streams.usage" in str(found["usage"])
 
@@ -55,6 +56,45 @@ def test_directories_of_others_are_none(root: Path) -> None:
         (root / name).mkdir(exist_ok=True)
         (root / name / "note").write_text("x")
     assert left_streams(Directories(root, STREAMS)) == []
+
+
+@pytest.mark.parametrize("folder", ["uploading", "aggregation"])
+def test_a_file_with_the_name_of_a_folder_is_no_fault(root: Path, tmp_path: Path, folder: str) -> None:
+    """A stranger's directory does not keep the gateway from its start."""
+    (root / "backup").mkdir()
+    (root / "backup" / folder).write_text("x")
+    with open_bench(tmp_path, recovered=False) as later:
+        assert recover(later.spool).waiting_files == 4
+
+
+def test_a_directory_that_cannot_be_read_is_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a stranger's: the others are found, its batches are passed over, and nothing is raised."""
+    (root / "backup").mkdir()
+    read = disk.names
+
+    def names_or_refused(directory: Path) -> Iterator[str]:
+        if directory.name == "backup" or directory.parent.name == "backup":
+            raise PermissionError(13, "Permission denied", str(directory))
+        return read(directory)
+
+    monkeypatch.setattr(disk, "names", names_or_refused)
+    monkeypatch.setattr(disk, "is_directory", lambda _: True)
+    unreadable: list[Path] = []
+    found = left_streams(without(root, USAGE), lambda path, _: unreadable.append(path))
+    assert [left.name for left in found] == ["usage"]
+    assert unreadable == [root / "backup"]
+    assert len(list(left_batches(without(root, USAGE)))) == 1
+
+
+def test_what_is_left_is_looked_for_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scrapes do not read a backlog of many files again: nothing changes it."""
+    with open_bench(tmp_path, recovered=False, streams=(ERROR, SPECIMEN)) as later:
+        recover(later.spool)
+        first = [(each.stream, each.files) for each in later.spool.accounting.of_each_stream()]
+        monkeypatch.setattr(accounting, "left_streams", None)
+        assert [(each.stream, each.files) for each in later.spool.accounting.of_each_stream()] == first
+    assert ("usage", 3) in first
+    assert root.is_dir()
 
 
 def test_recovery_leaves_it_alone_and_counts_it(root: Path, tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -17,7 +17,15 @@ from gateway.service.workers import protocol
 from gateway.service.workers.protocol import Committed, Cut, Degraded, Message, Ready, Reload, Setup, Stop, Stopped, WasCut
 from testkit.spool import WAIT_S
 
-SETUP = Setup(config=Config(cache_dir=Path("/spool")), columns=3, column=2, layout=7, above=1 << 60, counters=5, sockets=(8, 9))
+SETUP = Setup(
+    config=Config(cache_dir=Path(os.fsdecode(b"/spool/\xff"))),
+    columns=3,
+    column=2,
+    layout=7,
+    above=1 << 60,
+    counters=5,
+    sockets=(8, 9),
+)
 
 
 @pytest.fixture
@@ -31,22 +39,10 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-async def sent_setup() -> bytes:
-    """The bytes that a setup is on a channel."""
-    ours, theirs = socket.socketpair()
-    _, writer = await asyncio.open_connection(sock=ours)
-    protocol.send_setup(writer, SETUP)
-    await writer.drain()
-    writer.close()
-    await writer.wait_closed()
-    with theirs, theirs.makefile("rb") as file:
-        return file.read()
-
-
 async def test_a_setup_comes_in_any_pieces(ends: tuple[socket.socket, socket.socket]) -> None:
     """A setup that comes byte by byte is the one that was sent, and the message behind it is left in the channel."""
     ours, theirs = ends
-    told = await sent_setup() + b'{"stop":true}\n'
+    told = protocol.encoded(SETUP) + b'{"stop":true}\n'
 
     def send() -> None:
         for at in range(len(told)):
@@ -63,7 +59,7 @@ async def test_a_setup_comes_in_any_pieces(ends: tuple[socket.socket, socket.soc
 async def test_half_a_setup_is_none(ends: tuple[socket.socket, socket.socket], missing: int | None) -> None:
     """A worker whose first process is gone before the setup is there is told so."""
     ours, theirs = ends
-    ours.sendall((await sent_setup())[: -missing if missing else 0])
+    ours.sendall(protocol.encoded(SETUP)[: -missing if missing else 0])
     ours.close()
     with pytest.raises(EOFError, match="is gone"):
         protocol.receive_setup(theirs)
@@ -118,9 +114,9 @@ async def test_every_message_comes_as_it_was_sent(
 
 
 def test_a_setup_has_all_of_a_configuration() -> None:
-    """Paths, several addresses, streams and secrets of a configuration are the same on the other side."""
+    """Paths, which need not be UTF-8, several addresses, streams and secrets are the same on the other side."""
     config = Config(
-        cache_dir=Path("/spool"),
+        cache_dir=Path(os.fsdecode(b"/spool/\xff")),
         listen=ListenKeys(host=("::1", "127.0.0.1"), unix=Path("/run/a.sock")),
         server=ServerKeys(workers="auto"),
         aws=AwsKeys(secret_access_key="secret"),
@@ -128,10 +124,6 @@ def test_a_setup_has_all_of_a_configuration() -> None:
     )
     setup = replace(SETUP, config=config, directories=((1, 2), (3, 4)))
     ours, theirs = socket.socketpair()
-
-    class Writer:
-        write = staticmethod(ours.sendall)
-
     with ours, theirs:
-        protocol.send_setup(cast("asyncio.StreamWriter", Writer()), setup)
+        ours.sendall(protocol.encoded(setup))
         assert protocol.receive_setup(theirs) == setup
