@@ -56,7 +56,7 @@ class ListenKeys:
     unix: Path | None = key(None, socket_path(), "Unix socket to listen on too; a port is optional then.")
     tls_certificate: Path | None = key(None, file_path(optional=True), "PEM file with the certificates, for HTTPS.")
     tls_key: Path | None = key(None, file_path(optional=True), "PEM file with the private key of the certificate.")
-    fast_lane: bool = key(True, flag(), "Answer plain small reports by a shorter way; false only to look for a fault.")
+    fast_lane: bool = key(True, flag(), "Answer small plain reports on a faster code path; false only to look for a fault.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,9 @@ class S3Keys:
         choice("when_supported", "when_required"),
         "Checksums on what is sent; when_required suits servers that refuse them.",
     )
-    conditional_put: str = key("auto", choice("auto", "on", "off"), "Trust in If-None-Match; auto tries it first.")
+    conditional_put: str = key(
+        "auto", choice("auto", "on", "off"), "Whether keys rely on If-None-Match; auto tests the store first."
+    )
     connect_timeout: Seconds = key(10.0, duration(0.1, HOUR), "How long a connection may take.")
     read_timeout: Seconds = key(60.0, duration(0.1, HOUR), "How long the server may say nothing, nor take any of a body.")
 
@@ -113,8 +115,10 @@ class StreamKeys:
     prefix: str | None = key(None, prefix(), "What its keys begin with.")
     interval: Seconds | None = key(None, duration(1.0, HOUR), "Reports: how long they are gathered.")
     max_body: Bytes | None = key(None, size(1, 5 * TIB), "Largest body, once decompressed.")
-    batch_bytes: Bytes | None = key(None, size(KIB, 64 * GIB), "Reports: how many bytes make an object before the time is up.")
-    batch_records: int | None = key(None, whole(1, 1_000_000_000), "Reports: how many make an object before the time is up.")
+    batch_bytes: Bytes | None = key(
+        None, size(KIB, 64 * GIB), "Reports: waiting bytes that make an object before the interval ends."
+    )
+    batch_records: int | None = key(None, whole(1, 1_000_000_000), "Reports: how many make an object before the interval ends.")
 
 
 # Directories of the spool, and the label of what the Go edition left.
@@ -127,7 +131,7 @@ class AggregationKeys:
 
     usage_interval: Seconds = key(10 * MINUTE, duration(1.0, HOUR), "How long usage reports are gathered.")
     error_interval: Seconds = key(10 * MINUTE, duration(1.0, HOUR), "How long error reports are gathered.")
-    max_batch_bytes: Bytes = key(256 * MIB, size(KIB, 64 * GIB), "Reports that make an object before the time is up.")
+    max_batch_bytes: Bytes = key(256 * MIB, size(KIB, 64 * GIB), "Waiting bytes that make an object before the interval ends.")
     envelope: bool = key(False, flag(), "Write {user, received_at, report} instead of the bare report.")
     gzip_level: int = key(2, whole(0, 3), "Compression, from 0 (fast) to 3 (small).")
     host: str = key(
@@ -148,7 +152,9 @@ class LimitsKeys:
     keepalive_timeout: Seconds = key(
         75.0, duration(1.0, HOUR), "How long an idle connection stays open, and a TLS handshake may take."
     )
-    pending_bytes: Bytes = key(64 * MIB, size(KIB, 64 * GIB), "Memory for bodies, and for reports that wait; past it, 503.")
+    pending_bytes: Bytes = key(
+        64 * MIB, size(KIB, 64 * GIB), "Memory of each process for bodies and for reports not yet synced; past it, 503."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +164,15 @@ class SpoolKeys:
     segment_report_limit: Bytes = key(256 * KIB, size(0, GIB), "Up to this size reports share a file, a segment; 0 for never.")
     segment_max_bytes: Bytes = key(64 * MIB, size(KIB, 64 * GIB), "Size at which a segment is cut.")
     segment_max_age: Seconds = key(MINUTE, duration(0.01, HOUR), "Age at which a segment is cut.")
-    quota: Bytes = key(0, size(), "Most bytes that may wait; past it, 507; 0 for no such bound.")
-    reserve: Bytes = key(256 * MIB, size(), "Room on the disk left free for the making of objects.")
+    quota: Bytes = key(0, size(), "Most bytes that may wait; past it, 507; 0 for no limit.")
+    reserve: Bytes = key(256 * MIB, size(), "Free bytes of the disk that requests may not use; at this level, 507.")
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryKeys:
     """How objects are sent."""
 
-    parallel_uploads: int = key(4, whole(1, 64), "Uploads at the same time.")
+    parallel_uploads: int = key(4, whole(1, 64), "Uploads at the same time, for each stream.")
     retry_min: Seconds = key(1.0, duration(0.01, HOUR), "First wait after a failure; each further one is longer.")
     retry_max: Seconds = key(MINUTE, duration(0.01, HOUR), "Longest wait after a failure.")
     refused_retry: Seconds = key(5 * MINUTE, duration(0.01), "Longest wait after a refusal, which only a person can mend.")
