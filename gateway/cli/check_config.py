@@ -18,6 +18,7 @@ from gateway.core.streams import Stream
 from gateway.service.sockets import open_listeners
 from gateway.spool import cache_dir
 from gateway.spool.directories import Directories
+from gateway.spool.go_edition.adopt import check_streams
 from gateway.spool.left_streams import check_forms
 from gateway.stores.s3.client import has_credentials, s3_store
 from gateway.stores.s3.store import S3Store
@@ -81,6 +82,7 @@ def _check_cache_dir(config: Config, found: Findings) -> None:
     try:
         cache_dir.try_out(config.cache_dir, keep=False)
         layout.check_format()
+        check_streams(layout)
         check_forms(layout)
     except StartError as error:
         found.faults.append(str(error))

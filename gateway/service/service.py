@@ -43,7 +43,7 @@ from gateway.service.sender import Sender
 from gateway.service.sockets import Listeners, open_listeners
 from gateway.service.workers.supervisor import Supervisor, count_of
 from gateway.spool.cache_dir import room_fault
-from gateway.spool.go_edition.adopt import adopt, needs_adoption
+from gateway.spool.go_edition.adopt import adopt, check_streams, needs_adoption
 from gateway.spool.left_streams import check_forms, left_streams
 from gateway.spool.recovery import recover
 from gateway.spool.spool import Spool
@@ -173,6 +173,7 @@ class Service:
         """Nothing is received before this is done, so it may block."""
         begun = time.monotonic()
         try:
+            check_streams(self._spool)
             if needs_adoption(self._spool):
                 adopted = self._spool.ballast.take(lambda: adopt(self._spool))
                 if adopted.kept:

@@ -23,7 +23,10 @@ from itertools import islice
 from pathlib import Path
 
 from gateway.core import disk, media_type
+from gateway.core.errors import StartError
+from gateway.core.streams import FILES, LINES, Form
 from gateway.spool import names
+from gateway.spool.directories import Directories
 from gateway.spool.go_edition.names import STRANGE, UNKNOWN_USER, Adopted, FileName, Left, is_plain_file, parse_file_name
 from gateway.spool.go_edition.reports import adopt_reports
 from gateway.spool.sidecar import Sidecar, sidecar_of
@@ -32,6 +35,8 @@ from gateway.telemetry.metrics import ADOPTING
 
 # So many files share the syncs of their directories.
 GROUP_FILES = 1000
+# The streams of the Go edition.
+_FORMS = {"usage": LINES, "error": LINES, "specimen": FILES}
 _ID_CHARACTERS = 32
 
 
@@ -40,6 +45,45 @@ def needs_adoption(spool: Spool) -> bool:
     if os.path.lexists(spool.root / ADOPTING):
         return True
     return spool.format_version() is None and bool(_outside(spool))
+
+
+def check_streams(layout: Directories) -> None:
+    """Refuse to adopt what is of a stream that is switched off, or has another form; nothing on the disk is changed.
+
+    Once FORMAT is there, whatever has a name of the Go edition is a stranger's.
+
+    Raises:
+        StartError: names the key, and what to do.
+    """
+    has_format = layout.format_version() is not None
+    adopting = list(disk.names(layout.root / ADOPTING)) if disk.is_directory(layout.root / ADOPTING) else []
+    for name, form in _FORMS.items():
+        stream = next((stream for stream in layout.streams if stream.name == name), None)
+        if stream is not None and stream.form is form:
+            continue
+        left = [layout.root / ADOPTING / each for each in adopting if each.partition(".")[0] == name]
+        # What has our names is kept for a stream that is switched off; one of another form would take it for a stranger's.
+        if not has_format and _holds(layout.root / name, form, only_of_go=stream is None):
+            left.append(layout.root / name)
+        if left:
+            key, right = (f"streams.{name}.enabled", "true") if stream is None else (f"streams.{name}.form", form.name)
+            raise StartError(
+                f"{key}: must be {right} until {left[0]} is taken over; start once so, and change it when its files are delivered"
+            )
+
+
+def _holds(directory: Path, form: Form, *, only_of_go: bool) -> bool:
+    """Whether there is a file in a directory of the Go edition, or only of those that cannot be ours."""
+    if not disk.is_directory(directory):
+        return False
+    for within in ("aggregation", "uploading", ""):
+        folder = directory / within
+        for name in disk.names(folder) if disk.is_directory(folder) else ():
+            if not within and name in ("aggregation", "uploading") and disk.is_directory(folder / name):
+                continue
+            if not only_of_go or not _is_ours(name, within, is_of_files=form.has_sidecar):
+                return True
+    return False
 
 
 def adopt(spool: Spool) -> Adopted:

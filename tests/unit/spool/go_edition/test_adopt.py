@@ -7,21 +7,27 @@ import random
 import shutil
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gateway.core.errors import StartError
+from gateway.core.streams import Stream
 from gateway.spool import names
-from gateway.spool.directories import FORMAT_VERSION
-from gateway.spool.go_edition.adopt import needs_adoption
+from gateway.spool.directories import FORMAT_VERSION, Directories
+from gateway.spool.go_edition.adopt import check_streams, needs_adoption
 from gateway.spool.go_edition.names import Adopted
 from gateway.stores.local import LocalStore
 from gateway.telemetry.metrics import ADOPTING
 from testkit import spool as fixtures_spool
 from testkit.go_edition import GO_NS, archive, counted, files, flat, lines, quarantined, starting, waiting, zipped
 from testkit.spool import (
+    ERROR,
     PID,
+    SPECIMEN,
     START_NS,
+    STREAMS,
     USAGE,
     Clock,
     Crashing,
@@ -33,6 +39,7 @@ from testkit.spool import (
     plant,
     stored_files,
     stored_lines,
+    tree,
 )
 
 PNG = b"\x89PNG\r\n\x1a\nrest"
@@ -422,3 +429,41 @@ def test_a_disk_that_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(OSError, match="No space"):
             start.run()
     finish(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("streams", "path", "message"),
+    [
+        ((USAGE, ERROR), f"specimen/{WHEN}.12.photo.png", r"^streams.specimen.enabled: must be true until .*/specimen is taken"),
+        ((USAGE, ERROR), f"specimen/uploading/{WHEN}.12.photo.png", r"^streams.specimen.enabled: must be true"),
+        ((ERROR, SPECIMEN), f"usage/{flat(10)}", r"^streams.usage.enabled: must be true"),
+        ((ERROR, SPECIMEN), f"adopting/usage.2/{flat(10)}", r"^streams.usage.enabled: must be true until .*/adopting/usage.2"),
+        ((replace(USAGE, form=SPECIMEN.form), ERROR, SPECIMEN), f"usage/{flat(10)}", r"^streams.usage.form: must be reports"),
+        ((replace(USAGE, form=SPECIMEN.form), ERROR, SPECIMEN), "usage/1.1.7.jsonl", r"^streams.usage.form: must be reports"),
+    ],
+)
+def test_what_is_of_a_stream_that_is_switched_off_is_not_passed_over(
+    tmp_path: Path, streams: tuple[Stream, ...], path: str, message: str
+) -> None:
+    """The first start would make FORMAT, after which it was a stranger's: it is refused, and changes nothing."""
+    plant(tmp_path / "spool", {path: b"1"})
+    before = tree(tmp_path / "spool")
+    with pytest.raises(StartError, match=message):
+        check_streams(Directories(tmp_path / "spool", streams))
+    check_streams(Directories(tmp_path / "spool", STREAMS))
+    assert tree(tmp_path / "spool") == before
+
+
+@pytest.mark.parametrize(
+    "path", [f"specimen/{START_NS}.{START_NS}.7.x.body", "specimen/uploading/", f"other/{WHEN}.12.x", "FORMAT"]
+)
+def test_what_is_not_of_the_go_edition_needs_no_stream(tmp_path: Path, path: str) -> None:
+    """Our own names wait for their stream, empty directories hold nothing, and beside FORMAT there is no Go edition."""
+    root = tmp_path / "spool"
+    if path.endswith("/"):
+        (root / path).mkdir(parents=True)
+    else:
+        plant(root, {path: b"3\n"})
+    if path == "FORMAT":
+        plant(root, {f"specimen/{WHEN}.12.photo.png": b"1"})
+    check_streams(Directories(root, (USAGE, ERROR)))
