@@ -86,9 +86,9 @@ class Accounting:
         """A file that waited is removed, or set aside."""
         self.waiting[stream.name].add(-1, -size)
 
-    def now_claimable(self, stream: Stream, path: Path, size: int) -> None:
-        """A claim may take this file from now on."""
-        self.claimable[stream.name].add(1, size, self.records_in(stream, path))
+    def now_claimable(self, stream: Stream, size: int, records: int) -> None:
+        """A claim may take a file from now on; its records were counted before, or a claim may have been there first."""
+        self.claimable[stream.name].add(1, size, records)
 
     def claimed(self, stream: Stream, size: int, records: int) -> None:
         """A file is in a batch, and no other claim finds it."""

@@ -408,13 +408,14 @@ class Journal:
         if segment is None:
             return
         directory = segment.path.parent
+        records = self._spool.accounting.records_in(self._stream, segment.path)
         with self._spool.accounting.change():
             cut = segment.path.with_name(segment.path.name.removesuffix(".open"))
             disk.place(segment.path, cut)
             self._segment = None
             self._spool.accounting.abandoned(self._stream, segment.synced)
             self._spool.accounting.waits(self._stream, segment.synced)
-            self._spool.now_claimable(self._stream, cut, segment.synced)
+            self._spool.now_claimable(self._stream, segment.synced, records)
         disk.close(segment.descriptor)
         with contextlib.suppress(OSError):
             # Every line is synced under one of the two names, and a claim syncs the directory again before it reads.
@@ -504,6 +505,7 @@ class Journal:
             disk.copy_open(segment.descriptor, draft, segment.synced)
             name = names.spool_name(self._spool.timestamps.next(), segment.received, self._spool.pid, names.CUT_SEGMENT)
             cut = segment.path.with_name(name)
+        records = 0 if cut is None else accounting.records_in(self._stream, draft or cut)
         with accounting.change():
             if draft is not None and cut is not None:
                 try:
@@ -515,7 +517,7 @@ class Journal:
             accounting.abandoned(self._stream, segment.synced)
             if cut is not None and cut.parent == segment.path.parent:
                 accounting.waits(self._stream, segment.synced)
-                self._spool.now_claimable(self._stream, cut, segment.synced)
+                self._spool.now_claimable(self._stream, segment.synced, records)
         if draft is not None and cut is not None:
             disk.sync_directory(cut.parent)
             with contextlib.suppress(OSError):

@@ -135,9 +135,11 @@ class _StreamRecovery:
                 lone_sidecars.append(path)
         for path in segments:
             with self._spool.accounting.change():
+                # What is torn has no end of a line, and is no record.
+                records = self._spool.accounting.records_in(self._stream, path)
                 if size := self._open_segment(path):
                     self._spool.accounting.waits(self._stream, size)
-                    self._spool.accounting.now_claimable(self._stream, path.with_name(path.name.removesuffix(".open")), size)
+                    self._spool.accounting.now_claimable(self._stream, size, records)
         # What was given a name and not synced yet is from now on as good as acknowledged. And of what is being delivered
         # the body goes first: before its sidecar is removed below, its own removal has to be durable.
         disk.sync_directory(self._directory)
@@ -174,7 +176,7 @@ class _StreamRecovery:
         size = path.stat().st_size
         self._spool.accounting.waits(self._stream, size)
         if self._stream.cut is not None:
-            self._spool.accounting.now_claimable(self._stream, path, size)
+            self._spool.accounting.now_claimable(self._stream, size, self._spool.accounting.records_in(self._stream, path))
 
     # --- segments -------------------------------------------------------------------------------------------------
 

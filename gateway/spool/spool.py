@@ -95,7 +95,8 @@ class Spool(Directories):
         """
         seen, order = source.stat(), self.timestamps.next()
         target = self.directory(stream) / self._name(order, received, names.WHOLE_REPORT, user)
-        with self._unseen(stream, order, lambda: self.now_claimable(stream, target, seen.st_size)):
+        records = self.accounting.records_in(stream, source)
+        with self._unseen(stream, order, lambda: self.now_claimable(stream, seen.st_size, records)):
             disk.place(source, target)
             self._acknowledgeable(stream, target, seen)
         return target
@@ -103,9 +104,9 @@ class Spool(Directories):
     def _name(self, order: int, received: int, kind: str, text: str) -> str:
         return names.spool_name(order, received, self.pid, kind, text, max_bytes=self.max_name_bytes)
 
-    def now_claimable(self, stream: Stream, path: Path, size: int) -> None:
+    def now_claimable(self, stream: Stream, size: int, records: int) -> None:
         """Count a file that a claim may take from now on, and wake the batcher."""
-        self.accounting.now_claimable(stream, path, size)
+        self.accounting.now_claimable(stream, size, records)
         self.committed(stream)
 
     def commit_file(self, stream: Stream, source: Path, sidecar: Sidecar) -> Path:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.core import clock, disk
+from gateway.core.streams import CutRule
+from gateway.spool import names
 from gateway.spool.journal import Journal, SegmentLimits
+from gateway.spool.recovery import recover_process
 from gateway.stores.local import LocalStore
 from testkit.spool import HOUR, SPECIMEN, START_NS, USAGE, Bench, batch_and_deliver, claim, open_bench, seal_claimed, tree
 
@@ -87,3 +91,39 @@ async def test_no_recount_comes_into_a_cut(bench: Bench, monkeypatch: pytest.Mon
     assert bench.spool.accounting.waiting["usage"].files == 1
     assert bench.spool.accounting.recount()
     assert bench.spool.accounting.waiting["usage"].files == 1
+
+
+async def test_records_are_counted_before_a_claim_can_take_them(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another process a claim may take a file as soon as it has its name: counted later, it would hold no record."""
+    stream = replace(USAGE, cut=CutRule(3600.0, 1 << 30, max_records=100))
+    place = disk.place
+
+    def taken(source: Path, target: Path) -> None:
+        place(source, target)
+        if target.parent == bench.spool.directory(USAGE):
+            target.rename(bench.spool.root.with_name(target.name))
+
+    limits = SegmentLimits(max_bytes=1 << 20, max_age_s=3600.0, pending_bytes=1 << 20)
+    journal = Journal(bench.spool, stream, limits, log=bench.log, metrics=bench.metrics)
+    journal.start()
+    journal.append(bench.spool.timestamps.now(), b"1\n2\n", lambda _: None)
+    monkeypatch.setattr(disk, "place", taken)
+    await journal.close()
+    assert bench.spool.accounting.claimable["usage"].records == 2
+
+
+def test_records_of_a_dead_process_are_counted_before_a_claim(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where the first process cuts what a dead one has left open."""
+    stream = replace(USAGE, cut=CutRule(3600.0, 1 << 30, max_records=100))
+    with open_bench(bench.spool.root.parent / "other", streams=(stream,)) as other:
+        name = names.spool_name(START_NS, START_NS, 4711, names.OPEN_SEGMENT)
+        (other.spool.directory(stream) / name).write_bytes(b"1\n2\n3\n4")
+        place = disk.place
+
+        def taken(source: Path, target: Path) -> None:
+            place(source, target)
+            target.rename(other.spool.root.with_name(target.name))
+
+        monkeypatch.setattr(disk, "place", taken)
+        recover_process(other.spool, 4711)
+        assert other.spool.accounting.claimable["usage"].records == 3
