@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -428,6 +429,31 @@ def test_metadata_is_durable_before_its_object(tmp_path: Path) -> None:
         trace.last(f"sync_directory {BUCKET}/{folder}"),
     ]
     assert order == sorted(order)
+
+
+async def test_a_new_directory_is_durable_before_any_put_below_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two puts below one new directory, the one that finds it made waits until the other has synced its name."""
+    keeper = local_keeper(tmp_path)
+    bucket = tmp_path / "objects" / BUCKET
+    held, may_go_on = threading.Event(), threading.Event()
+    sync_directory = disk.sync_directory
+
+    def slowly(path: Path) -> None:
+        if path == bucket and (bucket / "new").is_dir() and not held.is_set():
+            held.set()
+            may_go_on.wait(WAIT_S)
+        sync_directory(path)
+
+    monkeypatch.setattr(disk, "sync_directory", slowly)
+    first = asyncio.create_task(keeper.store.put(object_of(keeper, b"1", key="new/1")))
+    assert await asyncio.to_thread(held.wait, WAIT_S)
+    second = asyncio.create_task(keeper.store.put(object_of(keeper, b"2", key="new/2")))
+    # Long for a put that waits for nothing.
+    await asyncio.wait([second], timeout=0.2)
+    is_early = second.done()
+    may_go_on.set()
+    assert [await first, await second] == [Outcome.STORED, Outcome.STORED]
+    assert not is_early
 
 
 async def test_a_file_without_metadata_is_not_ours(tmp_path: Path) -> None:

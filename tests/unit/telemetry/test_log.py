@@ -14,6 +14,7 @@ import select
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -253,6 +254,34 @@ def test_blocked_reader(form: str, blocking: bool) -> None:
     assert b"log lines dropped" in lines[-2]
     gaps = [after - before - 1 for before, after in itertools.pairwise([*numbers, 5000]) if after > before + 1]
     assert len(counts) == len(gaps)
+
+
+def test_a_blocked_reader_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A STDERR that takes nothing now is not asked again and again."""
+    pipe = Pipe()
+    os.set_blocking(pipe.writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(pipe.writer, b"full\n"):
+            pass
+    refused: list[None] = []
+    write = os.write
+
+    def spy(fd: int, data: bytes) -> int:
+        try:
+            return write(fd, data)
+        except BlockingIOError:
+            refused.append(None)
+            raise
+
+    monkeypatch.setattr(os, "write", spy)
+    pipe.log.error("delivery failed")
+    end = time.monotonic() + WAIT_S
+    while not refused and time.monotonic() < end:
+        time.sleep(0.001)
+    # Long for a loop that does not wait, which would ask some thousand times.
+    time.sleep(0.05)
+    assert len(refused) == 1
+    assert b"delivery failed" in pipe.end()[-1]
 
 
 def test_lines_flow_after_a_block() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -95,6 +96,26 @@ async def test_what_cannot_be_counted_now_is_counted_later(tmp_path: Path, monke
         monkeypatch.setattr(bench.spool.accounting, "recount", recount)
         await until(lambda: bench.spool.accounting.waiting["usage"].files == 1)
         assert bench.told("defect") == []
+
+
+@on_uvloop
+async def test_looks_for_a_count_come_less_and_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads all names of the spool; under a load that never pauses they must not take the disk from it."""
+    monkeypatch.setattr(workers_room, "RECOUNT_PAUSE_S", 0.02)
+    async with running(tmp_path) as bench:
+        looks: list[float] = []
+
+        def finds_no_moment() -> bool:
+            looks.append(time.monotonic())
+            return False
+
+        monkeypatch.setattr(bench.spool.accounting, "recount", finds_no_moment)
+        bench.spool.accounting._changes.columns[1][0] += 1
+        await bench.dies(1, "worker started")
+        await until(lambda: len(looks) >= 5)
+        pauses = [after - before for before, after in itertools.pairwise(looks)]
+        # At the least, whatever the machine is busy with; a timer may be a little early.
+        assert all(pause >= 0.9 * 0.02 * 2**number for number, pause in enumerate(pauses, start=1)), pauses
 
 
 @on_uvloop

@@ -26,6 +26,7 @@ from gateway.spool.journal import Done, Journal
 from gateway.spool.spool import Spool
 from gateway.telemetry.log import Log
 from gateway.web.connection import Connection
+from gateway.web.fastlane.connection import FastConnection
 from gateway.web.fastlane.head import parse_head
 from testkit import spool
 from testkit.forms import form, part
@@ -356,6 +357,22 @@ async def test_what_is_in_doubt_is_not_answered(*, fast_lane: bool, monkeypatch:
     assert result.answers == b""
     (told,) = [line for line in result.log.splitlines() if "request not answered" in line]
     assert told.endswith('request_id=mine reason="the disk does neither"')
+
+
+async def test_a_defect_after_an_answer_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the connection, whose report is kept, and comes to the loop's handler, which logs it."""
+    defect = RuntimeError("a defect")
+
+    def fails(*_: object) -> None:
+        raise defect
+
+    met: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: met.append(context.get("exception")))
+    monkeypatch.setattr(FastConnection, "is_idle_from", fails)
+    result = await run([PLAIN], fast_lane=True)
+    assert met == [defect]
+    assert result.answers.startswith(b"HTTP/1.1 204 ")
+    assert result.lines == b'{"a":1}\n'
 
 
 async def test_lane_can_be_closed() -> None:
