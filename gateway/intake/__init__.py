@@ -3,6 +3,6 @@
     small report      body ─▶ lines ─▶ the journal of its stream ─▶ synced ─▶ 204
     anything else     body ─▶ decoding ─▶ (lines) ─▶ a staged file under tmp/ ─▶ synced, renamed ─▶ 204
 
-A body is committed as a whole or not at all, and its memory does not grow with its size. A request that is answered with an
-error leaves nothing behind.
+A body is committed as a whole or not at all; after a crash whole lines of a body without a response may remain. Its memory does
+not grow with its size. A request that is answered with an error leaves nothing behind.
 """

@@ -547,7 +547,7 @@ class Journal:
         missing = segment.synced - kept
         segment.written = segment.synced = kept
         if missing:
-            self._log.error("segment cut short", stream=self._stream.name, path=segment.path.name, bytes=missing)
+            self._log.error("segment truncated", stream=self._stream.name, path=segment.path.name, bytes=missing)
             self._spool.accounting.appended(self._stream, -missing)
 
     def _copy_to_trusted(self, segment: _Segment) -> None:

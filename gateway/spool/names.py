@@ -1,4 +1,4 @@
-"""Names: of files in the spool, of batches, and the keys of objects.
+"""Names: of files in the spool, of batches, and of the numbers in keys.
 
 Everything here is a pure function of its arguments. What is to be delivered gets its key from what was written down at
 receipt, never from the clock, the pid or the host at the moment of sending: a second attempt must find the same key.

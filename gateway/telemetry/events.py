@@ -48,7 +48,7 @@ EVENTS: Final[dict[str, str]] = {
     "key numbers kept": "What keys were used is on the disk again; the line says how often and how long it was not.",
     "cache_dir lost": "cache_dir is another gateway's, or another directory than at the start; nothing is received or sent.",
     "cache_dir found again": "cache_dir is where it was at the start; the line says how often and how long it was not.",
-    "segment cut short": "Somebody has shortened the segment that was being written: acknowledged reports are gone from it.",
+    "segment truncated": "Somebody has shortened the segment that was being written: acknowledged reports are gone from it.",
     "segment rescued": "A segment that was being written had lost its name; what was acknowledged in it stands in a copy.",
     "sealed unpacked": "The disk had no room for an archive: a file of reports is compressed while it is sent.",
     "request not answered": "The disk would neither keep a body nor let it go; the connection was closed without an answer.",

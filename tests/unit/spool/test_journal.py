@@ -630,7 +630,7 @@ async def test_a_segment_that_somebody_shortens_is_not_made_longer(start: Start,
         await desk.commit(b"refused")
     await desk.commit(b"later")
     assert b"".join(desk.files().values()) == b"one\n"[:left] + b"later\n"
-    (told,) = desk.bench.told("segment cut short")
+    (told,) = desk.bench.told("segment truncated")
     assert told["bytes"] == len(b"one\ntwo\n") - left
 
 
@@ -647,7 +647,7 @@ async def test_a_rescue_that_fails_again_and_again_takes_nothing_away(start: Sta
         await until(lambda: fault.calls > 4 and desk.journal.fault is None)
     await desk.commit(b"later")
     assert sorted(desk.lines()) == [b"later", b"one", b"three", b"two"]
-    assert desk.bench.told("segment cut short") == []
+    assert desk.bench.told("segment truncated") == []
 
 
 async def test_a_copy_that_fails_before_the_file_is_gone_loses_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -708,7 +708,7 @@ async def test_a_shortened_segment_is_cut_as_it_is(start: Start) -> None:
     assert desk.lines() == [b"one"]
     assert desk.bench.spool.accounting.waiting["usage"].bytes == len(b"one\n")
     assert desk.bench.spool.accounting.open["usage"].bytes == 0
-    assert len(desk.bench.told("segment cut short")) == 1
+    assert len(desk.bench.told("segment truncated")) == 1
 
 
 async def test_a_segment_of_which_nothing_is_left_is_dropped(start: Start) -> None:
