@@ -32,12 +32,14 @@ class LeftStream:
         files: how many wait.
         bytes: in them.
         oldest: when the oldest was received, in nanoseconds since the epoch.
+        newest: the highest order of their names.
     """
 
     name: str
     files: int
     bytes: int
     oldest: int
+    newest: int
 
     def __str__(self) -> str:
         waits = "file waits" if self.files == 1 else "files wait"
@@ -54,16 +56,17 @@ def left_streams(layout: Directories, on_unreadable: Callable[[Path, OSError], N
     """
     found = []
     for name in sorted(_unknown(layout)):
-        files = size = oldest = 0
+        files = size = oldest = newest = 0
         try:
-            for path, received in _waiting(layout.root / name):
+            for path, received, order in _waiting(layout.root / name):
                 oldest = received if files == 0 else min(oldest, received)
+                newest = max(newest, order)
                 files += 1
                 size += _size_of(path)
         except OSError as error:
             on_unreadable(layout.root / name, error)
         if files:
-            found.append(LeftStream(name, files, size, oldest))
+            found.append(LeftStream(name, files, size, oldest, newest))
     return found
 
 
@@ -119,25 +122,29 @@ def _unknown(layout: Directories) -> list[str]:
     ]
 
 
-def _waiting(directory: Path) -> Iterator[tuple[Path, int]]:
-    """Each file that waits, and when it was received, in nanoseconds since the epoch; to the hour for batches."""
+def _waiting(directory: Path) -> Iterator[tuple[Path, int, int]]:
+    """Each file that waits, when it was received, in nanoseconds since the epoch (to the hour for batches), and its order.
+
+    What is sealed has no order any more: 0.
+    """
     for name in disk.names(directory):
         parsed = names.parse_spool_name(name)
         if parsed is not None and parsed.kind != names.SIDECAR:
-            yield directory / name, parsed.received_ns
+            yield directory / name, parsed.received_ns, parsed.order
     yield from _in_folders(directory)
 
 
-def _in_folders(directory: Path) -> Iterator[tuple[Path, int]]:
+def _in_folders(directory: Path) -> Iterator[tuple[Path, int, int]]:
     for name in _names_in(directory / "uploading"):
         sealed = names.parse_sealed(name)
         if sealed is not None:
-            yield directory / "uploading" / name, clock.instant_of(sealed[0].hour)
+            yield directory / "uploading" / name, clock.instant_of(sealed[0].hour), 0
     for name in _names_in(directory / "aggregation"):
         batch = names.parse_batch(name)
         if batch is not None and disk.is_directory(directory / "aggregation" / name):
             for source in disk.names(directory / "aggregation" / name):
-                yield directory / "aggregation" / name / source, clock.instant_of(batch.hour)
+                parsed = names.parse_spool_name(source)
+                yield directory / "aggregation" / name / source, clock.instant_of(batch.hour), parsed.order if parsed else 0
 
 
 def _names_in(folder: Path) -> Iterator[str]:

@@ -60,6 +60,7 @@ def recover(spool: Spool) -> Found:
     spool.accounting.left.reset()
     for left in left_streams(spool):
         spool.accounting.is_left(left.files, left.bytes)
+        newest = max(newest, left.newest)
     spool.numbers.read()
     spool.timestamps.start_above(newest)
     found.ahead_s = int(spool.timestamps.ahead_s())

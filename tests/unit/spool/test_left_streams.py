@@ -15,7 +15,7 @@ from gateway.spool import accounting, names
 from gateway.spool.directories import Directories
 from gateway.spool.left_streams import LeftStream, check_forms, left_batches, left_streams
 from gateway.spool.recovery import recover
-from testkit.spool import ERROR, SPECIMEN, START_NS, STREAMS, USAGE, Bench, claim, open_bench, tree
+from testkit.spool import ERROR, SPECIMEN, START_NS, STREAMS, USAGE, Bench, Clock, claim, open_bench, tree
 
 
 def fill(bench: Bench) -> None:
@@ -45,7 +45,7 @@ def test_what_is_left_is_found(root: Path) -> None:
     found = {left.name: left for left in left_streams(without(root, USAGE, ERROR, SPECIMEN))}
     assert set(found) == {"usage", "specimen"}
     assert found["usage"].files == 3
-    assert found["specimen"] == LeftStream("specimen", 1, len(b"a specimen"), found["specimen"].oldest)
+    assert found["specimen"] == LeftStream("specimen", 1, len(b"a specimen"), found["specimen"].oldest, found["specimen"].newest)
     assert left_streams(Directories(root, STREAMS)) == []
     assert "streams.usage" in str(found["usage"])
 
@@ -113,6 +113,16 @@ def test_recovery_leaves_it_alone_and_counts_it(root: Path, tmp_path: Path) -> N
         assert recover(back.spool).quarantined == 0
         assert back.spool.accounting.waiting["usage"].files == 3
         assert back.spool.accounting.left.files == 0
+
+
+def test_no_name_comes_before_one_that_is_left(root: Path, tmp_path: Path) -> None:
+    """After the clock was set back, too: when the stream is put back its order has to be that of one time."""
+    left = max(parsed.order for path in root.rglob("*.*") if (parsed := names.parse_spool_name(path.name)))
+    clock = Clock()
+    clock.now_ns -= 3600 * 10**9
+    with open_bench(tmp_path, clock=clock, recovered=False, streams=(ERROR,)) as later:
+        recover(later.spool)
+        assert later.spool.timestamps.next() > left
 
 
 def test_a_number_that_is_left_is_not_given_again(root: Path, tmp_path: Path) -> None:
