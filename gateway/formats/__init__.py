@@ -1,1 +1,1 @@
-"""JSON: whether bytes are one document, how a body becomes report lines."""
+"""JSON: whether bytes are one document, how a body becomes report lines, and the envelope around a report."""

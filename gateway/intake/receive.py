@@ -17,6 +17,7 @@ from gateway.admission.descriptors import OpenFiles
 from gateway.admission.write_fault import WriteFault
 from gateway.core.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Unanswerable
 from gateway.core.streams import Stream
+from gateway.formats.envelope import Envelope
 from gateway.formats.json_lines import DocumentFolder, Folder, NdjsonFolder, document_line, is_ndjson, ndjson_lines
 from gateway.intake.body import (
     PIECE_BYTES,
@@ -32,7 +33,7 @@ from gateway.intake.buffers import Buffers
 from gateway.intake.decoding import Decoder, decoder
 from gateway.intake.forms import Form, form_of
 from gateway.intake.pace import Pace
-from gateway.intake.staging import Chunks, Draft, FileDraft, ReportDraft, check_enveloped, envelope_parts
+from gateway.intake.staging import Chunks, Draft, FileDraft, ReportDraft
 from gateway.spool.journal import Done, Journal
 from gateway.spool.spool import Spool
 
@@ -173,12 +174,11 @@ class Intake:
         received = self._spool.timestamps.now()
         more: Reservation | None = None
         if self._envelope:
-            prefix, suffix = parts = envelope_parts(user, received)
-            check_enveloped(size, len(lines), parts, stream.max_body_bytes)
-            added = len(lines) * sum(map(len, parts))
-            more = self._capacity.reserve_more(added)
+            envelope = Envelope(user, received)
+            envelope.check(size, len(lines), stream.max_body_bytes)
+            more = self._capacity.reserve_more(len(lines) * envelope.added_bytes)
             done = partial(_release, more, done)
-            lines = [prefix + line[:-1] + suffix + b"\n" for line in lines]
+            lines = envelope.around(lines)
         try:
             self._journals[stream.name].append(received, lines[0] if len(lines) == 1 else b"".join(lines), done)
         except BaseException:

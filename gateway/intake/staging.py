@@ -7,16 +7,15 @@ thread at a time.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Protocol, TypeVar
 
-from gateway.core import clock, disk, media_type
-from gateway.core.errors import TooLarge, refusal
+from gateway.core import disk, media_type
+from gateway.core.errors import refusal
 from gateway.core.streams import Stream
-from gateway.core.text import is_readable, readable
+from gateway.formats.envelope import Envelope
 from gateway.formats.json_lines import Folder
 from gateway.intake.decoding import Decoder
 from gateway.intake.forms import Claims, Form
@@ -26,8 +25,6 @@ from gateway.spool.spool import Spool
 # So much is gathered before the disk is asked to begin with it.
 WRITE_BEHIND_BYTES = 8 << 20
 ENVELOPE_CHUNK_BYTES = 64 * 1024
-# A chunk of many tiny lines grows with its envelopes to about this at most.
-ENVELOPED_CHUNK_BYTES = 4 << 20
 
 # Parts of a body as they were sent. A view is good until the step that takes it is over.
 Chunks = Sequence[bytes | memoryview]
@@ -87,6 +84,13 @@ class _File:
         if self.size - self._begun >= WRITE_BEHIND_BYTES:
             disk.begin_writing(self._descriptor, self._begun, self.size - self._begun)
             self._begun = self.size
+
+    def read(self, size: int, chunk_bytes: int) -> Iterator[bytes]:
+        """The first `size` bytes that were written."""
+        with self.path.open("rb", buffering=0) as file:
+            while size and (chunk := file.read(min(size, chunk_bytes))):
+                size -= len(chunk)
+                yield chunk
 
     def finish(self) -> None:
         """Sync and close."""
@@ -201,28 +205,21 @@ class ReportDraft:
         self._file.write(self._folder.finish())
         received = self._spool.timestamps.now()
         if envelope:
-            parts = envelope_parts(user, received)
-            check_enveloped(self._file.size, self._folder.lines, parts, stream.max_body_bytes)
-            self._file = self._enveloped(self._file, parts)
+            around = Envelope(user, received)
+            around.check(self._file.size, self._folder.lines, stream.max_body_bytes)
+            self._file = self._enveloped(self._file, around)
         self._file.finish()
         self._spool.commit_report(stream, self._file.path, received, user)
         self._file.committed()
         self._file = None
 
-    def _enveloped(self, bare: _File, parts: tuple[bytes, bytes]) -> _File:
+    def _enveloped(self, bare: _File, around: Envelope) -> _File:
         """Write the lines once more, each in its envelope: what stands in it is known only now, at the commit."""
-        prefix, suffix = parts
-        between = suffix + b"\n" + prefix
         enveloped = _File(self._spool, self._room)
         try:
-            enveloped.write(prefix)
-            left = bare.size - 1  # without the LF that ends the last line
-            at_once = max(1, min(ENVELOPE_CHUNK_BYTES, 2 * ENVELOPED_CHUNK_BYTES // len(between)))
-            with bare.path.open("rb", buffering=0) as file:
-                while left and (chunk := file.read(min(left, at_once))):
-                    left -= len(chunk)
-                    enveloped.write(chunk.replace(b"\n", between))
-            enveloped.write(suffix + b"\n")
+            # Without the LF that ends the last line.
+            for chunk in around.around_all(bare.read(bare.size - 1, around.chunk_bytes(ENVELOPE_CHUNK_BYTES))):
+                enveloped.write(chunk)
             bare.discard()
         except BaseException:
             enveloped.discard()
@@ -329,16 +326,3 @@ def _take_all(pieces: Iterable[Piece], take: Callable[[Piece], None]) -> None:
             take(piece)
     except OSError as error:
         raise refusal(error) from error
-
-
-def envelope_parts(user: str, received: int) -> tuple[bytes, bytes]:
-    """What stands before and after a report in its envelope; a user that is not UTF-8 is percent-encoded, and a field says so."""
-    encoded = "" if is_readable(user) else '"encoded":"user",'
-    name = json.dumps(readable(user))
-    return f'{{"user":{name},{encoded}"received_at":"{clock.iso(received)}","report":'.encode("ascii"), b"}"
-
-
-def check_enveloped(size: int, reports: int, parts: tuple[bytes, bytes], max_bytes: int) -> None:
-    """TooLarge if a body passes its limit with its envelopes: many tiny reports of a long token would fill memory and disk."""
-    if size + reports * sum(map(len, parts)) > max_bytes:
-        raise TooLarge(f"with an envelope around each report the body is larger than the {max_bytes} bytes that are allowed")
