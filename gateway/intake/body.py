@@ -18,10 +18,8 @@ from gateway.core.errors import BadRequest, BodyTimeout, ClientGone, Overloaded
 from gateway.core.streams import Stream
 from gateway.intake.buffers import Buffers
 from gateway.intake.bulk_body import LargeBody
-from gateway.intake.decoding import Decoder
-from gateway.intake.forms import largest_body
+from gateway.intake.content import Chunks, Content
 from gateway.intake.pace import Pace
-from gateway.intake.staging import Chunks
 from gateway.telemetry.background import STOOD_STILL_S
 
 Chunk = TypeVar("Chunk", bytes, memoryview)
@@ -49,32 +47,23 @@ class Incoming:
         stream: where it goes.
         user: that sends it.
         uri: what a file is called; empty for reports, and where a form is to say it.
-        content_type: as claimed; of a form that of what it holds, once that has come.
-        undo: undoes the Content-Encoding; None where there is none.
+        content: what the body holds.
         length: the Content-Length, None if it is not known.
         body: the bytes as they come.
         reservation: the room that is kept for it.
         large: what reads the same bytes past the parser, where that can be; then `body` is left alone.
-        boundary: of the form that the body is; None where it is none.
         received_bytes: of the body so far, as sent.
     """
 
     stream: Stream
     user: str
     uri: str
-    content_type: str
-    undo: Decoder | None
+    content: Content
     length: int | None
     body: aiohttp.StreamReader
     reservation: BodyReservation
     large: LargeBody | None = None
-    boundary: bytes | None = None
     received_bytes: int = 0
-
-    @property
-    def max_bytes(self) -> int:
-        """Of the body, decoded."""
-        return largest_body(self.stream, self.boundary)
 
 
 def at_hand(incoming: Incoming) -> bytes | None:
@@ -262,7 +251,7 @@ class BodyReader:
     def _count(self, size: int) -> None:
         incoming = self._incoming
         incoming.received_bytes += size
-        limit = incoming.max_bytes
+        limit = incoming.content.max_body_bytes
         if incoming.received_bytes > limit:
             # Decoding only ever makes a body of interest larger.
             raise too_large(limit)

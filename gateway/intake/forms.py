@@ -8,7 +8,6 @@ from typing import Final
 
 from gateway.core.errors import BadRequest, TooLarge
 from gateway.core.header_parameters import extended, parameters_of, unquoted
-from gateway.core.streams import Stream
 from gateway.core.text import readable
 from gateway.intake.form_parser import FormParser, PartEnd, PartHead
 
@@ -34,16 +33,6 @@ def boundary_of(content_type: str) -> bytes | None:
     if len(boundary) > _MAX_BOUNDARY_BYTES or not (boundary.isascii() and boundary.isprintable()):
         raise BadRequest(f"the boundary in the Content-Type is not 1 to {_MAX_BOUNDARY_BYTES} printable characters of ASCII")
     return boundary.encode("ascii")
-
-
-def largest_body(stream: Stream, boundary: bytes | None) -> int:
-    """How many bytes a body may have, decoded: the limit is of what is kept, and a form wraps that."""
-    return stream.max_body_bytes + (0 if boundary is None else WRAPPING_BYTES)
-
-
-def form_of(stream: Stream, boundary: bytes | None) -> Form | None:
-    """What takes the form apart that a body for this stream is; None where it is none."""
-    return None if boundary is None else Form(boundary, stream.max_body_bytes, has_fields=stream.form.has_sidecar)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from gateway.admission.write_fault import WriteFault
 from gateway.core.errors import GatewayError, Overloaded, SpoolBroken, SpoolFull, Unanswerable
 from gateway.core.streams import Stream
 from gateway.formats.envelope import Envelope
-from gateway.formats.json_lines import DocumentFolder, Folder, NdjsonFolder, document_line, is_ndjson, ndjson_lines
+from gateway.formats.json_lines import document_line, is_ndjson, ndjson_lines
 from gateway.intake.body import (
     PIECE_BYTES,
     WIDE_BODIES,
@@ -30,10 +30,9 @@ from gateway.intake.body import (
     at_hand,
 )
 from gateway.intake.buffers import Buffers
-from gateway.intake.decoding import Decoder, decoder
-from gateway.intake.forms import Form, form_of
+from gateway.intake.content import Chunks
 from gateway.intake.pace import Pace
-from gateway.intake.staging import Chunks, Draft, FileDraft, ReportDraft
+from gateway.intake.staging import Draft, FileDraft, ReportDraft
 from gateway.spool.journal import Done, Journal
 from gateway.spool.spool import Spool
 
@@ -102,8 +101,7 @@ class Intake:
     async def receive_reports(self, incoming: Incoming) -> int:
         """Commit the reports of a body, all or none, and return how many; a GatewayError says why not."""
         limit = min(self._segment_report_limit, incoming.stream.max_body_bytes)
-        form = form_of(incoming.stream, incoming.boundary)
-        is_small = incoming.length is not None and incoming.length <= limit and incoming.undo is None and form is None
+        is_small = incoming.length is not None and incoming.length <= limit and incoming.content.is_plain
         body = at_hand(incoming) if is_small else None
         if body is None:
             reader = self._reader(incoming)
@@ -115,24 +113,17 @@ class Intake:
                     # Memory is short, and the rest may be long in coming: it gets a file of its own.
                     reader.put_back(piece)
             if body is None:
-                received = await self._receive_into_draft(incoming, reader, limit, form)
+                received = await self._receive_into_draft(incoming, reader, limit)
                 if isinstance(received, int):
                     return received
                 body = received
-                if form is not None:
-                    incoming.content_type = form.content_type
         count, synced = self._commit_small(incoming, body)
         await synced
         return count
 
-    async def _receive_into_draft(self, incoming: Incoming, reader: BodyReader, limit: int, form: Form | None) -> bytes | int:
+    async def _receive_into_draft(self, incoming: Incoming, reader: BodyReader, limit: int) -> bytes | int:
         """The body if it is small, decoded; or the number of its reports, committed."""
-
-        def new_folder() -> Folder:
-            claimed = incoming.content_type if form is None else form.content_type
-            return NdjsonFolder() if is_ndjson(claimed) else DocumentFolder()
-
-        draft = ReportDraft(self._spool, _decoder(incoming), new_folder, limit, incoming.reservation, form)
+        draft = ReportDraft(self._spool, incoming.content, limit, incoming.reservation)
 
         def finish(rest: Chunks) -> bytes | int:
             return draft.finish(rest, incoming.stream, incoming.user, envelope=self._envelope)
@@ -151,7 +142,7 @@ class Intake:
             else:
                 synced.set_exception(error)
 
-        lines = ndjson_lines(body) if is_ndjson(incoming.content_type) else [document_line(body)]
+        lines = ndjson_lines(body) if is_ndjson(incoming.content.type) else [document_line(body)]
         self._append(incoming.stream, incoming.user, len(body), lines, done)
         return len(lines), synced
 
@@ -190,19 +181,11 @@ class Intake:
 
     async def receive_file(self, incoming: Incoming) -> int:
         """Commit the body as a file, and return 1; a GatewayError says why not."""
-        form = form_of(incoming.stream, incoming.boundary)
-        draft = FileDraft(self._spool, incoming.undo if form is None else _decoder(incoming), incoming.reservation, form)
+        draft = FileDraft(self._spool, incoming.content, incoming.reservation)
         reader = self._reader(incoming)
 
         def finish(rest: Chunks) -> None:
-            draft.finish(
-                rest,
-                incoming.stream,
-                identity=os.urandom(16).hex(),
-                user=incoming.user,
-                uri=incoming.uri,
-                claimed_type=incoming.content_type,
-            )
+            draft.finish(rest, incoming.stream, identity=os.urandom(16).hex(), user=incoming.user, uri=incoming.uri)
 
         if incoming.large is None:
             await self._receive(incoming, reader, draft, finish, reader.gather)
@@ -273,8 +256,8 @@ class Intake:
         """What a body takes that is received for longer; now, and not at the door: a few heads must not take it from others."""
         self._files.open_body()
         reader.has_file = True
-        if incoming.undo is not None:
-            incoming.reservation.memory.take(incoming.undo.memory_bytes)
+        if incoming.content.memory_bytes:
+            incoming.reservation.memory.take(incoming.content.memory_bytes)
 
     @contextlib.contextmanager
     def _buffers(self, incoming: Incoming) -> Iterator[Buffers]:
@@ -329,7 +312,3 @@ def _feed_piece(draft: Draft, piece: Piece) -> None:
 
 def _written(piece: Piece, _: asyncio.Future[None]) -> None:
     piece.written()
-
-
-def _decoder(incoming: Incoming) -> Decoder:
-    return incoming.undo or decoder("", incoming.max_bytes)

@@ -7,28 +7,22 @@ thread at a time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from itertools import chain
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from gateway.core import disk, media_type
 from gateway.core.errors import refusal
 from gateway.core.streams import Stream
 from gateway.formats.envelope import Envelope
-from gateway.formats.json_lines import Folder
-from gateway.intake.decoding import Decoder
-from gateway.intake.forms import Claims, Form
+from gateway.formats.json_lines import DocumentFolder, Folder, NdjsonFolder, is_ndjson
+from gateway.intake.content import Chunks, Content
 from gateway.spool.sidecar import Sidecar
 from gateway.spool.spool import Spool
 
 # So much is gathered before the disk is asked to begin with it.
 WRITE_BEHIND_BYTES = 8 << 20
 ENVELOPE_CHUNK_BYTES = 64 * 1024
-
-# Parts of a body as they were sent. A view is good until the step that takes it is over.
-Chunks = Sequence[bytes | memoryview]
-Piece = TypeVar("Piece", bytes, bytes | memoryview)
 
 
 class Draft(Protocol):
@@ -121,49 +115,43 @@ class ReportDraft:
 
     Args:
         spool: where the file goes if one is needed.
-        decoder: undoes the Content-Encoding and bounds the size.
-        new_folder: gives what makes lines of what is decoded, for a body too large for memory; called once some of the
-            body has come.
-        memory_bytes: up to so many decoded bytes stay in memory; 0 for none.
+        content: one report or many, by its type.
+        memory_bytes: up to so many bytes of it stay in memory; 0 for none.
         room: what it writes has to find there.
-        form: that holds the reports; None where they are the body.
     """
 
     def __init__(
         self,
         spool: Spool,
-        decoder: Decoder,
-        new_folder: Callable[[], Folder],
+        content: Content,
         memory_bytes: int,
         room: Room,
-        form: Form | None = None,
     ) -> None:
         self._spool = spool
         self._room = room
-        self._decoder = decoder
-        self._new_folder = new_folder
+        self._content = content
         self._memory_bytes = memory_bytes
-        self._form = form
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._file: _File | None = None
 
     @cached_property
     def _folder(self) -> Folder:
-        return self._new_folder()
+        """Makes lines of a body that is too large for memory; once some of it has come, and so its type is known."""
+        return NdjsonFolder() if is_ndjson(self._content.type) else DocumentFolder()
 
     def feed(self, chunks: Chunks) -> None:
         """See `Draft.feed`."""
-        _take_all(_unwrapped(self._form, _decoded(self._decoder, chunks)), self._take)
+        _take_all(self._content.feed(chunks), self._take)
 
-    def _take(self, piece: bytes) -> None:
+    def _take(self, piece: bytes | memoryview) -> None:
         if self._file is None and self._kept_bytes + len(piece) <= self._memory_bytes:
-            self._kept.append(piece)
+            self._kept.append(bytes(piece))
             self._kept_bytes += len(piece)
             return
         if self._file is None:
             self._file = self._written()
-        self._file.write(self._folder.feed(piece))
+        self._file.write(self._folder.feed(bytes(piece)))
 
     def _written(self) -> _File:
         """A file, with what was kept in memory."""
@@ -188,9 +176,7 @@ class ReportDraft:
     def finish(self, rest: Chunks, stream: Stream, user: str, *, envelope: bool) -> bytes | int:
         """Take the last bytes, then return the body if it stayed in memory, or commit it and return how many reports."""
         self.feed(rest)
-        self._decoder.finish()
-        if self._form is not None:
-            self._form.finish()
+        self._content.finish()
         if self._file is None and self._memory_bytes:
             return b"".join(self._kept)
         try:
@@ -237,26 +223,21 @@ class FileDraft:
 
     Args:
         spool: where the file goes.
-        undo: undoes the Content-Encoding; None where there is none, and no form either.
+        content: the file.
         room: what it writes has to find there.
-        form: that holds the file; None where the file is the body.
     """
 
-    def __init__(self, spool: Spool, undo: Decoder | None, room: Room, form: Form | None = None) -> None:
+    def __init__(self, spool: Spool, content: Content, room: Room) -> None:
         self._spool = spool
         self._room = room
-        self._undo = undo
-        self._form = form
+        self._content = content
         self._file: _File | None = None
         self._hash = hashlib.sha256()
         self._first_bytes = b""
 
     def feed(self, chunks: Chunks) -> None:
         """See `Draft.feed`."""
-        if self._undo is None:
-            _take_all(chunks, self._take)
-        else:
-            _take_all(_unwrapped(self._form, _decoded(self._undo, chunks)), self._take)
+        _take_all(self._content.feed(chunks), self._take)
 
     def _take(self, piece: bytes | memoryview) -> None:
         if self._file is None:
@@ -266,15 +247,11 @@ class FileDraft:
         self._hash.update(piece)
         self._file.write(piece)
 
-    def finish(self, rest: Chunks, stream: Stream, *, identity: str, user: str, uri: str, claimed_type: str) -> None:
+    def finish(self, rest: Chunks, stream: Stream, *, identity: str, user: str, uri: str) -> None:
         """Take the last bytes, then commit the file with its sidecar; what a form says of the file counts before the head."""
         self.feed(rest)
-        if self._undo is not None:
-            self._undo.finish()
-        claims = Claims(uri, claimed_type)
-        if self._form is not None:
-            self._form.finish()
-            claims = self._form.claims(uri)
+        self._content.finish()
+        claims = self._content.claims(uri)
         try:
             if self._file is None:
                 self._file = _File(self._spool, self._room)  # an empty file is a file
@@ -311,15 +288,7 @@ class FileDraft:
             self._file.discard()
 
 
-def _decoded(decoder: Decoder, chunks: Chunks) -> Iterable[bytes]:
-    return chain.from_iterable(map(decoder.feed, chunks))
-
-
-def _unwrapped(form: Form | None, pieces: Iterable[bytes]) -> Iterable[bytes]:
-    return pieces if form is None else form.unwrap(pieces)
-
-
-def _take_all(pieces: Iterable[Piece], take: Callable[[Piece], None]) -> None:
+def _take_all(pieces: Iterable[bytes | memoryview], take: Callable[[bytes | memoryview], None]) -> None:
     """Take them; what the disk refuses becomes an error that has a response."""
     try:
         for piece in pieces:

@@ -17,8 +17,7 @@ from gateway.core.paths import HEALTH, METRICS, PROBES, READY
 from gateway.core.streams import Stream
 from gateway.intake.body import Incoming
 from gateway.intake.bulk_body import LARGE_BYTES, LargeBody
-from gateway.intake.decoding import decoder
-from gateway.intake.forms import boundary_of, largest_body
+from gateway.intake.content import Content
 from gateway.intake.receive import Intake
 from gateway.telemetry.log import Log, Request
 from gateway.telemetry.metric_values import OTHER
@@ -234,14 +233,11 @@ class Web:
             request = exchange.request
             headers = request.headers
             exchange.user = user = user_of(headers.getall("USER_TOKEN", ()), headers.getall("Authorization", ()))
-            content_type = headers.get("Content-Type", "")
-            boundary = boundary_of(content_type)
-            uri = uri_of(exchange.query, is_required=boundary is None) if is_named else ""
+            content = Content(stream, headers.get("Content-Type", ""), headers.get("Content-Encoding", ""))
+            uri = uri_of(exchange.query, is_required=not content.is_form) if is_named else ""
             # What is let in is the body, which is larger than what a form holds.
-            admitted = stream if boundary is None else replace(stream, max_body_bytes=largest_body(stream, boundary))
+            admitted = replace(stream, max_body_bytes=content.max_body_bytes) if content.is_form else stream
             length = request.content_length
-            encoding = headers.get("Content-Encoding", "")
-            undo = decoder(encoding, admitted.max_body_bytes) if encoding else None
             with self._capacity.reserve(admitted, length) as reservation:
                 if "Expect" in headers and expects_continue(headers):
                     invite_body(request)
@@ -249,13 +245,11 @@ class Web:
                     stream=stream,
                     user=user,
                     uri=uri,
-                    content_type=content_type,
-                    undo=undo,
+                    content=content,
                     length=length,
                     body=request.content,
                     reservation=reservation,
-                    large=large_body(request) if is_named and undo is None and boundary is None else None,
-                    boundary=boundary,
+                    large=large_body(request) if is_named and content.is_plain else None,
                 )
                 try:
                     count = await receive(incoming)

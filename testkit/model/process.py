@@ -18,6 +18,7 @@ from gateway.core.backoff import RetryPolicy
 from gateway.core.streams import Stream
 from gateway.delivery.lane import Lane
 from gateway.intake.body import STREAMED_BODY_BYTES, Incoming
+from gateway.intake.content import Content
 from gateway.intake.receive import BodyTimes, Intake
 from gateway.spool.journal import Journal, SegmentLimits
 from gateway.spool.spool import Spool
@@ -117,7 +118,7 @@ class Process:
     async def receive(self, stream: Stream, body: object, *, length: int | None, user: str, uri: str, kind: str) -> None:
         """Take one body in, as the handler of a request does."""
         with self._capacity.reserve(stream, length) as reservation:
-            incoming = Incoming(stream, user, uri, kind, None, length, cast("Any", body), reservation)
+            incoming = Incoming(stream, user, uri, Content(stream, kind), length, cast("Any", body), reservation)
             if stream.form.has_sidecar:
                 await self._intake.receive_file(incoming)
             else:

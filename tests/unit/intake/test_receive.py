@@ -35,8 +35,7 @@ from gateway.core.errors import (
 )
 from gateway.core.streams import Stream
 from gateway.intake.body import PIECE_BYTES, STREAMED_BODY_BYTES, TINY_BYTES, BodyReader, Incoming
-from gateway.intake.decoding import decoder
-from gateway.intake.forms import boundary_of
+from gateway.intake.content import Content
 from gateway.intake.pace import MEASURED_S, Pace
 from gateway.intake.receive import BodyTimes, Intake
 from gateway.spool import names
@@ -87,15 +86,14 @@ class Door:
     executor: ThreadPoolExecutor
     fault: WriteFault
 
-    def incoming(self, body: Body, stream: Stream = USAGE, **fields: Any) -> Incoming:
+    def incoming(self, body: Body, stream: Stream = USAGE, content_type: str = "", encoding: str = "", **fields: Any) -> Incoming:
         """An admitted body."""
         reservation = self.capacity.reserve(stream, fields.get("length"))
         plain = Incoming(
             stream=stream,
             user="alice",
             uri="a/b.png",
-            content_type="",
-            undo=None,
+            content=Content(stream, content_type, encoding),
             length=None,
             body=body,
             reservation=reservation,
@@ -204,8 +202,7 @@ async def test_the_decoded_size_decides(size: int, encoding: str, known: bool, d
     report = b'"%b"' % (b"x" * (size - 2))
     sent = gzip.compress(report) if encoding else report
     fields = {"length": len(sent)} if known else {}
-    undo = decoder(encoding, USAGE.max_body_bytes) if encoding else None
-    assert await door.reports(sent[: len(sent) // 2], sent[len(sent) // 2 :], undo=undo, **fields) == 1
+    assert await door.reports(sent[: len(sent) // 2], sent[len(sent) // 2 :], encoding=encoding, **fields) == 1
     assert door.kept() == [report]
     own = list(door.bench.spool.directory(USAGE).glob("*.json"))
     assert len(own) == (size > LIMIT)
@@ -262,7 +259,7 @@ async def test_envelopes_count_towards_the_limit(make_door: Callable[..., Door])
     door = make_door(envelope=True)
     body = b"1\n" * 40
     stream = replace(USAGE, max_body_bytes=1000)
-    fields = {"content_type": "application/x-ndjson", "length": len(body)}
+    fields: dict[str, Any] = {"content_type": "application/x-ndjson", "length": len(body)}
     with pytest.raises(TooLarge, match="with an envelope"):
         await door.intake.receive_reports(door.incoming(Body().end(body), stream, **fields))
     assert door.nothing_left()
@@ -353,8 +350,7 @@ async def test_the_file_of_a_form_is_received(sent: SentForm, door: Door) -> Non
         SPECIMEN,
         uri="",
         content_type=sent.content_type,
-        boundary=boundary_of(sent.content_type),
-        undo=decoder(sent.encoding, SPECIMEN.max_body_bytes) if sent.encoding else None,
+        encoding=sent.encoding,
     )
     assert await door.intake.receive_file(incoming) == 1
     (path,) = door.bench.spool.directory(SPECIMEN).glob("*.body")
@@ -495,9 +491,8 @@ async def test_a_bomb_is_held_to_the_quota(make_door: Callable[..., Door]) -> No
     """A few bytes that decode to more than the quota are refused, and nothing of them stays."""
     door = make_door(quota=1_000_000)
     sent = gzip.compress(b" " * 50_000_000)
-    undo = decoder("gzip", SPECIMEN.max_body_bytes)
     with pytest.raises(SpoolFull, match="quota"):
-        await door.intake.receive_file(door.incoming(Body().end(sent), SPECIMEN, undo=undo, length=len(sent)))
+        await door.intake.receive_file(door.incoming(Body().end(sent), SPECIMEN, encoding="gzip", length=len(sent)))
     assert door.nothing_left()
     assert door.fault.current() is None
 
@@ -507,7 +502,7 @@ async def test_envelopes_of_small_reports_are_charged(bound: str, make_door: Cal
     """Tiny reports whose envelopes take more than memory or room are refused, and what was charged is given back."""
     door = make_door(envelope=True, **{bound: 2500})
     body = b"1\n" * 40
-    fields = {"content_type": "application/x-ndjson", "length": len(body)}
+    fields: dict[str, Any] = {"content_type": "application/x-ndjson", "length": len(body)}
     with pytest.raises(Overloaded if bound == "memory" else SpoolFull):
         await door.reports(body, **fields)
     assert door.nothing_left()
@@ -559,7 +554,7 @@ async def test_the_slowest_decoder_ends_when_memory_is_short(make_door: Callable
     for _ in range(2):
         body = Body()
         body.feed_data(zstd.compress(os.urandom(300_000)))
-        incomings.append(door.incoming(body, SPECIMEN, undo=decoder("zstd", SPECIMEN.max_body_bytes)))
+        incomings.append(door.incoming(body, SPECIMEN, encoding="zstd"))
     slow = [asyncio.create_task(door.intake.receive_file(incoming)) for incoming in incomings]
     await turns_until(lambda: capacity.memory.bytes == 16 << 20)
     now_s[0] += 200 * MEASURED_S

@@ -25,9 +25,8 @@ from gateway.core import disk
 from gateway.core.disk import FileSystem
 from gateway.core.errors import BadRequest, GatewayError, SpoolBroken, SpoolFull, TooLarge
 from gateway.formats.envelope import ENVELOPED_CHUNK_BYTES
-from gateway.formats.json_lines import DocumentFolder, NdjsonFolder
 from gateway.intake import staging
-from gateway.intake.decoding import decoder
+from gateway.intake.content import Content
 from gateway.intake.staging import FileDraft, ReportDraft, Room
 from gateway.spool import names
 from gateway.spool.sidecar import read_sidecar
@@ -55,18 +54,18 @@ def report_draft(
     bench: Bench, encoding: str = "", *, many: bool = False, memory: int = MEMORY, room: Room | None = None
 ) -> ReportDraft:
     """A draft for a document, or for many lines."""
-    new_folder = NdjsonFolder if many else DocumentFolder
-    return ReportDraft(bench.spool, decoder(encoding, USAGE.max_body_bytes), new_folder, memory, room or reservation(bench))
+    content = Content(USAGE, "application/x-ndjson" if many else "", encoding)
+    return ReportDraft(bench.spool, content, memory, room or reservation(bench))
 
 
-def file_draft(bench: Bench, encoding: str = "", room: Room | None = None) -> FileDraft:
+def file_draft(bench: Bench, encoding: str = "", room: Room | None = None, *, claimed_type: str = "") -> FileDraft:
     """A draft for a specimen."""
-    return FileDraft(bench.spool, decoder(encoding, SPECIMEN.max_body_bytes), room or reservation(bench))
+    return FileDraft(bench.spool, Content(SPECIMEN, claimed_type, encoding), room or reservation(bench))
 
 
-def finish_file(draft: FileDraft, rest: Sequence[bytes], *, claimed_type: str = "") -> None:
+def finish_file(draft: FileDraft, rest: Sequence[bytes]) -> None:
     """End the draft of a specimen."""
-    draft.finish(rest, SPECIMEN, identity="1" * 32, user="u", uri="a.b", claimed_type=claimed_type)
+    draft.finish(rest, SPECIMEN, identity="1" * 32, user="u", uri="a.b")
 
 
 def tmp_files(bench: Bench) -> list[str]:
@@ -205,7 +204,7 @@ def test_a_file_is_kept_with_its_sidecar(encoding: str, size: int, bench: Bench)
 
 def test_the_claimed_type_counts(bench: Bench) -> None:
     """A type that the sender claims is kept, whatever the first bytes look like."""
-    finish_file(file_draft(bench), [b"%PDF-1.7"], claimed_type="Text/Plain; charset=utf-8")
+    finish_file(file_draft(bench, claimed_type="Text/Plain; charset=utf-8"), [b"%PDF-1.7"])
     (path,) = (bench.spool.root / "specimen").glob("*.body")
     assert read_sidecar(path).type == "text/plain; charset=utf-8"
 
@@ -289,7 +288,7 @@ def test_a_sidecar_asks_for_room(bench: Bench) -> None:
     """An empty file with a long name is refused where its sidecar has no room."""
     draft = file_draft(bench, room=reservation(bench, quota=1000))
     with pytest.raises(SpoolFull):
-        draft.finish([], SPECIMEN, identity="1" * 32, user="u", uri="x" * 4000, claimed_type="")
+        draft.finish([], SPECIMEN, identity="1" * 32, user="u", uri="x" * 4000)
     draft.discard()
     assert (waiting(bench, "specimen"), bench.spool.accounting.used_bytes()) == ([], 0)
 
@@ -387,7 +386,7 @@ def test_a_corrupt_body_is_refused(sent: bytes, bench: Bench) -> None:
 
 def test_a_body_that_decodes_to_too_much_is_refused(bench: Bench) -> None:
     """A body over its limit once decoded is refused, and nothing of it stays."""
-    draft = ReportDraft(bench.spool, decoder("gzip", 1000), DocumentFolder, MEMORY, reservation(bench))
+    draft = ReportDraft(bench.spool, Content(replace(USAGE, max_body_bytes=1000), "", "gzip"), MEMORY, reservation(bench))
     with pytest.raises(TooLarge):
         draft.feed([gzip.compress(b" " * 1001)])
     draft.discard()
