@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import aiohttp
 from aiohttp.web import RequestPayloadError
@@ -17,7 +17,6 @@ from gateway.admission.capacity import BodyReservation, too_large
 from gateway.core.errors import BadRequest, BodyTimeout, ClientGone, Overloaded
 from gateway.core.streams import Stream
 from gateway.intake.buffers import Buffers
-from gateway.intake.bulk_body import LargeBody
 from gateway.intake.content import Chunks, Content
 from gateway.intake.pace import Pace
 from gateway.telemetry.background import STOOD_STILL_S
@@ -39,6 +38,18 @@ TINY_BYTES = 4096
 LOOK_S = 0.05
 
 
+class BulkReader(Protocol):
+    """Reads a large body straight into a buffer; the context is left with it, read to its end or not."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def read_into(self, target: memoryview) -> memoryview:
+        """Put what comes next at the begin of `target`, and return that part of it; it is empty at the end of the body."""
+        ...
+
+
 @dataclass(slots=True)
 class Incoming:
     """An admitted body.
@@ -51,7 +62,7 @@ class Incoming:
         length: the Content-Length, None if it is not known.
         body: the bytes as they come.
         reservation: the room that is kept for it.
-        large: what reads the same bytes past the parser, where that can be; then `body` is left alone.
+        large: reads the same bytes past the parser, where that can be; then `body` is left alone.
         received_bytes: of the body so far, as sent.
     """
 
@@ -62,7 +73,7 @@ class Incoming:
     length: int | None
     body: aiohttp.StreamReader
     reservation: BodyReservation
-    large: LargeBody | None = None
+    large: BulkReader | None = None
     received_bytes: int = 0
 
 
@@ -115,18 +126,10 @@ class BodyReader:
         self._is_asked = self._is_ended = False
         # Whether its time was over, and it was looked once what had come by then.
         self._has_looked = False
-        self._put_back: Piece | None = None
         self.has_file = False
-
-    def put_back(self, piece: Piece) -> None:
-        """Have a piece given out again by the next `gather`."""
-        self._put_back = piece
 
     async def gather(self, piece_bytes: int = PIECE_BYTES) -> Piece:
         """Wait for the next piece, of about so many bytes, in the chunks in which it comes."""
-        if self._put_back is not None:
-            piece, self._put_back = self._put_back, None
-            return piece
         gathered: list[bytes | memoryview] = []
         tiny = bytearray()
         size = 0
@@ -150,7 +153,7 @@ class BodyReader:
                 break
         return Piece(_with(gathered, tiny), is_early=size < piece_bytes, written=partial(self._share.free, size))
 
-    async def fill(self, large: LargeBody, buffers: Buffers) -> Piece:
+    async def fill(self, large: BulkReader, buffers: Buffers) -> Piece:
         """Wait for the next piece of a large body, in a buffer that is not being written."""
         buffer = buffers.next()
         view, size = buffer.view, 0

@@ -28,6 +28,15 @@ ENVELOPE_CHUNK_BYTES = 64 * 1024
 class Draft(Protocol):
     """A body that is being received."""
 
+    @property
+    def is_written(self) -> bool:
+        """Whether some of it was written to the disk, be it gone or committed by now."""
+        ...
+
+    def ends_at_once(self, rest: Chunks) -> bool:
+        """Whether to finish it with these last bytes takes so little that it needs no thread."""
+        ...
+
     def feed(self, chunks: Chunks) -> None:
         """Take bytes as they were sent; a GatewayError ends the draft."""
         ...
@@ -134,6 +143,7 @@ class ReportDraft:
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._file: _File | None = None
+        self.is_written = False
 
     @cached_property
     def _folder(self) -> Folder:
@@ -155,6 +165,7 @@ class ReportDraft:
 
     def _written(self) -> _File:
         """A file, with what was kept in memory."""
+        self.is_written = True
         file = _File(self._spool, self._room)
         # At once, so that it is discarded whatever fails.
         self._file = file
@@ -163,6 +174,11 @@ class ReportDraft:
         self._kept.clear()
         self._kept_bytes = 0
         return file
+
+    def ends_at_once(self, rest: Chunks) -> bool:
+        """See `Draft.ends_at_once`: a small body of nothing to be decoded only stays in memory."""
+        size = self._kept_bytes + sum(map(len, rest))
+        return self._content.is_plain and not self.is_written and 0 < self._memory_bytes >= size
 
     def spill(self) -> None:
         """See `Draft.spill`."""
@@ -187,7 +203,7 @@ class ReportDraft:
 
     def _commit(self, stream: Stream, user: str, *, envelope: bool) -> None:
         if self._file is None:
-            self._file = _File(self._spool, self._room)
+            self._file = self._written()
         self._file.write(self._folder.finish())
         received = self._spool.timestamps.now()
         if envelope:
@@ -234,6 +250,12 @@ class FileDraft:
         self._file: _File | None = None
         self._hash = hashlib.sha256()
         self._first_bytes = b""
+        self.is_written = False
+
+    def ends_at_once(self, rest: Chunks) -> bool:
+        """See `Draft.ends_at_once`: it is always written."""
+        del rest
+        return False
 
     def feed(self, chunks: Chunks) -> None:
         """See `Draft.feed`."""
@@ -241,11 +263,15 @@ class FileDraft:
 
     def _take(self, piece: bytes | memoryview) -> None:
         if self._file is None:
-            self._file = _File(self._spool, self._room)
+            self._file = self._written()
         if len(self._first_bytes) < media_type.MAGIC_BYTES:
             self._first_bytes += bytes(piece[: media_type.MAGIC_BYTES])
         self._hash.update(piece)
         self._file.write(piece)
+
+    def _written(self) -> _File:
+        self.is_written = True
+        return _File(self._spool, self._room)
 
     def finish(self, rest: Chunks, stream: Stream, *, identity: str, user: str, uri: str) -> None:
         """Take the last bytes, then commit the file with its sidecar; what a form says of the file counts before the head."""
@@ -254,7 +280,7 @@ class FileDraft:
         claims = self._content.claims(uri)
         try:
             if self._file is None:
-                self._file = _File(self._spool, self._room)  # an empty file is a file
+                self._file = self._written()  # an empty file is a file
             self._file.finish()
             sidecar = Sidecar(
                 id=identity,

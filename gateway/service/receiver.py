@@ -21,6 +21,7 @@ from gateway.core.errors import ConfigError
 from gateway.core.streams import Stream
 from gateway.core.threads import start_all
 from gateway.intake.body import STREAMED_BODY_BYTES
+from gateway.intake.pipeline import Pipeline
 from gateway.intake.receive import BodyTimes, Intake
 from gateway.service.sockets import Listeners
 from gateway.spool.journal import Journal, SegmentLimits
@@ -137,9 +138,7 @@ class HttpReceiver:
             segment_report_limit=config.spool.segment_report_limit,
             envelope=config.aggregation.envelope,
             times=BodyTimes(config.limits.body_timeout, config.limits.body_min_rate),
-            executor=self._writers,
-            write_fault=self._write_fault,
-            files=self._files,
+            pipeline=Pipeline(self._writers, self._write_fault, self._files),
         )
         self._web = Web(
             spool.streams,

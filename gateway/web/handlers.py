@@ -16,12 +16,12 @@ from gateway.core.errors import GatewayError, Unanswerable
 from gateway.core.paths import HEALTH, METRICS, PROBES, READY
 from gateway.core.streams import Stream
 from gateway.intake.body import Incoming
-from gateway.intake.bulk_body import LARGE_BYTES, LargeBody
 from gateway.intake.content import Content
 from gateway.intake.receive import Intake
 from gateway.telemetry.log import Log, Request
 from gateway.telemetry.metric_values import OTHER
 from gateway.telemetry.metrics import Metrics
+from gateway.web.bulk_body import LARGE_BYTES, LargeBody
 from gateway.web.connection import SERVER, Connection, Server
 from gateway.web.fastlane.connection import Answered, FastConnection, FastLane
 from gateway.web.head_grammar import MAX_FIELD_BYTES, MAX_FIELDS, MAX_LINE_BYTES

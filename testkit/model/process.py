@@ -19,6 +19,7 @@ from gateway.core.streams import Stream
 from gateway.delivery.lane import Lane
 from gateway.intake.body import STREAMED_BODY_BYTES, Incoming
 from gateway.intake.content import Content
+from gateway.intake.pipeline import Pipeline
 from gateway.intake.receive import BodyTimes, Intake
 from gateway.spool.journal import Journal, SegmentLimits
 from gateway.spool.spool import Spool
@@ -108,9 +109,7 @@ class Process:
             segment_report_limit=SEGMENT_REPORT_LIMIT,
             envelope=envelope,
             times=BodyTimes(3600.0),
-            executor=AtOnce(),
-            write_fault=self._write_fault,
-            files=OpenFiles(1024, 0),
+            pipeline=Pipeline(AtOnce(), self._write_fault, OpenFiles(1024, 0)),
         )
 
     # --- steps ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.intake.body import PIECE_BYTES
-from gateway.intake.bulk_body import LARGE_BYTES
+from gateway.web.bulk_body import LARGE_BYTES
 from testkit.deadlines import until
 from testkit.running import LocalGateway, Wire, head, put, running
 

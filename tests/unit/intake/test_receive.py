@@ -37,6 +37,7 @@ from gateway.core.streams import Stream
 from gateway.intake.body import PIECE_BYTES, STREAMED_BODY_BYTES, TINY_BYTES, BodyReader, Incoming
 from gateway.intake.content import Content
 from gateway.intake.pace import MEASURED_S, Pace
+from gateway.intake.pipeline import Pipeline
 from gateway.intake.receive import BodyTimes, Intake
 from gateway.spool import names
 from gateway.spool.journal import Journal, SegmentLimits
@@ -155,9 +156,7 @@ async def make_door(tmp_path: Path) -> AsyncIterator[Callable[..., Door]]:
                 {"usage": journal},
                 capacity,
                 times=times,
-                executor=executor,
-                write_fault=fault,
-                files=OpenFiles(1024, 0),
+                pipeline=Pipeline(executor, fault, OpenFiles(1024, 0)),
                 **(plain | settings),
             )
             return Door(bench, journal, capacity, made, executor, fault)

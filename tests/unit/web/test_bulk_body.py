@@ -21,7 +21,7 @@ import pytest
 import uvloop
 
 from gateway.intake.body import PIECE_BYTES, WIDE_BODIES, WIDE_BODY_BYTES, WIDE_PIECE_BYTES
-from gateway.intake.bulk_body import LARGE_BYTES, LargeBody
+from gateway.web.bulk_body import LARGE_BYTES, LargeBody
 from testkit.deadlines import until
 from testkit.running import WAIT_S, LocalGateway, Wire, head, put, running
 
