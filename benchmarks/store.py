@@ -13,7 +13,8 @@ from pathlib import Path
 import minio
 
 from benchmarks.settings import CannotRun, Settings, Wrong
-from testkit.servers.minio import Minio, MinioError, MinioProcess, binary, cache_folder
+from testkit.servers.minio import Minio, MinioError, MinioProcess, binary
+from testkit.servers.source import cache_folder
 
 BUCKETS = ("usage", "error", "specimen")
 # By it the gateway tries whether the store honours conditions.

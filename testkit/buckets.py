@@ -11,7 +11,8 @@ import minio as s3
 import urllib3
 from minio.deleteobjects import DeleteObject
 
-from testkit.servers.minio import TIMEOUT_FACTOR, Minio
+from testkit.deadlines import TIMEOUT_FACTOR
+from testkit.servers.minio import Minio
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import psutil
 import yaml
 
 from gateway.spool.directories import OWN_FILES
-from testkit.deadlines import until
-from testkit.servers.minio import TIMEOUT_FACTOR, Minio
+from testkit.deadlines import TIMEOUT_FACTOR, until
+from testkit.servers.minio import Minio
 
 Settings = dict[str, Any]
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from testkit.deadlines import TIMEOUT_FACTOR
 from testkit.gateway_process import Gateway
 from testkit.ledger import Fate, Ledger
-from testkit.servers.minio import TIMEOUT_FACTOR
 
 CLIENTS = 32
 KINDS = 5

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from testkit.deadlines import until
+from testkit.deadlines import TIMEOUT_FACTOR, until
 from testkit.gateway_process import Answer, Gateway, merged
-from testkit.servers.minio import TIMEOUT_FACTOR
 
 WAIT_S = 30.0 * TIMEOUT_FACTOR
 

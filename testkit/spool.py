@@ -33,7 +33,7 @@ from gateway.stores import Outcome
 from gateway.stores.local import LocalStore
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
-from testkit.servers.minio import TIMEOUT_FACTOR
+from testkit.deadlines import TIMEOUT_FACTOR
 
 WAIT_S = 20.0 * TIMEOUT_FACTOR
 # 2026-11-21T13:59:00Z: a minute before the hour turns.

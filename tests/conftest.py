@@ -15,9 +15,11 @@ import pytest
 from hypothesis import settings
 
 from testkit.buckets import Buckets
+from testkit.deadlines import TIMEOUT_FACTOR
 from testkit.servers import every, versitygw
-from testkit.servers.build import Server, ServerError, ServerProcess
-from testkit.servers.minio import TIMEOUT_FACTOR, Minio, MinioProcess, NoDockerError, binary, cache_folder, in_container
+from testkit.servers.minio import Minio, MinioProcess, NoDockerError, binary, in_container
+from testkit.servers.process import Server, ServerError, ServerProcess
+from testkit.servers.source import cache_folder
 from testkit.servers.strict_s3 import ACCESS_KEY, SECRET_KEY, strict_s3
 from testkit.servers.versitygw import VersitygwProcess
 

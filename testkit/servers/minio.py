@@ -9,40 +9,9 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from testkit.servers.build import (
-    ACCESS_KEY,
-    SECRET_KEY,
-    TIMEOUT_FACTOR,
-    Say,
-    Server,
-    ServerError,
-    ServerProcess,
-    Source,
-    alone,
-    answers,
-    built,
-    cache_folder,
-    free_port,
-)
-
-# The tests of a MinIO find here what they need of the servers, too.
-__all__ = [
-    "ACCESS_KEY",
-    "IMAGE",
-    "SECRET_KEY",
-    "SOURCE",
-    "TIMEOUT_FACTOR",
-    "VERSION",
-    "Minio",
-    "MinioError",
-    "MinioProcess",
-    "NoDockerError",
-    "binary",
-    "cache_folder",
-    "free_port",
-    "healthy",
-    "in_container",
-]
+from testkit.deadlines import TIMEOUT_FACTOR
+from testkit.servers.process import ACCESS_KEY, SECRET_KEY, Server, ServerError, ServerProcess, answers
+from testkit.servers.source import Say, Source, alone, built
 
 VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
 SOURCE = Source("minio", "github.com/minio/minio", VERSION, "about three minutes")

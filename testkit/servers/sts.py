@@ -22,7 +22,8 @@ import urllib3
 from minio.credentials.credentials import Credentials
 from minio.credentials.providers import AssumeRoleProvider
 
-from testkit.servers.minio import TIMEOUT_FACTOR, Minio
+from testkit.deadlines import TIMEOUT_FACTOR
+from testkit.servers.minio import Minio
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/gateway"
 CONTAINER_PATH = "/container"

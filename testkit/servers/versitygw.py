@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testkit.servers.build import ACCESS_KEY, SECRET_KEY, Say, ServerProcess, Source, built
+from testkit.servers.process import ACCESS_KEY, SECRET_KEY, ServerProcess
+from testkit.servers.source import Say, Source, built
 
 SOURCE = Source("versitygw", "github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "about a minute")
 

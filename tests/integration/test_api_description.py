@@ -11,8 +11,8 @@ import yaml
 
 from gateway.web.responses import STATUSES
 from testkit import CHECKOUT
+from testkit.deadlines import TIMEOUT_FACTOR
 from testkit.running import running
-from testkit.servers.minio import TIMEOUT_FACTOR
 
 DESCRIPTION = CHECKOUT / "docs" / "openapi.yml"
 # What the table of routes and a defect are answered with, beside the table of errors.

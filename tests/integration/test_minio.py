@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from testkit.buckets import Buckets
+from testkit.deadlines import TIMEOUT_FACTOR
 from testkit.servers.every import on_every_server
-from testkit.servers.minio import TIMEOUT_FACTOR, MinioError, MinioProcess, healthy
+from testkit.servers.minio import MinioError, MinioProcess, healthy
 
 
 def put(buckets: Buckets, bucket: str, key: str, body: bytes) -> None:

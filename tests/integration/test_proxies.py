@@ -13,7 +13,7 @@ import pytest
 from testkit.buckets import Buckets
 from testkit.deadlines import until
 from testkit.gateway_process import Gateway, settings_for
-from testkit.servers.minio import free_port
+from testkit.servers.process import free_port
 
 _CONFIG = """\
 Port {port}

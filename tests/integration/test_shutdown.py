@@ -7,11 +7,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from testkit.buckets import Buckets
-from testkit.deadlines import until
+from testkit.deadlines import TIMEOUT_FACTOR, until
 from testkit.gateway_process import Gateway, MakeGateway, settings_for
 from testkit.ledger import Fate, Ledger
 from testkit.load import CLIENTS, SEGMENT_REPORT_LIMIT, Load
-from testkit.servers.minio import TIMEOUT_FACTOR
 from testkit.stored import files
 
 PIECES = 20

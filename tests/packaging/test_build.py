@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from testkit.servers.minio import TIMEOUT_FACTOR
+from testkit.deadlines import TIMEOUT_FACTOR
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -17,8 +17,9 @@ import yaml
 
 from gateway.config.load import load
 from image.rootfs import DATA
-from testkit.deadlines import until
-from testkit.servers.minio import IMAGE, TIMEOUT_FACTOR, Minio, free_port, healthy
+from testkit.deadlines import TIMEOUT_FACTOR, until
+from testkit.servers.minio import IMAGE, Minio, healthy
+from testkit.servers.process import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILE = CHECKOUT / "docker-compose.yml"

@@ -19,9 +19,9 @@ import pytest
 from gateway.core.build_info import of_checkout
 from image.rootfs import DATA, USER_ID
 from testkit.buckets import Buckets
-from testkit.deadlines import until
+from testkit.deadlines import TIMEOUT_FACTOR, until
 from testkit.gateway_process import PROGRAM
-from testkit.servers.minio import TIMEOUT_FACTOR, free_port
+from testkit.servers.process import free_port
 from testkit.stored import files
 
 CHECKOUT = Path(__file__).resolve().parents[2]

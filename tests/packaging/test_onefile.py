@@ -14,10 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testkit.deadlines import until
+from testkit.deadlines import TIMEOUT_FACTOR, until
 from testkit.gateway_process import PROGRAM, clean_environment
 from testkit.running import LocalGateway
-from testkit.servers.minio import TIMEOUT_FACTOR
 
 NOBODY = 65534
 ADVICE = re.compile(

@@ -16,7 +16,8 @@ from reliability.row import Row
 from reliability.rows import ROWS
 from reliability.table import put_between, render
 from testkit import CHECKOUT
-from testkit.servers.minio import binary, cache_folder
+from testkit.servers.minio import binary
+from testkit.servers.source import cache_folder
 
 # On the disk of the checkout, and not in /tmp, which may be no disk.
 FOLDER = CHECKOUT / "build" / "crash-matrix"

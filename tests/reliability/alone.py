@@ -16,7 +16,8 @@ from typing import Any
 
 from reliability.row import CannotRun, Outcome, Row, Site
 from reliability.rows import ROWS
-from testkit.servers.minio import MinioProcess, binary, cache_folder
+from testkit.servers.minio import MinioProcess, binary
+from testkit.servers.source import cache_folder
 
 
 def run_alone(row: Row, folder: Path, share: float) -> dict[str, Any]:

@@ -9,11 +9,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from testkit.buckets import Buckets
-from testkit.deadlines import until
+from testkit.deadlines import TIMEOUT_FACTOR, until
 from testkit.gateway_process import Gateway, Settings, settings_for
 from testkit.ledger import Fate, Ledger, WholeLedger
 from testkit.load import Request
-from testkit.servers.minio import TIMEOUT_FACTOR
 
 MIB = 1 << 20
 PART_BYTES = 5 * MIB

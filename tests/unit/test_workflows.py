@@ -15,7 +15,7 @@ import yaml
 
 from release.manifest_file import load
 from testkit import CHECKOUT
-from testkit.servers import build
+from testkit.servers import source
 
 FOLDER = CHECKOUT / ".github" / "workflows"
 WORKFLOWS = sorted(path.name for path in FOLDER.iterdir())
@@ -258,7 +258,7 @@ def test_versions_are_told_by_tags() -> None:
 @pytest.fixture(scope="session")
 def actionlint() -> Path:
     """Give actionlint, built from source the first time: its package on PyPI has none in it, and would download it."""
-    cache = build.cache_folder()
+    cache = source.cache_folder()
     built = cache / f"actionlint-{ACTIONLINT}"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "actionlint.lock").open("w") as lock:
@@ -267,7 +267,7 @@ def actionlint() -> Path:
             scratch = cache / "build-actionlint"
             environment = {"CGO_ENABLED": "0", "GOBIN": str(scratch), "GOTOOLCHAIN": "local"}
             module = f"github.com/rhysd/actionlint/cmd/actionlint@{ACTIONLINT}"
-            build.run([build.go(cache, lambda _: None), "install", module], environment)
+            source.run([source.go(cache, lambda _: None), "install", module], environment)
             # The rename comes last: an interrupted build leaves no file that looks like actionlint.
             (scratch / "actionlint").replace(built)
             scratch.rmdir()

@@ -17,7 +17,7 @@ from types import TracebackType
 
 from reliability.calls import Call, Namer, Step
 from reliability.row import CannotRun
-from testkit.servers.minio import TIMEOUT_FACTOR
+from testkit.deadlines import TIMEOUT_FACTOR
 
 # Each kind of call by the one name that the gateway's code would use, with the names that other machines have for it.
 SPELLINGS = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from testkit.servers.minio import TIMEOUT_FACTOR
+from testkit.deadlines import TIMEOUT_FACTOR
 
 DEADLINE_S = 30.0
 _CHUNK_BYTES = 1 << 16

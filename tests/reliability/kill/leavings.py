@@ -16,7 +16,7 @@ from reliability.scenario import PART_BYTES, Client, Died, FullLedger, drain, fi
 from testkit.buckets import Buckets
 from testkit.gateway_process import Gateway, Settings, merged
 from testkit.ledger import Ledger
-from testkit.servers.minio import free_port
+from testkit.servers.process import free_port
 
 # After these calls gateways are killed whose store is away; what they leave is put together in one spool, as that of several
 # that were killed one after the other. It is no matter which, as long as they leave all of `_STATES`.

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from testkit.deadlines import TIMEOUT_FACTOR
 from testkit.gateway_process import Gateway, Settings, clean_environment, executable
-from testkit.servers.minio import TIMEOUT_FACTOR
 
 DEADLINE_S = 30.0
 # Starts gateways that have done their imports already, one after the other: these are three quarters of a start.

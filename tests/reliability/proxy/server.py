@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 from reliability.proxy.exchange import END, Exchange, Record, Request, reset
 from reliability.proxy.faults import Fault, answered, passed
-from testkit.servers.minio import TIMEOUT_FACTOR, Minio, free_port
+from testkit.deadlines import TIMEOUT_FACTOR
+from testkit.servers.minio import Minio
+from testkit.servers.process import free_port
 
 
 class _Held:

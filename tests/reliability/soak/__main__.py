@@ -17,7 +17,8 @@ from reliability.soak.run import Soak
 from reliability.soak.summary import render
 from reliability.table import put_between
 from testkit import CHECKOUT
-from testkit.servers.minio import MinioProcess, binary, cache_folder
+from testkit.servers.minio import MinioProcess, binary
+from testkit.servers.source import cache_folder
 
 # On the disk of the checkout, and not in /tmp, which may be no disk.
 FOLDER = CHECKOUT / "build" / "soak"

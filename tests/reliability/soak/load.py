@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 from reliability.soak.requests import OK, How, Request, burst, heavy, light
-from testkit.deadlines import until
+from testkit.deadlines import TIMEOUT_FACTOR, until
 from testkit.gateway_process import Gateway
 from testkit.ledger import Fate, Ledger
 from testkit.load import connected
-from testkit.servers.minio import TIMEOUT_FACTOR
 
 LIGHT_CLIENTS = 8
 LIGHT_BREATH_S = 0.008

@@ -24,7 +24,7 @@ from gateway.core.build_info import current
 from testkit.gateway_process import PROGRAM, Gateway
 from testkit.running import running
 from testkit.servers.fake_s3 import FORBIDDEN, SLOW_DOWN, FakeS3, fake_s3
-from testkit.servers.minio import free_port
+from testkit.servers.process import free_port
 
 SECRET = "a-secret-that-nobody-may-see"
 

@@ -14,7 +14,7 @@ from gateway.cli.healthcheck import healthcheck
 from testkit.certificates import files
 from testkit.gateway_process import Gateway
 from testkit.running import running
-from testkit.servers.minio import free_port
+from testkit.servers.process import free_port
 
 
 def asks(folder: Path, *arguments: str, **environment: str) -> int:

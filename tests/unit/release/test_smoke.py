@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from testkit import CHECKOUT
+from testkit.deadlines import TIMEOUT_FACTOR
 from testkit.gateway_process import clean_environment, executable
-from testkit.servers.minio import TIMEOUT_FACTOR
 
 SMOKE = CHECKOUT / "packaging" / "release" / "smoke"
 

@@ -31,7 +31,8 @@ from reliability.proxy.faults import (
 from reliability.proxy.server import FaultProxy, Rule
 
 from testkit.buckets import Buckets
-from testkit.servers.minio import TIMEOUT_FACTOR, Minio
+from testkit.deadlines import TIMEOUT_FACTOR
+from testkit.servers.minio import Minio
 
 NEW = {"If-None-Match": "*"}
 PART = 5 << 20

@@ -14,7 +14,7 @@ import pytest
 from testkit.deadlines import until
 from testkit.gateway_process import Gateway, executable
 from testkit.running import head, put
-from testkit.servers.minio import free_port
+from testkit.servers.process import free_port
 from testkit.started import Started, descriptors, modes
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])

@@ -16,7 +16,7 @@ import pytest
 from gateway.config.schema import ListenKeys
 from gateway.core.errors import StartError
 from gateway.service.sockets import Listeners, listen_again, listening_sockets, open_listeners
-from testkit.servers.minio import free_port
+from testkit.servers.process import free_port
 
 HOST = "127.0.0.1"
 CONNECTIONS = 200

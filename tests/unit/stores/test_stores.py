@@ -45,7 +45,7 @@ from testkit.servers.fake_s3 import (
     Request,
     fake_s3,
 )
-from testkit.servers.minio import free_port
+from testkit.servers.process import free_port
 from testkit.servers.strict_s3 import ACCESS_KEY, SECRET_KEY, StrictS3, strict_s3
 from testkit.servers.sts import AUTHORITY, https
 from testkit.spool import WAIT_S, Crashing, PowerCut, Trace
