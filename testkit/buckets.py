@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import minio as s3
 import urllib3
 from minio.deleteobjects import DeleteObject
+from minio.error import S3Error
 
 from testkit.deadlines import TIMEOUT_FACTOR
 from testkit.servers.minio import Minio
@@ -104,9 +106,20 @@ class Buckets:
 
     def remove_bucket(self, bucket: str) -> None:
         """Delete one bucket with what is in it."""
-        wanted = (DeleteObject(key) for key in self.keys(bucket))
-        assert list(self.client.remove_objects(bucket, wanted)) == [], "objects that cannot be deleted"
-        self.client.remove_bucket(bucket)
+        tries = 3
+        while tries:
+            tries -= 1
+            wanted = (DeleteObject(key) for key in self.keys(bucket))
+            assert list(self.client.remove_objects(bucket, wanted)) == [], "objects that cannot be deleted"
+            try:
+                self.client.remove_bucket(bucket)
+            except S3Error as error:
+                # A put that its client gave up may still be done by the server.
+                if error.code != "BucketNotEmpty" or not tries:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
 
     def close(self) -> None:
         """Close the client's connections."""

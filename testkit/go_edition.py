@@ -54,7 +54,7 @@ class Start:
     def run(self) -> Adopted | None:
         """Do what a start does with what it finds, and give what was adopted, None where nothing had to be."""
         adopted = adopt(self.spool) if needs_adoption(self.spool) else None
-        self.spool.lay_out()
+        self.spool.directories.lay_out()
         return adopted
 
     def recover(self) -> Found:
@@ -65,7 +65,7 @@ class Start:
         """End the log, and give the reason for each name in the quarantine."""
         assert self.log.close(WAIT_S)
         told: list[dict[str, Any]] = [orjson.loads(line) for line in self.log_path.read_bytes().splitlines()]
-        return {Path(one["path"]).name: one["reason"] for one in told if one["event"] == "quarantined"}
+        return {Path(one["file"]).name: one["reason"] for one in told if one["event"] == "quarantined"}
 
 
 @contextmanager
@@ -76,11 +76,11 @@ def starting(folder: Path, clock: Clock | None = None) -> Iterator[Start]:
     log, metrics = Log("debug", "json", descriptor).start(), new_metrics()
     spool = Spool(folder / "spool", STREAMS, timestamps=Timestamps(clock or Clock()), log=log, metrics=metrics)
     spool.pid = PID
-    spool.acquire()
+    spool.lock.acquire()
     try:
         yield Start(spool, log, log_path, metrics)
     finally:
-        spool.release()
+        spool.lock.release()
         log.close(WAIT_S)
         os.close(descriptor)
 

@@ -149,11 +149,11 @@ def open_bench(
     )
     spool.pid = PID
     try:
-        spool.acquire()
-        spool.lay_out()
+        spool.lock.acquire()
+        spool.directories.lay_out()
         yield Bench(spool, clock, log, log_path, metrics, listeners, recover(spool) if recovered else None)
     finally:
-        spool.release()
+        spool.lock.release()
         log.close(WAIT_S)
         os.close(descriptor)
 
@@ -221,9 +221,9 @@ def batch_and_deliver(spool: Spool, store: LocalStore, *, max_bytes: int = 1 << 
 
 
 def _finish_claimed(spool: Spool, stream: Stream) -> None:
-    for claimed in spool.claimed(stream):
+    for claimed in spool.directories.claimed(stream):
         spool.settle(claimed)
-        if spool.sealed_as(stream, claimed.batch) is not None or not claimed.sources():
+        if spool.directories.sealed_as(stream, claimed.batch) is not None or not claimed.sources():
             spool.remove_sources(claimed)
             continue
         archive = spool.new_tmp()

@@ -112,8 +112,8 @@ async def running(folder: Path, *, count: int = 2) -> AsyncIterator[Bench]:
     defects: list[str] = []
     metrics = new_metrics(counters)
     spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=metrics, counters=counters)
-    spool.acquire()
-    spool.lay_out()
+    spool.lock.acquire()
+    spool.directories.lay_out()
     assert spool.ballast.lay()
     recover(spool)
     workers = Supervisor(
@@ -142,6 +142,6 @@ async def running(folder: Path, *, count: int = 2) -> AsyncIterator[Bench]:
         for task in workers._others:
             task.cancel()
         await asyncio.gather(*workers._keeping, *workers._others, return_exceptions=True)
-        spool.release()
+        spool.lock.release()
         log.close(WAIT_S)
         os.close(descriptor)

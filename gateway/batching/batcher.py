@@ -231,7 +231,7 @@ class Batcher:
         One that cannot be finished, for a source on a bad sector say, holds up no other; its error is returned.
         """
         stuck: OSError | None = None
-        for claimed in await asyncio.to_thread(self._spool.claimed, self._stream):
+        for claimed in await asyncio.to_thread(self._spool.directories.claimed, self._stream):
             try:
                 await asyncio.to_thread(self._spool.settle, claimed)
                 await self._aggregate(claimed)
@@ -261,7 +261,7 @@ class Batcher:
         self._on_sealed()
 
     def _is_sealed(self, claimed: Claimed) -> bool:
-        return self._spool.sealed_as(self._stream, claimed.batch) is not None
+        return self._spool.directories.sealed_as(self._stream, claimed.batch) is not None
 
     async def _give_up_archive(self, claimed: Claimed, sources: list[Path]) -> None:
         """Seal each source as it is, since there is no room for them once more; a crash leaves some of them claimed."""
@@ -279,7 +279,7 @@ class Batcher:
                 self._on_sealed()
 
     def _aggregate_and_seal(self, claimed: Claimed) -> aggregate.Summary | None:
-        if self._spool.sealed_as(self._stream, claimed.batch) is not None:
+        if self._spool.directories.sealed_as(self._stream, claimed.batch) is not None:
             # Sealed already; only the removal of the sources had failed.
             self._spool.remove_sources(claimed)
             return None

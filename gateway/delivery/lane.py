@@ -371,7 +371,7 @@ class Lane:
         self._held[identity] = _Held(path, due_at, failures)
         self._metrics.delivery_failures.labels(self._stream.name, "object").inc()
         self._log.error(
-            "delivery failed", stream=self._stream.name, kind="object", reason=str(error), path=path.name, failures=failures
+            "delivery failed", stream=self._stream.name, kind="object", reason=str(error), file=path, failures=failures
         )
 
 

@@ -7,7 +7,7 @@ from itertools import chain
 
 from gateway.core.streams import Stream
 from gateway.intake.decoding import decoder
-from gateway.intake.forms import WRAPPING_BYTES, Claims, Form, boundary_of
+from gateway.intake.forms import WRAPPING_BYTES, Claims, MultipartForm, boundary_of
 
 # Parts of a body as they were sent. A view is good until the step that takes it is over.
 Chunks = Sequence[bytes | memoryview]
@@ -36,7 +36,9 @@ class Content:
         boundary = boundary_of(content_type)
         self.max_body_bytes = stream.max_body_bytes + (0 if boundary is None else WRAPPING_BYTES)
         self._claimed_type = content_type
-        self._form = None if boundary is None else Form(boundary, stream.max_body_bytes, has_fields=stream.form.has_sidecar)
+        self._form = (
+            None if boundary is None else MultipartForm(boundary, stream.max_body_bytes, has_fields=stream.form.has_sidecar)
+        )
         self.is_form = self._form is not None
         self.is_plain = not encoding and self._form is None
         self._decoder = None if self.is_plain else decoder(encoding, self.max_body_bytes)
@@ -51,7 +53,7 @@ class Content:
         """Take the next bytes of the body, and give those of the content; all of them have to be taken.
 
         Raises:
-            BadRequest, TooLarge: see `Decoder.feed` and `Form.unwrap`.
+            BadRequest, TooLarge: see `Decoder.feed` and `MultipartForm.unwrap`.
         """
         if self._decoder is None:
             return chunks
@@ -66,5 +68,5 @@ class Content:
             self._form.finish()
 
     def claims(self, uri: str) -> Claims:
-        """What is said of a file, after `finish`; see `Form.claims`."""
+        """What is said of a file, after `finish`; see `MultipartForm.claims`."""
         return Claims(uri, self._claimed_type) if self._form is None else self._form.claims(uri)

@@ -52,7 +52,7 @@ class Claims:
     fields: tuple[tuple[str, str], ...] = ()
 
 
-class Form:
+class MultipartForm:
     """One form that holds one file, or one body of reports.
 
     Args:

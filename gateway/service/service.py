@@ -142,7 +142,7 @@ class Service:
         self._log.info("configuration in effect", **_unlike_default(self._config))
         before, now = descriptors.raise_limit()
         self._log.info("open files allowed", before=before, now=now)
-        self._spool.acquire()
+        self._spool.lock.acquire()
         try:
             self._open_spool()
             self._build()
@@ -165,7 +165,7 @@ class Service:
             self._listeners.withdraw()
             if not self._timed_out:
                 # Else a thread may still be at work on the spool: the lock goes with the process.
-                self._spool.release()
+                self._spool.lock.release()
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -173,16 +173,16 @@ class Service:
         """Nothing is received before this is done, so it may block."""
         begun = time.monotonic()
         try:
-            check_streams(self._spool)
+            check_streams(self._spool.directories)
             if needs_adoption(self._spool):
                 adopted = self._spool.ballast.take(lambda: adopt(self._spool))
                 if adopted.kept:
                     self._log.warning("FORMAT restored", kept=adopted.kept)
                 self._log.info("spool adopted", **asdict(adopted))
             self._spool.ownership.must_hold()
-            check_forms(self._spool)
-            self._spool.ballast.take(self._spool.lay_out)
-            self._spool.ownership.know(self._spool.directories())
+            check_forms(self._spool.directories)
+            self._spool.ballast.take(self._spool.directories.lay_out)
+            self._spool.ownership.know(self._spool.directories.all())
             found = self._spool.ballast.take(lambda: recover(self._spool))
             self._spool.ownership.must_hold()
             self._spool.ballast.lay()
@@ -200,7 +200,7 @@ class Service:
 
     def _report_streams(self) -> None:
         """Report what an operator may not have meant: streams that are gone while something waits, and shared places."""
-        for left in left_streams(self._spool, self._unreadable):
+        for left in left_streams(self._spool.directories, self._unreadable):
             self._left.append(f"{left.name}: {left}")
             self._log.warning("stream not configured", stream=left.name, waiting_files=left.files, waiting_bytes=left.bytes)
         places: dict[tuple[str, str], str] = {}
@@ -212,7 +212,7 @@ class Service:
                 )
 
     def _unreadable(self, directory: Path, error: OSError) -> None:
-        self._log.warning("directory not read", path=directory, reason=str(error))
+        self._log.warning("directory not read", directory=directory, reason=str(error))
 
     def _degraded(self) -> list[str]:
         """What is wrong beyond receiving, for `/ready`."""

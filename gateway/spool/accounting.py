@@ -161,7 +161,7 @@ class Accounting:
         return min(self._instants(stream), default=None)
 
     def _instants(self, stream: Stream) -> Iterator[int]:
-        for name in disk.names(self._layout.directory(stream)):
+        for name in disk.names(self._layout.of(stream)):
             spooled = names.parse_spool_name(name)
             # A sidecar may be left of a body that was taken back; it goes at the next start.
             if spooled is not None and spooled.kind != names.SIDECAR:
@@ -220,8 +220,8 @@ class Accounting:
     def _count(self, stream: Stream, kinds: tuple[str, ...]) -> Counted:
         """How many files of these kinds wait in the directory of a stream, their bytes, and the records in them."""
         files = size = records = 0
-        for spooled in of_kinds(self._layout.directory(stream), kinds):
-            path = self._layout.directory(stream) / str(spooled)
+        for spooled in of_kinds(self._layout.of(stream), kinds):
+            path = self._layout.of(stream) / str(spooled)
             files += 1
             size += _size_of(path)
             with contextlib.suppress(FileNotFoundError):

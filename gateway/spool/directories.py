@@ -12,10 +12,10 @@ from pathlib import Path
 from gateway.core import disk
 from gateway.core.errors import StartError, is_full
 from gateway.core.streams import FORMS, Stream
-from gateway.spool import cache_dir, names
+from gateway.spool import names
 from gateway.spool.ballast import BALLAST
 from gateway.spool.key_numbers import NUMBERS
-from gateway.spool.owner import LOCK, RECORD, Ownership
+from gateway.spool.owner import LOCK, RECORD
 
 # 2: the names of received data hold the time beside their order, and a sealed batch may be one file that is not packed.
 # 3: `NUMBERS` says which keys were used whose objects a reader may have removed.
@@ -64,11 +64,9 @@ class Directories:
         self.root = root
         self.streams = streams
         self.tmp = root / "tmp"
-        self.quarantine_directory = root / "quarantine"
-        self.ownership = Ownership(root)
-        self._lock: disk.Lock | None = None
+        self.quarantine = root / "quarantine"
 
-    def directory(self, stream: Stream) -> Path:
+    def of(self, stream: Stream) -> Path:
         """Where what is committed waits."""
         return self.root / stream.name
 
@@ -97,22 +95,7 @@ class Directories:
                 return self.uploading(stream) / name
         return None
 
-    # --- FORMAT and the lock -----------------------------------------------------------------------------------------
-
-    def acquire(self) -> None:
-        """Take the spool for this process; StartError if it cannot be had, is newer than this version or not writable."""
-        cache_dir.try_out(self.root, keep=True)
-        try:
-            self._lock = disk.Lock(self.root / LOCK, self.ownership.owner)
-            cache_dir.clear(self.root)
-        except OSError as error:
-            raise StartError(f"cache_dir {self.root} cannot be used ({error.strerror or error}): mend the disk") from error
-        try:
-            self.ownership.take(self._lock)
-            self.check_format()
-        except StartError:
-            self.release()
-            raise
+    # --- FORMAT -----------------------------------------------------------------------------------------------------
 
     def check_format(self) -> None:
         """StartError if the layout is newer than this version."""
@@ -128,18 +111,18 @@ class Directories:
         """Of a name in the spool; asked of the directory, which has to be there."""
         return disk.longest_name(self.root)
 
-    def directories(self) -> list[Path]:
+    def all(self) -> list[Path]:
         """Those that have to stay where they are for as long as this runs."""
         found = [self.root, self.tmp]
         for stream in self.streams:
-            found.append(self.directory(stream))
-            found += [self.directory(stream) / folder for folder in stream.form.folders]
+            found.append(self.of(stream))
+            found += [self.of(stream) / folder for folder in stream.form.folders]
         return found
 
     def is_empty(self) -> bool:
         """Whether nothing waits in it."""
         for stream in self.streams:
-            for directory in (self.directory(stream), self.aggregation(stream), self.uploading(stream)):
+            for directory in (self.of(stream), self.aggregation(stream), self.uploading(stream)):
                 if any(name not in ("aggregation", "uploading") for name in disk.names(directory)):
                     return False
         return True
@@ -160,12 +143,12 @@ class Directories:
 
     def lay_out(self) -> None:
         """Make the directories, then write FORMAT: where it is found, they are there."""
-        for directory in (self.tmp, self.quarantine_directory):
+        for directory in (self.tmp, self.quarantine):
             disk.make_directory(directory)
         for stream in self.streams:
-            disk.make_directory(self.directory(stream))
+            disk.make_directory(self.of(stream))
             for folder in stream.form.folders:
-                disk.make_directory(self.directory(stream) / folder)
+                disk.make_directory(self.of(stream) / folder)
             self._remove_folders_of_other_forms(stream)
         if self.format_version() != FORMAT_VERSION:
             self._write_format()
@@ -179,7 +162,7 @@ class Directories:
     def _remove_folders_of_other_forms(self, stream: Stream) -> None:
         """Of a stream whose form was changed when nothing waited: empty, they mean nothing."""
         for folder in {folder for form in FORMS.values() for folder in form.folders} - {*stream.form.folders}:
-            path = self.directory(stream) / folder
+            path = self.of(stream) / folder
             if disk.is_directory(path) and not any(disk.names(path)):
                 disk.remove_directory(path)
 
@@ -198,22 +181,6 @@ class Directories:
             disk.overwrite(path, data)
             return
         (disk.replace if path.exists() else disk.place)(draft, path)
-
-    @property
-    def lock_descriptor(self) -> int:
-        """Of the lock that this process holds: a process that inherits it holds the lock as well."""
-        assert self._lock is not None  # asked of a spool that was acquired
-        return self._lock.descriptor
-
-    def release(self) -> None:
-        """Give the spool up to another process."""
-        try:
-            # The record first: a program that gets the lock must not wait for the end of one that has ended.
-            self.ownership.give_up()
-        finally:
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
 
 
 def oldest(directory: Path, kinds: tuple[str, ...], is_excepted: Callable[[names.SpoolName], bool]) -> list[str]:

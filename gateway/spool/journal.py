@@ -369,7 +369,7 @@ class Journal:
             self._cut()
         if self._segment is None:
             name = names.spool_name(self._spool.timestamps.next(), received, self._spool.pid, names.OPEN_SEGMENT)
-            path = self._spool.directory(self._stream) / name
+            path = self._spool.directories.of(self._stream) / name
             segment = _Segment(path, disk.create(path), hour, received, self._monotonic())
             self._segment = segment
             self._spool.accounting.opened(self._stream)
@@ -525,9 +525,7 @@ class Journal:
                 disk.truncate(segment.descriptor, 0)
         disk.close(segment.descriptor)
         if draft is not None and cut is not None:
-            self._log.warning(
-                "segment rescued", stream=self._stream.name, path=segment.path.name, bytes=segment.synced, copy=cut.name
-            )
+            self._log.warning("segment rescued", stream=self._stream.name, file=segment.path, bytes=segment.synced, copy=cut)
 
     def _cut_off_last_round(self, segment: _Segment) -> None:
         """Have nothing stand behind what was acknowledged, durably."""
@@ -547,7 +545,7 @@ class Journal:
         missing = segment.synced - kept
         segment.written = segment.synced = kept
         if missing:
-            self._log.error("segment truncated", stream=self._stream.name, path=segment.path.name, bytes=missing)
+            self._log.error("segment truncated", stream=self._stream.name, file=segment.path, bytes=missing)
             self._spool.accounting.appended(self._stream, -missing)
 
     def _copy_to_trusted(self, segment: _Segment) -> None:

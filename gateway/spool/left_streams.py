@@ -89,9 +89,9 @@ def check_forms(layout: Directories) -> None:
     for stream in layout.streams:
         held = form_held(layout, stream)
         if held is not None and held is not stream.form:
-            count = sum(1 for _ in _waiting(layout.directory(stream)))
+            count = sum(1 for _ in _waiting(layout.of(stream)))
             raise StartError(
-                f"streams.{stream.name}.form: is {stream.form.name}, and {count} files wait in {layout.directory(stream)} "
+                f"streams.{stream.name}.form: is {stream.form.name}, and {count} files wait in {layout.of(stream)} "
                 f"that were received as {held.name}; set it back to {held.name} until they are delivered, or give the new "
                 "stream another name"
             )
@@ -99,7 +99,7 @@ def check_forms(layout: Directories) -> None:
 
 def form_held(layout: Directories, stream: Stream) -> Form | None:
     """The form of what waits in the directory of a stream; None where nothing does, or there is something of both forms."""
-    directory = layout.directory(stream)
+    directory = layout.of(stream)
     is_of_lines = any(_in_folders(directory))
     is_of_files = False
     for name in disk.names(directory):

@@ -76,4 +76,4 @@ class Quarantine:
 
     def _report(self, stream_name: str, target: Path, reason: str) -> None:
         self._metrics.quarantined.labels(stream_name).inc()
-        self._log.warning("quarantined", stream=stream_name, path=str(target), reason=reason)
+        self._log.warning("quarantined", stream=stream_name, file=target, reason=reason)

@@ -58,7 +58,7 @@ def recover(spool: Spool) -> Found:
         recovery.run()
         newest = max(newest, recovery.newest)
     spool.accounting.left.reset()
-    for left in left_streams(spool):
+    for left in left_streams(spool.directories):
         spool.accounting.is_left(left.files, left.bytes)
         newest = max(newest, left.newest)
     spool.numbers.read()
@@ -89,8 +89,8 @@ def recover_process(spool: Spool, pid: int) -> Found:
 
 def _erase_drafts(spool: Spool, found: Found, ending: str = "") -> None:
     """Erase what nobody was promised, or of that what has names with such an ending."""
-    for name in list(disk.names(spool.tmp)):
-        path = spool.tmp / name
+    for name in list(disk.names(spool.directories.tmp)):
+        path = spool.directories.tmp / name
         # A directory is of a file browser, say, and in nobody's way.
         if name.endswith(ending) and not disk.is_directory(path):
             disk.remove(path)
@@ -102,7 +102,7 @@ class _StreamRecovery:
         self._spool = spool
         self._stream = stream
         self._found = found
-        self._directory = spool.directory(stream)
+        self._directory = spool.directories.of(stream)
         self.newest = 0
 
     def run(self) -> None:
@@ -221,7 +221,7 @@ class _StreamRecovery:
     # --- batches --------------------------------------------------------------------------------------------------
 
     def _claimed_batches(self) -> None:
-        directory = self._spool.aggregation(self._stream)
+        directory = self._spool.directories.aggregation(self._stream)
         for name in list(disk.names(directory)):
             batch = names.parse_batch(name)
             if batch is None or not disk.is_directory(directory / name):
@@ -233,7 +233,7 @@ class _StreamRecovery:
             self._found.quarantined += before - len(sources)
             for path in sources:
                 self.newest = max(self.newest, _order(path.name))
-            if not sources or self._spool.sealed_as(self._stream, batch) is not None:
+            if not sources or self._spool.directories.sealed_as(self._stream, batch) is not None:
                 self._remove_sources(claimed, sources)
             else:
                 # What a killed run has sealed as it is must not come back here after its delivery.
@@ -249,7 +249,7 @@ class _StreamRecovery:
         self._spool.remove_sources(claimed)
 
     def _sealed_batches(self) -> None:
-        directory = self._spool.uploading(self._stream)
+        directory = self._spool.directories.uploading(self._stream)
         # A number that a killed run has given in a name must be durable before anything is sent under it.
         disk.sync_directory(directory)
         for name in list(disk.names(directory)):

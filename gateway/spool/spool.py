@@ -20,6 +20,7 @@ from gateway.spool.directories import CLAIMABLE, Claimed, Directories, is_claima
 from gateway.spool.in_doubt import InDoubt
 from gateway.spool.key_numbers import KeyNumbers
 from gateway.spool.left_streams import left_batches
+from gateway.spool.lock import CacheDirLock
 from gateway.spool.quarantine import Quarantine
 from gateway.spool.sidecar import Sidecar, sidecar_of
 from gateway.telemetry.log import Log
@@ -32,7 +33,7 @@ NOT_OURS = "not a name that this program gives"
 HIDDEN_BY_KERNEL = (".nfs", ".fuse_hidden")
 
 
-class Spool(Directories):
+class Spool:
     """Received data on disk under one `cache_dir`.
 
     Methods that change the disk block, raise OSError, and may be called from any thread; one stream's claim, seal and
@@ -58,15 +59,19 @@ class Spool(Directories):
         counters: SharedCounters | None = None,
         on_commit: Callable[[Stream], object] = lambda _: None,
     ) -> None:
-        super().__init__(root, streams)
+        self.root = root
+        self.streams = streams
+        self.directories = Directories(root, streams)
+        self.lock = CacheDirLock(self.directories)
+        self.ownership = self.lock.ownership
         counters = counters or SharedCounters()
         self.timestamps = timestamps
         self._pids = counters.integers("pid", 1)
         self.pid = os.getpid()
-        self.accounting = Accounting(self, counters)
-        self.quarantine = Quarantine(self.quarantine_directory, timestamps, log, metrics)
-        sealed_in = {stream: self.uploading(stream) for stream in streams}
-        self.numbers = KeyNumbers(root, sealed_in, self.new_tmp, log, lambda: left_batches(self))
+        self.accounting = Accounting(self.directories, counters)
+        self.quarantine = Quarantine(self.directories.quarantine, timestamps, log, metrics)
+        sealed_in = {stream: self.directories.uploading(stream) for stream in streams}
+        self.numbers = KeyNumbers(root, sealed_in, self.new_tmp, log, lambda: left_batches(self.directories))
         self.ballast = Ballast(root, lambda: self.ownership.must_hold(), self.new_tmp, log)
         self._in_doubt = {stream.name: InDoubt(counters, f"in_doubt {stream.name}") for stream in streams}
         self._on_commit = on_commit
@@ -86,7 +91,7 @@ class Spool(Directories):
 
     def new_tmp(self) -> Path:
         """A fresh name for something that nobody was promised; what is left of it is erased at the next start."""
-        return self.tmp / f"{self.timestamps.next()}.{self.pid}"
+        return self.directories.tmp / f"{self.timestamps.next()}.{self.pid}"
 
     def commit_report(self, stream: Stream, source: Path, received: int, user: str) -> Path:
         """Commit a whole report, or many lines, from a synced file under `tmp/`, and return where it is.
@@ -94,7 +99,7 @@ class Spool(Directories):
         A crash before the directory is synced leaves the file or not; nobody has been answered yet.
         """
         seen, order = source.stat(), self.timestamps.next()
-        target = self.directory(stream) / self._name(order, received, names.WHOLE_REPORT, user)
+        target = self.directories.of(stream) / self._name(order, received, names.WHOLE_REPORT, user)
         records = self.accounting.records_in(stream, source)
         with self._unseen(stream, order, lambda: self.now_claimable(stream, seen.st_size, records)):
             disk.place(source, target)
@@ -102,7 +107,7 @@ class Spool(Directories):
         return target
 
     def _name(self, order: int, received: int, kind: str, text: str) -> str:
-        return names.spool_name(order, received, self.pid, kind, text, max_bytes=self.max_name_bytes)
+        return names.spool_name(order, received, self.pid, kind, text, max_bytes=self.directories.max_name_bytes)
 
     def now_claimable(self, stream: Stream, size: int, records: int) -> None:
         """Count a file that a claim may take from now on, and wake the batcher."""
@@ -115,7 +120,7 @@ class Spool(Directories):
         The sidecar is in place and durable before the body's rename, so a crash between them leaves a lone sidecar
         (never acknowledged, erased at start) and never a body that nobody can name.
         """
-        directory, order = self.directory(stream), self.timestamps.next()
+        directory, order = self.directories.of(stream), self.timestamps.next()
         body = directory / self._name(order, sidecar.received, names.BODY, sidecar.uri)
         meta = sidecar_of(body)
         draft = self.new_tmp()
@@ -192,7 +197,7 @@ class Spool(Directories):
     def cut_name_of(self, stream: Stream, path: Path, descriptor: int) -> Path | None:
         """Where an open segment stands that lost its name, if it was cut or claimed: then its lines are on their way."""
         name = path.name.removesuffix(".open")
-        places = [self.directory(stream), *(claimed.directory for claimed in self.claimed(stream))]
+        places = [self.directories.of(stream), *(claimed.directory for claimed in self.directories.claimed(stream))]
         return next((place / name for place in places if disk.is_at(place / name, descriptor)), None)
 
     def _take_back(self, stream: Stream, target: Path, size: int) -> None:
@@ -225,7 +230,7 @@ class Spool(Directories):
         if not picked:
             return None
         batch = names.new_batch(hour, host, os.urandom(16))
-        claimed = Claimed(stream, batch, self.aggregation(stream) / str(batch))
+        claimed = Claimed(stream, batch, self.directories.aggregation(stream) / str(batch))
         disk.make_directory(claimed.directory)
         for path, size, records in picked:
             with self.accounting.change():
@@ -255,7 +260,7 @@ class Spool(Directories):
         """Make the moves of a claim durable, also of one that an earlier process or a failed call has begun."""
         self.ownership.check()
         disk.sync_directory(claimed.directory)
-        disk.sync_directory(self.directory(claimed.stream))
+        disk.sync_directory(self.directories.of(claimed.stream))
 
     def _is_in_doubt(self, stream: Stream) -> Callable[[names.SpoolName], bool]:
         """Whether a name may still have to be taken back.
@@ -276,11 +281,11 @@ class Spool(Directories):
         picked: list[tuple[Path, int, int]] = []
         first_hour = ""
         room, records_left = max_bytes, stream.cut.max_records if stream.cut else 0
-        for name in oldest(self.directory(stream), CLAIMABLE, self._is_in_doubt(stream)):
+        for name in oldest(self.directories.of(stream), CLAIMABLE, self._is_in_doubt(stream)):
             spooled = names.parse_spool_name(name)
             assert spooled is not None  # others are not picked
             hour = clock.hour_of(spooled.received_ns)
-            path = self.directory(stream) / name
+            path = self.directories.of(stream) / name
             if not disk.is_file(path):
                 # The next start sets it aside.
                 continue
@@ -302,7 +307,7 @@ class Spool(Directories):
         A crash between the two leaves both; the archive is whole, so the sources are removed at the next start.
         """
         self.ownership.check()
-        if (sealed := self.sealed_as(claimed.stream, claimed.batch)) is not None:
+        if (sealed := self.directories.sealed_as(claimed.stream, claimed.batch)) is not None:
             raise FileExistsError(f"{claimed.batch} is sealed already, as {sealed.name}")
         size = archive.stat().st_size
         with self.accounting.change():
@@ -313,7 +318,7 @@ class Spool(Directories):
 
     def _place_sealed(self, stream: Stream, source: Path, batch: names.Batch, *, packed: bool = True) -> Path:
         number = self.numbers.next(stream, batch)
-        target = self.uploading(stream) / batch.sealed(number, packed=packed)
+        target = self.directories.uploading(stream) / batch.sealed(number, packed=packed)
         try:
             disk.place(source, target)
         except OSError:
@@ -337,7 +342,7 @@ class Spool(Directories):
         For a disk that has no room for an archive, nor perhaps for a directory: what waits can leave all the same. A crash leaves
         the file under one of the two names. It is not delivered before the move is durable: see `deliverable`.
         """
-        is_waiting = source.parent == self.directory(stream)
+        is_waiting = source.parent == self.directories.of(stream)
         size, records = source.stat().st_size, self.accounting.records_in(stream, source) if is_waiting else 0
         # Before the move: a look at what can be delivered may find the file at once.
         self._moved[str(batch)] = source.parent
@@ -356,7 +361,7 @@ class Spool(Directories):
         source = self._moved.get(batch)
         if source is None:
             return
-        disk.sync_directory(self.uploading(stream))
+        disk.sync_directory(self.directories.uploading(stream))
         # A claimed batch is removed, durably, when all of it has left.
         with contextlib.suppress(FileNotFoundError):
             disk.sync_directory(source)
@@ -364,8 +369,8 @@ class Spool(Directories):
 
     def oldest_claimable(self, stream: Stream) -> Path | None:
         """The file that a claim would begin with, if there is one."""
-        picked = oldest(self.directory(stream), CLAIMABLE, self._is_in_doubt(stream))
-        return next((path for name in picked if disk.is_file(path := self.directory(stream) / name)), None)
+        picked = oldest(self.directories.of(stream), CLAIMABLE, self._is_in_doubt(stream))
+        return next((path for name in picked if disk.is_file(path := self.directories.of(stream) / name)), None)
 
     def remove_sources(self, claimed: Claimed, sources: Sequence[Path] | None = None) -> None:
         """Remove the sources of a sealed batch, durably: what came back after the delivery would be delivered twice.
@@ -373,7 +378,7 @@ class Spool(Directories):
         What came among them meanwhile, as another gateway's claim has it, becomes a batch of its own.
         """
         # Without a durable name of the archive the sources are all there is; an earlier call may have failed just here.
-        disk.sync_directory(self.uploading(claimed.stream))
+        disk.sync_directory(self.directories.uploading(claimed.stream))
         for path in self.sources(claimed) if sources is None else sources:
             self._remove(claimed.stream, path)
         disk.sync_directory(claimed.directory)
@@ -385,7 +390,7 @@ class Spool(Directories):
             disk.place(claimed.directory, self.new_tmp())
         else:
             disk.remove_directory(claimed.directory)
-        disk.sync_directory(self.aggregation(claimed.stream))
+        disk.sync_directory(self.directories.aggregation(claimed.stream))
 
     # --- deliver, retire -------------------------------------------------------------------------------------------
 
@@ -399,21 +404,21 @@ class Spool(Directories):
         self.ownership.check()
         if not stream.form.has_segments:
             is_in_doubt = self._is_in_doubt(stream)
-            found = oldest(self.directory(stream), (names.BODY,), lambda it: str(it) in except_for or is_in_doubt(it))
-            return [path for name in found if disk.is_file(path := self.directory(stream) / name)]
+            found = oldest(self.directories.of(stream), (names.BODY,), lambda it: str(it) in except_for or is_in_doubt(it))
+            return [path for name in found if disk.is_file(path := self.directories.of(stream) / name)]
         sealed = (
             name
-            for name in disk.names(self.uploading(stream))
+            for name in disk.names(self.directories.uploading(stream))
             if names.parse_sealed(name) and names.identity_of(name) not in except_for
         )
         picked = heapq.nsmallest(directories.PICKED_FILES, sealed)
         # The sealed file of a batch whose sources are still there must not be sent yet: see `remove_sources`. They are
         # looked for after the sealed files: the other way round a batch could be claimed and sealed between the looks.
-        blocked = {str(claimed.batch) for claimed in self.claimed(stream)}
+        blocked = {str(claimed.batch) for claimed in self.directories.claimed(stream)}
         found = [name for name in picked if names.identity_of(name) not in blocked]
         for name in found:
             self._settle_move(stream, names.identity_of(name))
-        return [path for name in found if disk.is_file(path := self.uploading(stream) / name)]
+        return [path for name in found if disk.is_file(path := self.directories.uploading(stream) / name)]
 
     def renumber(self, sealed: Path, number: names.KeyNumber) -> Path:
         """Have a sealed file tried under another number, durably: a retry begins where this attempt stands.
@@ -428,7 +433,8 @@ class Spool(Directories):
         target = sealed.with_name(parsed[0].sealed(number, packed=names.is_packed(sealed.name)))
         if number == names.BY_ID:
             # From then on its name does not say any more which number it had, and an attempt may have used it.
-            self._keep_number(next(stream for stream in self.streams if self.uploading(stream) == sealed.parent), sealed)
+            uploading = self.directories.uploading
+            self._keep_number(next(stream for stream in self.streams if uploading(stream) == sealed.parent), sealed)
         with self.accounting.change():
             disk.place(sealed, target)
             note = sealed.with_name(f"{sealed.name}.{names.UPLOAD_NOTE}")

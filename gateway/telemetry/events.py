@@ -44,7 +44,7 @@ EVENTS: Final[dict[str, str]] = {
     "delivery recovered": "Delivery of a stream works again; the line says how often and how long it failed.",
     "ballast given up": "The disk grants no room; a file kept for that was removed, so that what waits can leave.",
     "ballast laid down": "There is room again for the file that is kept for a full disk.",
-    "key numbers not kept": "The disk has no room to keep which keys were used; they are written down when it has.",
+    "key numbers not kept": "The disk has no room for the list of used key numbers; it is saved as soon as there is.",
     "key numbers kept": "What keys were used is on the disk again; the line says how often and how long it was not.",
     "cache_dir lost": "cache_dir is another gateway's, or another directory than at the start; nothing is received or sent.",
     "cache_dir found again": "cache_dir is where it was at the start; the line says how often and how long it was not.",

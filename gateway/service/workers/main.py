@@ -114,7 +114,7 @@ class Worker:
         if counters.layout != setup.layout:
             raise RuntimeError("the processes do not agree on their counters")
         spool.ownership = Ownership(config.cache_dir, setup.owner)
-        spool.ownership.know(spool.directories(), setup.directories or None)
+        spool.ownership.know(spool.directories.all(), setup.directories or None)
         spool.ownership.watch(self._log)
         spool.ballast.expect(setup.ballast)
         self._loop = asyncio.get_running_loop()

@@ -176,7 +176,7 @@ class Supervisor:
             directories=tuple(self._spool.ownership.identities()),
             ballast=self._spool.ballast.size,
         )
-        await worker.start(setup, self._spool.lock_descriptor, self._unrecovered)
+        await worker.start(setup, self._spool.lock.descriptor, self._unrecovered)
         reading = asyncio.create_task(self._read(worker))
         waiting = asyncio.create_task(worker.is_ready.wait())
         await asyncio.wait([reading, waiting], timeout=START_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)

@@ -44,7 +44,7 @@ def needs_adoption(spool: Spool) -> bool:
     """Whether the Go edition left something, or an adoption was interrupted."""
     if os.path.lexists(spool.root / ADOPTING):
         return True
-    return spool.format_version() is None and bool(_outside(spool))
+    return spool.directories.format_version() is None and bool(_outside(spool))
 
 
 def check_streams(layout: Directories) -> None:
@@ -95,13 +95,13 @@ def adopt(spool: Spool) -> Adopted:
         OSError: the disk does not let it; nothing was lost, and the next start goes on.
     """
     adopting = spool.root / ADOPTING
-    if spool.format_version() is None:
+    if spool.directories.format_version() is None:
         _move_aside(spool, adopting)
-    spool.lay_out()
-    for name in list(disk.names(spool.tmp)):
+    spool.directories.lay_out()
+    for name in list(disk.names(spool.directories.tmp)):
         # Drafts of an interrupted adoption: on a full disk they would leave the next one no room.
-        if not disk.is_directory(spool.tmp / name):
-            disk.remove(spool.tmp / name)
+        if not disk.is_directory(spool.directories.tmp / name):
+            disk.remove(spool.directories.tmp / name)
     adopted = Adopted()
     for name in sorted(disk.names(adopting)):
         _adopt(spool, adopting / name, adopted)
@@ -111,7 +111,7 @@ def adopt(spool: Spool) -> Adopted:
 
 
 def _outside(spool: Spool) -> list[Path]:
-    found = (spool.directory(stream) for stream in spool.streams)
+    found = (spool.directories.of(stream) for stream in spool.streams)
     return [path for path in found if os.path.lexists(path)]
 
 
@@ -133,7 +133,7 @@ def _adopt(spool: Spool, root: Path, adopted: Adopted) -> None:
     if stream is None or not disk.is_directory(root):
         Left(spool, ADOPTING, root, spool.root, adopted).quarantine(root, STRANGE)
         return
-    left = Left(spool, stream.name, root, spool.directory(stream), adopted, is_of_files=stream.form.has_sidecar)
+    left = Left(spool, stream.name, root, spool.directories.of(stream), adopted, is_of_files=stream.form.has_sidecar)
     _give_back(left)
     if stream.form.has_segments:
         adopt_reports(left)
@@ -220,7 +220,7 @@ def _place_for(left: Left, parsed: FileName) -> tuple[Path, int]:
     """The name of a body that no other has, and its instant, which is the file's own if that can be."""
     received = left.spool.timestamps.next() if parsed.received is None else parsed.received
     while True:
-        longest = left.spool.max_name_bytes
+        longest = left.spool.directories.max_name_bytes
         body = left.target / names.spool_name(received, received, parsed.pid, names.BODY, parsed.uri, max_bytes=longest)
         if not os.path.lexists(body):
             return body, received

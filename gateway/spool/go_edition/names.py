@@ -97,7 +97,7 @@ def parse_report_name(name: str) -> ReportName | None:
 def fresh_report_name(spool: Spool, user: str) -> str:
     """A flat file's name that no other file has; a user that would make it too long is cut."""
     name = f"{spool.timestamps.next():019d}.{spool.pid}.{user}"
-    return os.fsdecode(os.fsencode(name)[: spool.max_name_bytes])
+    return os.fsdecode(os.fsencode(name)[: spool.directories.max_name_bytes])
 
 
 def archive_instant(name: str) -> str | None:

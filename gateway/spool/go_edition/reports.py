@@ -208,7 +208,7 @@ def _place(left: Left, source: Path, draft: _Draft) -> bool:
     """Give a file's lines their place; false if something else has it, so that it is tried again under a fresh name."""
     parsed = parse_report_name(source.name)
     assert parsed is not None  # since the sweep
-    at, longest = parsed.timestamp, left.spool.max_name_bytes
+    at, longest = parsed.timestamp, left.spool.directories.max_name_bytes
     target = left.target / names.spool_name(at, at, parsed.pid, names.WHOLE_REPORT, parsed.user, max_bytes=longest)
     if not os.path.lexists(target):
         disk.place(draft.path, target)

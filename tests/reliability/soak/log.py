@@ -33,7 +33,7 @@ def read_and_shorten(path: Path) -> tuple[list[str], int]:
         for line in log:
             if not any(mark in line for mark in _ALWAYS):
                 short.write(line)
-            if _QUARANTINED in line and json.loads(line)["path"].endswith(_TORN):
+            if _QUARANTINED in line and json.loads(line)["file"].endswith(_TORN):
                 torn += 1
             elif _QUARANTINED in line or any(mark in line for mark in _MARKS) or line.startswith("Traceback"):
                 faults.append(line.rstrip())

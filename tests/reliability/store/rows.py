@@ -277,7 +277,7 @@ def _not_alike(stream: str, told: Sequence[dict[str, Any]]) -> Iterator[str]:
     """What is wrong with the lines: two things are refused by themselves, some of them again, and then the stream is."""
     kinds = [line["kind"] for line in told]
     first = kinds.index("refused") if "refused" in kinds else len(kinds)
-    by_themselves = {line["path"] for line in told[:first]}
+    by_themselves = {line["file"] for line in told[:first]}
     if len(by_themselves) != ALIKE_REFUSALS - 1 or kinds[first:] != ["refused"]:
         yield f"{stream}: told as {kinds}, of {len(by_themselves)} different ones"
 

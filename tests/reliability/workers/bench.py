@@ -98,7 +98,7 @@ class Bench:
             self.outcome.blame(f"{where}: defect: {line}")
         torn = 0
         for line in self.gateway.events("quarantined"):
-            if _TORN.search(line["path"]):
+            if _TORN.search(line["file"]):
                 torn += 1
             else:
                 self.outcome.blame(f"{where}: quarantined: {line}")

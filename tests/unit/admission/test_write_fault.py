@@ -52,7 +52,7 @@ async def test_a_failure_shows_until_the_disk_is_well(bench: Bench) -> None:
             while fault.current() is not None:  # noqa: ASYNC110 (nobody is told but who asks)
                 await asyncio.sleep(0.001)
         await fault.close()
-    assert os.listdir(bench.spool.tmp) == []
+    assert os.listdir(bench.spool.directories.tmp) == []
     assert [line["stream"] for line in bench.told("spool failed")][:1] == ["specimen"]
     assert len(bench.told("spool recovered")) == 1
 

@@ -67,7 +67,7 @@ class Line:
         self._loop.call_soon_threadsafe(self.batcher.wake)
 
     def _on_sealed(self) -> None:
-        found = sorted(map(names.identity_of, disk.names(self.bench.spool.uploading(USAGE))))
+        found = sorted(map(names.identity_of, disk.names(self.bench.spool.directories.uploading(USAGE))))
         if new := [batch for batch in found if batch not in self.sealed]:
             self.sealed += new
             self.was_sealed.set()
@@ -90,7 +90,7 @@ class Line:
 
     def archives(self) -> list[bytes]:
         """Give what is in the sealed archives, sorted."""
-        return sorted(gzip.decompress(path.read_bytes()) for path in self.bench.spool.uploading(USAGE).iterdir())
+        return sorted(gzip.decompress(path.read_bytes()) for path in self.bench.spool.directories.uploading(USAGE).iterdir())
 
 
 Open = Callable[..., Line]
@@ -187,7 +187,7 @@ async def test_the_summary_is_kept_for_the_delivery(start: Open, bench: Bench) -
     bench.report(b"1")
     await line.everything()
     (batch,) = line.sealed
-    (sealed,) = bench.spool.uploading(USAGE).iterdir()
+    (sealed,) = bench.spool.directories.uploading(USAGE).iterdir()
     assert line.summaries.get(batch) == aggregate.summarize(sealed)
     assert names.identity_of(sealed.name) == batch
     line.summaries.forget(batch)
@@ -270,8 +270,8 @@ async def test_an_aggregation_that_failed_is_begun_again(start: Open, bench: Ben
         patch.setattr(disk, "write_all", failing(1, disk.write_all))
         with pytest.raises(OSError, match="Input"):
             await line.everything()
-    (claimed,) = bench.spool.claimed(USAGE)
-    assert list(bench.spool.tmp.iterdir()) == []
+    (claimed,) = bench.spool.directories.claimed(USAGE)
+    assert list(bench.spool.directories.tmp.iterdir()) == []
     bench.report(b"2")
     await line.everything()
     assert line.archives() == [b"1\n", b"2\n"]
@@ -284,7 +284,7 @@ async def test_an_aggregation_that_failed_is_begun_again(start: Open, bench: Ben
 def sealed(bench: Bench) -> dict[str, bytes]:
     """Give the sealed files of any kind by what their names end in, with their lines."""
     found: dict[str, bytes] = {}
-    for path in bench.spool.uploading(USAGE).iterdir():
+    for path in bench.spool.directories.uploading(USAGE).iterdir():
         data = path.read_bytes()
         found[path.name.partition(".1.")[2] + str(len(found))] = gzip.decompress(data) if path.name.endswith(".gz") else data
     return found
@@ -312,9 +312,10 @@ async def test_what_does_not_fit_once_more_is_sealed_as_it_is(start: Open, bench
     line = start()
     await line.everything()
     assert sorted(sealed(bench).values()) == [b"%d" % number * 10_000 + b"\n" for number in range(3)]
-    numbers = [names.parse_sealed(name) for name in disk.names(bench.spool.uploading(USAGE)) if not names.is_packed(name)]
+    found = disk.names(bench.spool.directories.uploading(USAGE))
+    numbers = [names.parse_sealed(name) for name in found if not names.is_packed(name)]
     assert sorted(parsed[1] for parsed in numbers if parsed) == [1, 2, 3]
-    assert list(bench.spool.aggregation(USAGE).iterdir()) == []
+    assert list(bench.spool.directories.aggregation(USAGE).iterdir()) == []
     assert (bench.spool.accounting.waiting[USAGE.name].files, bench.spool.accounting.waiting[USAGE.name].bytes) == before
     assert bench.spool.accounting.claimable[USAGE.name].files == 0
 
@@ -351,8 +352,8 @@ async def test_a_batch_that_was_claimed_before_the_disk_was_full_goes_too(
     monkeypatch.setattr(disk, "write_all", failing(1000, disk.write_all, code))
     await line.everything()
     assert sorted(sealed(bench).values()) == [b"0\n", b"1\n", b"2\n"]
-    assert list(bench.spool.aggregation(USAGE).iterdir()) == []
-    assert list(bench.spool.tmp.iterdir()) == []
+    assert list(bench.spool.directories.aggregation(USAGE).iterdir()) == []
+    assert list(bench.spool.directories.tmp.iterdir()) == []
 
 
 async def test_a_disk_without_room_for_a_name_lets_go(start: Open, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,7 +447,7 @@ async def test_a_seal_that_failed_is_finished(start: Open, bench: Bench, monkeyp
         patch.setattr(disk, step, failing(1, getattr(disk, step)))
         with pytest.raises(OSError, match="Input"):
             await line.everything()
-    assert list(bench.spool.tmp.iterdir()) == []
+    assert list(bench.spool.directories.tmp.iterdir()) == []
     await line.everything()
     assert claimed is not None
     assert line.archives() == [b"1\n"]

@@ -230,8 +230,9 @@ def test_a_file_system_that_counts_no_inodes_has_no_bound(files: int, free: int,
 # --- the lock ----------------------------------------------------------------------------------------------------
 
 
-def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+def test_a_lock_is_held_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second holder is refused, with the pid of the first, until the first gives up."""
+    monkeypatch.setattr(disk, "_ORPHANS_S", 0.05)
     first = disk.Lock(tmp_path / ".lock", "ab")
     first.say()
     assert disk.said_in(tmp_path / ".lock") == f"{os.getpid()} ab"

@@ -76,7 +76,7 @@ def test_a_batch_is_renumbered_on_disk(bench: Bench) -> None:
     item = open_item(bench.spool, USAGE, bench.seal(b"1"), None)
     item.renumber(KeyNumber(3))
     assert item.number == 3
-    assert [path.name for path in bench.spool.uploading(USAGE).iterdir()] == [item.path.name]
+    assert [path.name for path in bench.spool.directories.uploading(USAGE).iterdir()] == [item.path.name]
     assert names.parse_sealed(item.path.name) is not None
     assert item.object().key.endswith(f"{HOUR}.host-1.3.jsonl.gz")
     assert open_item(bench.spool, USAGE, item.path, None).number == 3

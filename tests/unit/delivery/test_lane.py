@@ -158,7 +158,7 @@ async def start(bench: Bench) -> AsyncIterator[Start]:
 def anew(bench: Bench) -> KeyNumbers:
     """The numbers as another process finds them."""
     spool = bench.spool
-    return KeyNumbers(spool.root, {USAGE: spool.uploading(USAGE)}, spool.new_tmp, bench.log)
+    return KeyNumbers(spool.root, {USAGE: spool.directories.uploading(USAGE)}, spool.new_tmp, bench.log)
 
 
 async def turns() -> None:
@@ -244,7 +244,7 @@ async def test_a_taken_key_is_left_for_the_next_number(start: Start, bench: Benc
     seen: list[str] = []
 
     def look(target: Object) -> Outcome:
-        seen.extend(path.name for path in bench.spool.uploading(USAGE).iterdir())
+        seen.extend(path.name for path in bench.spool.directories.uploading(USAGE).iterdir())
         assert isinstance(target.source, Path)
         assert target.source.name == seen[-1]
         return TAKEN if len(seen) < 3 else STORED

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.errors import BadRequest, TooLarge
 from gateway.intake.form_parser import MAX_HEAD_BYTES
-from gateway.intake.forms import MAX_FIELDS, MAX_FIELDS_BYTES, WRAPPING_BYTES, Claims, Form, boundary_of
+from gateway.intake.forms import MAX_FIELDS, MAX_FIELDS_BYTES, WRAPPING_BYTES, Claims, MultipartForm, boundary_of
 from testkit.deadlines import until
 from testkit.forms import BOUNDARY, FORM_TYPE, SENT, SentForm, file_part, form, part
 from testkit.limited import Gained, delivered, limited, refused
@@ -48,7 +48,7 @@ def taken(
     body: bytes, *, step: int = 1 << 20, uri: str = "", has_fields: bool = True, max_bytes: int = 1 << 20
 ) -> tuple[bytes, Claims]:
     """What a form holds, and what it says of that."""
-    made = Form(BOUNDARY.encode(), max_bytes, has_fields=has_fields)
+    made = MultipartForm(BOUNDARY.encode(), max_bytes, has_fields=has_fields)
     content = b"".join(made.unwrap([body[at : at + step] for at in range(0, len(body), step)]))
     made.finish()
     return content, made.claims(uri)
@@ -98,7 +98,7 @@ def test_forms_of_real_clients_are_understood(sent: SentForm, step: int) -> None
     boundary = boundary_of(sent.content_type)
     assert boundary is not None
     body = gzip.decompress(sent.body) if sent.encoding else sent.body
-    made = Form(boundary, len(sent.file), has_fields=True)
+    made = MultipartForm(boundary, len(sent.file), has_fields=True)
     assert b"".join(made.unwrap([body[at : at + step] for at in range(0, len(body), step)])) == sent.file
     made.finish()
     assert made.claims("") == Claims(sent.filename, sent.file_type, sent.filename, sent.fields)
@@ -204,7 +204,7 @@ def test_all_that_a_form_may_have_fits_its_wrapping() -> None:
 @pytest.mark.parametrize("disposition", ["name=r", 'name="r"; filename="r.json"'])
 def test_any_one_part_is_the_reports(disposition: str) -> None:
     """A form of reports holds one part, with a filename or without."""
-    made = Form(BOUNDARY.encode(), 100, has_fields=False)
+    made = MultipartForm(BOUNDARY.encode(), 100, has_fields=False)
     assert b"".join(made.unwrap([form(part(b"{}", disposition, "Content-Type: a/b"))])) == b"{}"
     made.finish()
     assert made.content_type == "a/b"

@@ -111,13 +111,13 @@ class Door:
 
     def kept(self) -> list[bytes]:
         """Every committed line of reports."""
-        files = sorted(self.bench.spool.directory(USAGE).glob("*.json*"))
+        files = sorted(self.bench.spool.directories.of(USAGE).glob("*.json*"))
         return [line for path in files for line in path.read_bytes().splitlines()]
 
     def nothing_left(self) -> bool:
         """Whether neither a report nor a file nor a draft is there."""
-        files = [path for path in self.bench.spool.directory(SPECIMEN).iterdir() if path.is_file()]
-        return self.kept() == [] and files == [] and os.listdir(self.bench.spool.tmp) == []
+        files = [path for path in self.bench.spool.directories.of(SPECIMEN).iterdir() if path.is_file()]
+        return self.kept() == [] and files == [] and os.listdir(self.bench.spool.directories.tmp) == []
 
 
 async def turns_until(condition: Callable[[], bool]) -> None:
@@ -203,7 +203,7 @@ async def test_the_decoded_size_decides(size: int, encoding: str, known: bool, d
     fields = {"length": len(sent)} if known else {}
     assert await door.reports(sent[: len(sent) // 2], sent[len(sent) // 2 :], encoding=encoding, **fields) == 1
     assert door.kept() == [report]
-    own = list(door.bench.spool.directory(USAGE).glob("*.json"))
+    own = list(door.bench.spool.directories.of(USAGE).glob("*.json"))
     assert len(own) == (size > LIMIT)
 
 
@@ -234,7 +234,7 @@ async def test_a_draft_that_cannot_be_removed_changes_no_answer(
         with pytest.raises(BadRequest, match=f"line {LIMIT + 1}"):
             await door.reports(body, content_type="application/x-ndjson")
     assert door.kept() == []
-    assert len(os.listdir(door.bench.spool.tmp)) == 1
+    assert len(os.listdir(door.bench.spool.directories.tmp)) == 1
     assert await door.reports(b"1") == 1
 
 
@@ -335,10 +335,10 @@ async def test_a_file_is_received(size: int, door: Door) -> None:
         incoming = door.incoming(Body().end(body), SPECIMEN, content_type="image/x-own")
         assert await door.intake.receive_file(incoming) == 1
         assert incoming.received_bytes == len(body)
-    sidecars = [read_sidecar(path) for path in door.bench.spool.directory(SPECIMEN).glob("*.body")]
+    sidecars = [read_sidecar(path) for path in door.bench.spool.directories.of(SPECIMEN).glob("*.body")]
     assert [(one.user, one.uri, one.type, one.size) for one in sidecars] == [("alice", "a/b.png", "image/x-own", len(body))] * 2
     assert len({one.id for one in sidecars}) == 2
-    assert os.listdir(door.bench.spool.tmp) == []
+    assert os.listdir(door.bench.spool.directories.tmp) == []
 
 
 @pytest.mark.parametrize("sent", SENT, ids=[sent.client for sent in SENT])
@@ -352,12 +352,12 @@ async def test_the_file_of_a_form_is_received(sent: SentForm, door: Door) -> Non
         encoding=sent.encoding,
     )
     assert await door.intake.receive_file(incoming) == 1
-    (path,) = door.bench.spool.directory(SPECIMEN).glob("*.body")
+    (path,) = door.bench.spool.directories.of(SPECIMEN).glob("*.body")
     sidecar = read_sidecar(path)
     assert path.read_bytes() == sent.file
     assert (sidecar.uri, sidecar.filename, sidecar.fields) == (sent.filename, sent.filename, sent.fields)
     assert sidecar.type == media_type.content_type(sent.file_type, sent.file)
-    assert os.listdir(door.bench.spool.tmp) == []
+    assert os.listdir(door.bench.spool.directories.tmp) == []
 
 
 # --- bodies that fail --------------------------------------------------------------------------------------------
@@ -411,7 +411,7 @@ async def test_a_receipt_that_is_cancelled_leaves_nothing(stream: Stream, door: 
     body.feed_data(b'"' + b"x" * 700_000)
     receive = door.intake.receive_reports if stream is USAGE else door.intake.receive_file
     receiving = asyncio.create_task(receive(door.incoming(body, stream)))
-    await turns_until(lambda: bool(os.listdir(door.bench.spool.tmp)))
+    await turns_until(lambda: bool(os.listdir(door.bench.spool.directories.tmp)))
     receiving.cancel()
     await asyncio.wait([receiving])
     assert receiving.cancelled()
@@ -531,14 +531,14 @@ async def test_what_is_held_of_slow_bodies_is_written_when_memory_is_short(kind:
     with pytest.raises(Overloaded):
         await door.reports(large, length=len(large))
     await turns_until(lambda: door.capacity.memory.bytes == 0)
-    assert len(os.listdir(door.bench.spool.tmp)) == 4
+    assert len(os.listdir(door.bench.spool.directories.tmp)) == 4
     assert await door.reports(large, length=len(large)) == 1
     for body in bodies:
         body.end(b'"')
     assert await asyncio.gather(*receiving) == [1, 1, 1, 1]
     whole = b'"' + half + b'"'
     if kind == "file":
-        assert [path.read_bytes() for path in door.bench.spool.directory(SPECIMEN).glob("*.body")] == [whole] * 4
+        assert [path.read_bytes() for path in door.bench.spool.directories.of(SPECIMEN).glob("*.body")] == [whole] * 4
     else:
         assert sorted(door.kept()) == sorted([whole] * 4 + [large])
 
@@ -664,6 +664,6 @@ async def test_pieces_are_handed_on_as_they_come(door: Door) -> None:
         body.feed_eof()
         await receiving
     assert largest < 2 * PIECE_BYTES
-    (path,) = door.bench.spool.directory(SPECIMEN).glob("*.body")
+    (path,) = door.bench.spool.directories.of(SPECIMEN).glob("*.body")
     assert path.stat().st_size == 10_000_000
     assert names.parse_spool_name(path.name) is not None

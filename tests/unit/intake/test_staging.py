@@ -70,7 +70,7 @@ def finish_file(draft: FileDraft, rest: Sequence[bytes]) -> None:
 
 def tmp_files(bench: Bench) -> list[str]:
     """What is being received."""
-    return os.listdir(bench.spool.tmp)
+    return os.listdir(bench.spool.directories.tmp)
 
 
 def waiting(bench: Bench, stream: str = "usage") -> list[bytes]:
@@ -236,7 +236,7 @@ def test_room_is_asked_for_by_what_is_written(bound: str, kept: str, encoding: s
     with pytest.raises(SpoolFull):
         draft.feed([sent])
     (name,) = tmp_files(bench)
-    assert MIB < (bench.spool.tmp / name).stat().st_size <= 2 * MIB
+    assert MIB < (bench.spool.directories.tmp / name).stat().st_size <= 2 * MIB
     draft.discard()
     assert bench.spool.accounting.used_bytes() == 0
 

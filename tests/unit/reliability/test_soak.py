@@ -190,8 +190,8 @@ def test_descriptors_have_kinds() -> None:
 def test_a_log_is_read_and_shortened(tmp_path: Path) -> None:
     """What should never be said is found; a torn segment is counted; lines of requests are taken out."""
     log = tmp_path / "gateway.1.log"
-    torn = '{"event":"quarantined","path":"/spool/quarantine/usage.1.jsonl.open.rest"}'
-    odd = '{"event":"quarantined","path":"/spool/quarantine/usage.x"}'
+    torn = '{"event":"quarantined","file":"/spool/quarantine/usage.1.jsonl.open.rest"}'
+    odd = '{"event":"quarantined","file":"/spool/quarantine/usage.x"}'
     defect = '{"event":"defect","where":"delivery"}'
     log.write_text(f'{{"event":"request done"}}\n{torn}\n{odd}\n{defect}\n{{"event":"object delivered"}}\n')
     assert read_and_shorten(log) == ([odd, defect], 1)

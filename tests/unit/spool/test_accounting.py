@@ -100,7 +100,7 @@ async def test_records_are_counted_before_a_claim_can_take_them(bench: Bench, mo
 
     def taken(source: Path, target: Path) -> None:
         place(source, target)
-        if target.parent == bench.spool.directory(USAGE):
+        if target.parent == bench.spool.directories.of(USAGE):
             target.rename(bench.spool.root.with_name(target.name))
 
     limits = SegmentLimits(max_bytes=1 << 20, max_age_s=3600.0, pending_bytes=1 << 20)
@@ -117,7 +117,7 @@ def test_records_of_a_dead_process_are_counted_before_a_claim(bench: Bench, monk
     stream = replace(USAGE, cut=CutRule(3600.0, 1 << 30, max_records=100))
     with open_bench(bench.spool.root.parent / "other", streams=(stream,)) as other:
         name = names.spool_name(START_NS, START_NS, 4711, names.OPEN_SEGMENT)
-        (other.spool.directory(stream) / name).write_bytes(b"1\n2\n3\n4")
+        (other.spool.directories.of(stream) / name).write_bytes(b"1\n2\n3\n4")
         place = disk.place
 
         def taken(source: Path, target: Path) -> None:

@@ -147,7 +147,7 @@ async def test_it_is_laid_down_again_when_there_is_room(bench: Bench, monkeypatc
     monkeypatch.setattr(disk, "write_chunks", full_at_first)
     keeping = asyncio.create_task(bench.spool.ballast.keep())
     await until(lambda: path_of(bench).exists())
-    await until(lambda: not list(bench.spool.tmp.iterdir()))
+    await until(lambda: not list(bench.spool.directories.tmp.iterdir()))
     await asyncio.sleep(0.1)
     keeping.cancel()
     await asyncio.wait([keeping])
@@ -189,7 +189,7 @@ def test_another_fault_of_laying_is_logged(bench: Bench, monkeypatch: pytest.Mon
     path_of(bench).unlink()
     monkeypatch.setattr(disk, "write_chunks", lambda *_: _raise(errno.EIO))
     assert not bench.spool.ballast.lay()
-    assert list(bench.spool.tmp.iterdir()) == []
+    assert list(bench.spool.directories.tmp.iterdir()) == []
     assert [line["reason"] for line in bench.told("ballast given up")] == ["[Errno 5] Input/output error"]
 
 
@@ -209,7 +209,7 @@ def test_a_start_on_a_disk_that_grants_nothing(tmp_path: Path) -> None:
             bench.report(b"%d" % number)
         bench.file(b"a file")
         (
-            bench.spool.directory(USAGE) / f"{bench.spool.timestamps.next()}.{bench.spool.timestamps.next()}.9.jsonl.open"
+            bench.spool.directories.of(USAGE) / f"{bench.spool.timestamps.next()}.{bench.spool.timestamps.next()}.9.jsonl.open"
         ).write_bytes(b'"torn"\n{"to')
     with open_bench(tmp_path, recovered=False) as bench, pytest.MonkeyPatch.context() as patch:
         granted_by_ballast(patch, bench)

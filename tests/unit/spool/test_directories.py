@@ -25,11 +25,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield made
 
 
-def test_a_second_gateway_is_refused(tmp_path: Path, bench: Bench) -> None:
+def test_a_second_gateway_is_refused(tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """One cache_dir has one gateway: a second one is told who has it, and can have it when that one is done."""
+    monkeypatch.setattr(disk, "_ORPHANS_S", 0.05)
     with pytest.raises(StartError, match=f"pid {os.getpid()}"), open_bench(tmp_path):
         pass
-    bench.spool.release()
+    bench.spool.lock.release()
     with open_bench(tmp_path):
         pass
 
@@ -54,14 +55,14 @@ def test_a_format_that_is_no_number_is_as_good_as_lost(tmp_path: Path, text: byt
         pass
     (tmp_path / "spool" / "FORMAT").write_bytes(text)
     with open_bench(tmp_path) as bench:
-        assert bench.spool.format_version() == FORMAT_VERSION
+        assert bench.spool.directories.format_version() == FORMAT_VERSION
 
 
 def test_the_own_format_is_taken(tmp_path: Path) -> None:
     """A spool of this version is opened again and again, and FORMAT is written last of the layout."""
     for _ in range(3):
         with open_bench(tmp_path) as bench:
-            assert bench.spool.format_version() == FORMAT_VERSION
+            assert bench.spool.directories.format_version() == FORMAT_VERSION
 
 
 def test_format_is_written_after_the_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +83,7 @@ def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 
 def test_the_oldest_are_picked_in_bounded_memory(bench: Bench) -> None:
     """Of 50,000 waiting files the oldest 10,000 are picked, in memory for these and not for all."""
-    directory = bench.spool.directory(USAGE)
+    directory = bench.spool.directories.of(USAGE)
     for number in range(50_000):
         # In no order that a directory could keep.
         os.mknod(directory / f"{START_NS + number * 7919 % 50_000}.7.jsonl", 0o600)

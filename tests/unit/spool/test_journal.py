@@ -57,7 +57,7 @@ class Desk:
         """Give every segment with its bytes, by the name's ending behind the timestamp."""
         while True:
             try:
-                found = sorted(path for path in self.bench.spool.directory(USAGE).iterdir() if path.is_file())
+                found = sorted(path for path in self.bench.spool.directories.of(USAGE).iterdir() if path.is_file())
                 return {path.name: path.read_bytes() for path in found}
             except FileNotFoundError:
                 # The writer renamed one between the two looks.
@@ -69,7 +69,7 @@ class Desk:
 
     def open_segment(self) -> Path:
         """Give the segment that is being written."""
-        (path,) = self.bench.spool.directory(USAGE).glob("*.open")
+        (path,) = self.bench.spool.directories.of(USAGE).glob("*.open")
         return path
 
 
@@ -517,7 +517,7 @@ async def test_after_a_failed_sync_the_file_is_not_trusted(start: Start, monkeyp
     assert desk.open_segment().stat().st_ino != inode
     await desk.commit(b"later")
     assert desk.lines() == [b"kept", b"later"]
-    assert list(desk.bench.spool.tmp.iterdir()) == []
+    assert list(desk.bench.spool.directories.tmp.iterdir()) == []
 
 
 async def test_the_copy_is_durable_before_anything_is_acknowledged(
@@ -557,7 +557,7 @@ async def test_lines_of_a_segment_that_was_claimed_are_not_copied(start: Start) 
     """It stands in a batch, and is on its way from there."""
     desk = start()
     await desk.commit(b"kept")
-    batch = desk.bench.spool.aggregation(USAGE) / str(names.new_batch(HOUR, "other", bytes(16)))
+    batch = desk.bench.spool.directories.aggregation(USAGE) / str(names.new_batch(HOUR, "other", bytes(16)))
     batch.mkdir()
     opened = desk.open_segment()
     opened.rename(batch / opened.name.removesuffix(".open"))
@@ -682,7 +682,7 @@ async def test_a_copy_that_is_half_done_is_the_segment_or_not(start: Start, monk
     await desk.commit(b"later")
     assert desk.lines() == [b"one", b"two", b"later"]
     assert len(desk.files()) == 1
-    assert list(desk.bench.spool.tmp.iterdir()) == []
+    assert list(desk.bench.spool.directories.tmp.iterdir()) == []
     assert desk.bench.told("segment rescued") == []
 
 
@@ -725,7 +725,7 @@ async def test_no_segment_is_begun_in_another_directory(start: Start) -> None:
     """One that looks alike has taken the place of ours, and nobody has looked since."""
     desk = start()
     root, away = desk.bench.spool.root, desk.bench.spool.root.with_name("away")
-    desk.bench.spool.ownership.know(desk.bench.spool.directories())
+    desk.bench.spool.ownership.know(desk.bench.spool.directories.all())
     root.rename(away)
     (root / "usage").mkdir(parents=True)
     with pytest.raises(SpoolBroken, match="is not the directory it was started on"):
@@ -741,7 +741,7 @@ async def test_a_segment_whose_directory_is_moved_as_it_begins_is_dropped(start:
     monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.02)
     desk = start()
     root, away = desk.bench.spool.root, desk.bench.spool.root.with_name("away")
-    desk.bench.spool.ownership.know(desk.bench.spool.directories())
+    desk.bench.spool.ownership.know(desk.bench.spool.directories.all())
     create = disk.create
 
     def create_and_move(path: Path) -> int:
@@ -777,7 +777,7 @@ async def test_a_directory_that_is_elsewhere_is_not_written_to(start: Start, mon
     monkeypatch.setattr(journal, "RESTORE_PAUSE_S", 0.02)
     desk = start()
     root, away = desk.bench.spool.root, desk.bench.spool.root.with_name("away")
-    desk.bench.spool.ownership.know(desk.bench.spool.directories())
+    desk.bench.spool.ownership.know(desk.bench.spool.directories.all())
     await desk.commit(b"kept")
     root.rename(away)
     (root / "usage").mkdir(parents=True)
@@ -882,7 +882,7 @@ async def test_the_old_file_is_let_go_only_when_the_new_one_is_open(start: Start
         with pytest.raises(SpoolBroken):
             await desk.commit(b"failed")
         await desk.journal.cut()
-    assert desk.bench.spool.format_version() == FORMAT_VERSION, "another file was cut off"
+    assert desk.bench.spool.directories.format_version() == FORMAT_VERSION, "another file was cut off"
     for descriptor in stolen:
         with contextlib.suppress(OSError):
             os.close(descriptor)

@@ -44,7 +44,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def numbers_of(bench: Bench) -> KeyNumbers:
     """The numbers as another process finds them."""
     spool = bench.spool
-    return KeyNumbers(spool.root, {stream: spool.uploading(stream) for stream in STREAMS}, spool.new_tmp, bench.log)
+    return KeyNumbers(spool.root, {stream: spool.directories.uploading(stream) for stream in STREAMS}, spool.new_tmp, bench.log)
 
 
 def number_in(sealed: Path) -> int:
@@ -149,7 +149,7 @@ def test_a_crash_at_any_line_gives_no_number_twice() -> None:
                 used = {path.name for path in (folder / "objects" / USAGE.bucket).rglob("*.gz")}
             with open_bench(folder) as bench:
                 number = bench.spool.numbers.next(USAGE, BATCH)
-                waits = {number_in(path) for path in bench.spool.uploading(USAGE).iterdir()}
+                waits = {number_in(path) for path in bench.spool.directories.uploading(USAGE).iterdir()}
             assert number not in waits, crash.failed
             assert number > len(used), crash.failed
             if not crash.failed:

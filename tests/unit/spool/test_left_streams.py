@@ -161,7 +161,7 @@ def test_a_form_is_changed_when_nothing_waits(tmp_path: Path) -> None:
     with open_bench(tmp_path) as bench:
         assert (bench.spool.root / "usage" / "uploading").is_dir()
     with open_bench(tmp_path, streams=(changed, ERROR, SPECIMEN)) as bench:
-        check_forms(bench.spool)
+        check_forms(bench.spool.directories)
         assert list((bench.spool.root / "usage").iterdir()) == []
         assert not any((bench.spool.root / "quarantine").iterdir())
 
@@ -171,4 +171,4 @@ def test_strangers_are_no_form(tmp_path: Path) -> None:
     with open_bench(tmp_path) as bench:
         bench.report(b"1")
         (bench.spool.root / "usage" / names.spool_name(START_NS, START_NS, 1, names.BODY, "x")).write_bytes(b"?")
-        check_forms(bench.spool)
+        check_forms(bench.spool.directories)

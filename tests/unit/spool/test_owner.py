@@ -265,8 +265,9 @@ def test_a_directory_in_the_place_of_another_is_found(tmp_path: Path) -> None:
     assert said.count("cache_dir found again") == 1
 
 
-def test_a_lock_that_was_removed_is_made_again(tmp_path: Path) -> None:
+def test_a_lock_that_was_removed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cleaner of old files takes it: another program that comes must meet a lock all the same."""
+    monkeypatch.setattr(disk, "_ORPHANS_S", 0.05)
     with held(tmp_path) as mine:
         (tmp_path / ".lock").unlink()
         assert mine.look() is None

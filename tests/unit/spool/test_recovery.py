@@ -225,14 +225,14 @@ def test_what_was_found_is_told(tmp_path: Path) -> None:
         assert bench.metric("quarantined_total", stream="specimen") == 1
         told = bench.told("quarantined")
         assert len(told) == 3
-        assert all(line["reason"] and line["path"].startswith(str(bench.spool.quarantine_directory)) for line in told)
+        assert all(line["reason"] and line["file"].startswith(str(bench.spool.directories.quarantine)) for line in told)
 
 
 def test_a_second_thing_of_a_name_is_quarantined_beside_the_first(tmp_path: Path) -> None:
     """Nothing in the quarantine is replaced by what comes later under the same name."""
     plant(tmp_path / "spool", {"quarantine/usage.notes.txt": b"old", "usage/notes.txt": b"new"})
     with open_bench(tmp_path) as bench:
-        found = {path.read_bytes() for path in bench.spool.quarantine_directory.iterdir()}
+        found = {path.read_bytes() for path in bench.spool.directories.quarantine.iterdir()}
         assert found == {b"old", b"new"}
 
 
@@ -259,7 +259,7 @@ def test_a_stray_file_of_any_name_is_quarantined(tmp_path: Path, name: str) -> N
     """A name that barely fits a directory keeps no gateway from starting."""
     plant(tmp_path / "spool", {f"usage/{name}": b"x"})
     with open_bench(tmp_path) as bench:
-        assert [path.read_bytes() for path in bench.spool.quarantine_directory.iterdir()] == [b"x"]
+        assert [path.read_bytes() for path in bench.spool.directories.quarantine.iterdir()] == [b"x"]
 
 
 STRANGE = {
@@ -287,7 +287,7 @@ def test_what_the_kernel_has_hidden_for_good_keeps_no_gateway_from_its_start(tmp
     for _ in range(2):
         with open_bench(tmp_path) as bench:
             batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
-            assert bench.spool.claimed(USAGE) == []
+            assert bench.spool.directories.claimed(USAGE) == []
     assert stored_lines(tmp_path / "objects") == [b"1"] * sources
 
 
@@ -348,7 +348,7 @@ def test_a_draft_of_a_start_that_crashed_is_in_nobodys_way(tmp_path: Path) -> No
     plant(tmp_path / "spool", {f"tmp/{START_NS}.7": b"1", f"tmp/{START_NS + 1}.7": b"1"})
     with open_bench(tmp_path) as bench:
         assert tree(bench.spool.root) == {}
-        assert bench.spool.format_version() == FORMAT_VERSION
+        assert bench.spool.directories.format_version() == FORMAT_VERSION
 
 
 def test_new_names_come_after_the_spooled_ones(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_a_segment_that_grows_is_left_alone(tmp_path: Path, monkeypatch: pytest.
     """Another gateway writes to it, whose lock is not seen: the start ends before anything of it is cut off."""
     with open_bench(tmp_path, recovered=False) as bench:
         order = bench.spool.timestamps.next()
-        path = bench.spool.directory(USAGE) / names.spool_name(order, order, PID, names.OPEN_SEGMENT)
+        path = bench.spool.directories.of(USAGE) / names.spool_name(order, order, PID, names.OPEN_SEGMENT)
         path.write_bytes(b'{"n":1}\n' + b'{"n"' * is_torn)
         real = json_lines.sound_prefix
 

@@ -119,9 +119,9 @@ def test_a_commit_never_replaces(bench: Bench) -> None:
     with pytest.raises(FileExistsError):
         bench.spool.commit_report(USAGE, drafts[1], START_NS, "u")
     sidecar = Sidecar("ab" * 16, "u", "a", "image/png", START_NS, 2, "cd" * 32)
-    disk.write_file(bench.spool.tmp / "first", b"0\n")
+    disk.write_file(bench.spool.directories.tmp / "first", b"0\n")
     again()
-    bench.spool.commit_file(SPECIMEN, bench.spool.tmp / "first", sidecar)
+    bench.spool.commit_file(SPECIMEN, bench.spool.directories.tmp / "first", sidecar)
     again()
     with pytest.raises(FileExistsError):
         bench.spool.commit_file(SPECIMEN, drafts[1], sidecar)
@@ -181,7 +181,7 @@ def test_a_commit_that_may_come_back_is_not_answered(bench: Bench, monkeypatch: 
     with pytest.raises(Unanswerable, match="may come back"):
         bench.report(b"1")
     assert (bench.spool.accounting.waiting_files(), bench.spool.accounting.claimable[USAGE.name].files) == (0, 0)
-    assert [path.suffix for path in bench.spool.directory(SPECIMEN).iterdir()] == [".meta"]
+    assert [path.suffix for path in bench.spool.directories.of(SPECIMEN).iterdir()] == [".meta"]
     assert bench.spool.accounting.oldest_instant(SPECIMEN) is None
 
 
@@ -284,7 +284,7 @@ def test_a_claim_takes_at_least_one(bench: Bench) -> None:
 
 def test_a_claim_leaves_what_is_being_written(bench: Bench) -> None:
     """An open segment, and anything that is no report, is not claimed."""
-    directory = bench.spool.directory(USAGE)
+    directory = bench.spool.directories.of(USAGE)
     for name in (f"{START_NS}.7.jsonl.open", "notes.txt", f"{START_NS}.7.a.body"):
         (directory / name).write_bytes(b"1\n")
     assert bench.spool.claim(USAGE, MANY, HOST) is None
@@ -354,7 +354,7 @@ def test_nothing_is_delivered_while_its_sources_are_there(bench: Bench, monkeypa
         patch.setattr(disk, "remove", failing)
         with pytest.raises(OSError, match="Input"):
             seal_claimed(bench, claimed)
-    assert bench.spool.sealed_as(USAGE, claimed.batch) is not None
+    assert bench.spool.directories.sealed_as(USAGE, claimed.batch) is not None
     assert bench.spool.deliverable(USAGE, set()) == []
     bench.spool.remove_sources(claimed)
     assert len(bench.spool.deliverable(USAGE, set())) == 1
@@ -407,9 +407,9 @@ def test_a_seal_never_replaces(bench: Bench) -> None:
     claimed = claim(bench)
     sealed = seal_claimed(bench, claimed)
     before = sealed.read_bytes()
-    disk.write_file(bench.spool.tmp / "other", b"other")
+    disk.write_file(bench.spool.directories.tmp / "other", b"other")
     with pytest.raises(FileExistsError):
-        bench.spool.seal(claimed, bench.spool.tmp / "other")
+        bench.spool.seal(claimed, bench.spool.directories.tmp / "other")
     assert sealed.read_bytes() == before
 
 
@@ -422,7 +422,7 @@ def test_what_another_has_claimed_into_a_batch_is_no_source(bench: Bench) -> Non
     late = bench.report(b"2")
     late.rename(claimed.directory / late.name)
     bench.spool.seal(claimed, archive, sources)
-    (other,) = bench.spool.claimed(USAGE)
+    (other,) = bench.spool.directories.claimed(USAGE)
     assert other.batch != claimed.batch
     assert [path.read_bytes() for path in other.sources()] == [b"2\n"]
     assert not first.exists()
@@ -436,7 +436,7 @@ def test_what_the_kernel_hides_in_a_batch_is_no_source(bench: Bench, name: str) 
     claimed = claim(bench)
     (claimed.directory / name).write_bytes(b"1\n")
     seal_claimed(bench, claimed)
-    assert bench.spool.claimed(USAGE) == []
+    assert bench.spool.directories.claimed(USAGE) == []
     assert len(bench.spool.deliverable(USAGE, set())) == 1
 
 
@@ -451,7 +451,7 @@ def test_names_are_as_long_as_the_file_system_allows(tmp_path: Path, monkeypatch
         bench.file(b"abc", uri=uri, user=user)
         bench.report(b"1", user=user)
         claim(bench)
-        stray = bench.spool.directory(USAGE) / ("y" * 200)
+        stray = bench.spool.directories.of(USAGE) / ("y" * 200)
         stray.touch()
         bench.spool.quarantine.take("usage", stray, "strange")
         found = [path.name for path in bench.spool.root.rglob("*")]
@@ -468,8 +468,8 @@ def test_names_are_as_long_as_the_file_system_allows(tmp_path: Path, monkeypatch
 def test_nobody_is_promised_what_stands_elsewhere(bench: Bench, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of the stream leads to another directory by the time that the commit is durable."""
     stream = USAGE if kind == "report" else SPECIMEN
-    directory = bench.spool.directory(stream)
-    bench.spool.ownership.know(bench.spool.directories())
+    directory = bench.spool.directories.of(stream)
+    bench.spool.ownership.know(bench.spool.directories.all())
     place = disk.place
 
     def place_and_move(source: Path, target: Path) -> None:

@@ -102,9 +102,9 @@ def test_it_is_taken_over_on_a_full_disk(tmp_path: Path, old: OldSpool, monkeypa
 
     monkeypatch.setattr(disk, "write_file", full)
     with open_bench(tmp_path) as bench:
-        assert bench.spool.format_version() == FORMAT_VERSION
+        assert bench.spool.directories.format_version() == FORMAT_VERSION
         assert (bench.spool.root / "FORMAT").read_bytes() == b"%d\n" % FORMAT_VERSION
-        assert list(bench.spool.tmp.iterdir()) == []
+        assert list(bench.spool.directories.tmp.iterdir()) == []
         batch_and_deliver(bench.spool, LocalStore(tmp_path / "objects"))
     assert stored_lines(tmp_path / "objects") == lines_of(old)
 

@@ -36,7 +36,7 @@ async def test_a_stop_leaves_cut_segments(tmp_path: Path) -> None:
         await bench.workers.stop(1.0)
         await bench.workers.close()
         assert (bench.spool.accounting.open["usage"].files, bench.spool.accounting.claimable["usage"].files) == (0, 2)
-        assert len(list(bench.spool.directory(USAGE).glob("*.jsonl"))) == 2
+        assert len(list(bench.spool.directories.of(USAGE).glob("*.jsonl"))) == 2
         assert bench.told("worker died") == []
 
 

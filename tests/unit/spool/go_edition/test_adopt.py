@@ -120,7 +120,7 @@ def test_an_empty_cache_dir_needs_no_adoption(tmp_path: Path) -> None:
     """A new directory, and one that this edition has laid out, are left as they are."""
     with starting(tmp_path) as start:
         assert not needs_adoption(start.spool)
-        start.spool.lay_out()
+        start.spool.directories.lay_out()
         assert not needs_adoption(start.spool)
 
 
@@ -267,7 +267,7 @@ def without_format(folder: Path) -> None:
         bench.report(OURS[3])
         for kind, content in ((names.CUT_SEGMENT, OURS[2:3]), (names.OPEN_SEGMENT, OURS[:2])):
             order = spool.timestamps.next()
-            path = spool.directory(USAGE) / names.spool_name(order, order, PID, kind)
+            path = spool.directories.of(USAGE) / names.spool_name(order, order, PID, kind)
             path.write_bytes(b"".join(line + b"\n" for line in content))
         body = bench.file(PNG)
         body.with_name(f"{body.name}.upload").write_bytes(b"{}")

@@ -106,8 +106,8 @@ async def run(pieces: list[bytes], *, fast_lane: bool, envelope: bool = False, i
         log = Log(fd=os.open(root / "log", os.O_WRONLY | os.O_CREAT)).start()
         metrics = new_metrics()
         spool = Spool(config.cache_dir, streams_of(config), timestamps=Timestamps(), log=log, metrics=metrics)
-        spool.acquire()
-        spool.lay_out()
+        spool.lock.acquire()
+        spool.directories.lay_out()
         receiving = HttpReceiver(config, spool, metrics, log, tls=None, degraded=list, on_defect=list)
         receiving.start()
         try:
@@ -115,7 +115,7 @@ async def run(pieces: list[bytes], *, fast_lane: bool, envelope: bool = False, i
             await receiving.close()
             lines = b"".join(_lines(root / "spool" / "usage"))
         finally:
-            spool.release()
+            spool.lock.release()
             log.close()
         return Result(_normal(answers), lines, fast, (root / "log").read_text())
 
