@@ -43,7 +43,10 @@ class LeftStream:
 
     def __str__(self) -> str:
         waits = "file waits" if self.files == 1 else "files wait"
-        return f"{self.files} {waits}, and the stream is not configured: put streams.{self.name} back to have that delivered"
+        return (
+            f"{self.files} {waits}, and the stream is not configured: put streams.{self.name} back to have that delivered, "
+            "or move the directory away if it is a copy"
+        )
 
 
 def left_streams(layout: Directories, on_unreadable: Callable[[Path, OSError], None] = _ignore) -> list[LeftStream]:
